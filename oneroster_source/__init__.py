@@ -1,0 +1,63 @@
+"""School rosters from OneRoster 1.1 APIs, as a dlt source.
+
+import dlt
+from oneroster_source import oneroster
+
+dlt.pipeline("oneroster", destination="duckdb", dataset_name="oneroster").run(oneroster())
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from oneroster_source.errors import (
+    AccessDenied,
+    BadResponse,
+    ConfigurationError,
+    DestinationError,
+    EndpointNotFound,
+    FilterError,
+    IncompleteRead,
+    InsecureServer,
+    LoginError,
+    OneRosterError,
+    RequestRefused,
+    ServerUnavailable,
+)
+
+if TYPE_CHECKING:
+    from oneroster_source.report import Outcome, Report
+    from oneroster_source.source import oneroster
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "BadResponse",
+    "ConfigurationError",
+    "DestinationError",
+    "EndpointNotFound",
+    "FilterError",
+    "IncompleteRead",
+    "InsecureServer",
+    "LoginError",
+    "OneRosterError",
+    "Outcome",
+    "Report",
+    "RequestRefused",
+    "ServerUnavailable",
+    "oneroster",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # dlt takes a second to import, which `oneroster --help` need not wait for
+    if name == "oneroster":
+        from oneroster_source.source import oneroster
+
+        return oneroster
+    if name in ("Report", "Outcome"):
+        from oneroster_source import report
+
+        return getattr(report, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,3 @@
+from oneroster_source.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""What a school's server allows, found out without loading anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from oneroster_source.client import Client
+from oneroster_source.config import School, Settings
+from oneroster_source.errors import BadResponse, OneRosterError, clean
+from oneroster_source.filters import where
+from oneroster_source.http import Server
+from oneroster_source.shape import Engine, Shaper
+
+_LONG_AGO = "1970-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question to a server, and the answer."""
+
+    estab: str
+    subject: str
+    good: bool
+    detail: str
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """Asks every school's server: login, versions, and each endpoint with filter and sort."""
+    engine = Engine()
+    for school in settings.schools:
+        server = Server(
+            concurrency=1,
+            timeout=settings.request_timeout,
+            max_bytes=settings.max_page_mb << 20,
+        )
+        try:
+            yield from _check_school(school, settings, server, engine)
+        finally:
+            server.close()
+
+
+def _check_school(
+    school: School, settings: Settings, server: Server, engine: Engine
+) -> Iterator[Finding]:
+    client = Client(school, settings, server)
+    try:
+        client.login()
+    except OneRosterError as error:
+        yield Finding(school.estab, "login", False, error.what)
+        return
+    yield Finding(school.estab, "login", True, school.base_url)
+    for path in ("/version", "/auth/version"):
+        try:
+            yield Finding(school.estab, path, True, client.get(path, {}, _version).value)
+        except OneRosterError as error:
+            # no endpoint needs them, so that a provider without them is as good
+            yield Finding(school.estab, path, True, f"not available: {error.what}")
+    for name in settings.endpoints:
+        yield _check_endpoint(client, Shaper(settings.dialect[name], engine))
+
+
+def _check_endpoint(client: Client, shaper: Shaper) -> Finding:
+    estab, endpoint = client.school.estab, shaper.endpoint
+    one = {"limit": "1", "offset": "0"}
+    try:
+        reply = client.get(endpoint.path, one, shaper.parse)
+    except OneRosterError as error:
+        return Finding(estab, endpoint.name, False, error.what)
+    details = [f"{reply.total:,} rows" if reply.total is not None else "states no total"]
+    tries = {
+        "sort": {"sort": "sourcedId", "orderBy": "asc"},
+        "filter": {"filter": str(where("dateLastModified", ">", _LONG_AGO))},
+    }
+    for what, params in tries.items():
+        try:
+            client.get(endpoint.path, one | params, shaper.parse)
+            details.append(f"{what} accepted")
+        except OneRosterError as error:
+            details.append(f"{what} refused ({error.what})")
+    return Finding(estab, endpoint.name, True, ", ".join(details))
+
+
+def _version(body: bytes) -> str:
+    """The version that a server states, in whichever form."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        payload = None
+    if payload is None:
+        raise BadResponse("the answer is not valid JSON")
+    if isinstance(payload, dict):
+        payload = payload.get("version", payload)
+    return clean(payload if isinstance(payload, str) else orjson.dumps(payload).decode(), limit=60)

@@ -1,0 +1,286 @@
+"""The command `oneroster`: joins what the other modules do. Heavy imports wait until needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oneroster_source.errors import ConfigurationError, OneRosterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from oneroster_source.report import Report
+    from oneroster_source.warehouse import Warehouse
+
+FAILED, WRONG_USE = 1, 2
+DEMO_ESTABS = ("9990001", "9990002")
+
+app = typer.Typer(
+    help="School rosters from OneRoster 1.1 APIs into DuckDB, or any dlt destination.",
+    no_args_is_help=True,
+    add_completion=False,
+    # tracebacks with local variables would show secrets and records
+    pretty_exceptions_enable=False,
+)
+
+Destination = Annotated[
+    str,
+    typer.Option(
+        help="A DuckDB file, a Postgres URL, or the name of a configured dlt destination.",
+        show_default="roster.duckdb",
+    ),
+]
+Dataset = Annotated[str, typer.Option(help="The schema that holds the tables.")]
+Schools = Annotated[
+    str | None, typer.Option(help="Only these of the configured schools: estabs, comma between.")
+]
+Endpoints = Annotated[str | None, typer.Option(help="Only these endpoints, comma between.")]
+
+
+def main() -> None:
+    """Runs the command line."""
+    # files made here hold children's records, and are for their owner alone
+    os.umask(0o077)
+    # dlt reads this one as it is imported
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
+    try:
+        app(standalone_mode=True)
+    except OneRosterError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(WRONG_USE if isinstance(error, ConfigurationError) else FAILED)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. Nothing was lost: run the command again.", err=True)
+        sys.exit(130)
+
+
+@app.command()
+def sync(
+    full: Annotated[bool, typer.Option("--full", help="Read everything again.")] = False,
+    schools: Schools = None,
+    endpoints: Endpoints = None,
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+) -> None:
+    """Load what changed since the last time; everything at first."""
+    from oneroster_source.report import Report
+    from oneroster_source.warehouse import Warehouse
+
+    done = Report()
+    warehouse = Warehouse(destination, dataset)
+    if report is not None and not report.parent.is_dir():
+        raise ConfigurationError(
+            f"the folder of the report, {report.parent}, does not exist", todo="make it first"
+        )
+    try:
+        _load(
+            warehouse,
+            done,
+            full=full,
+            only=_listed(schools),
+            endpoints=_listed(endpoints),
+        )
+    finally:
+        if report is not None:
+            _write(report, done)
+    if not done.good:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def demo(
+    destination: Destination = "duckdb",
+    pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.")] = 600,
+) -> None:
+    """Load two made-up schools from a server on this machine, and show what came."""
+    from oneroster_source.report import Report
+    from oneroster_source.simulator import Simulator, secondary_school
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(destination, "oneroster")
+    _refuse_real_schools(warehouse)
+    schools = [
+        secondary_school(seed, estab, pupils=pupils) for seed, estab in enumerate(DEMO_ESTABS, 1)
+    ]
+    done = Report()
+    with Simulator(schools) as server:
+        _load(
+            warehouse,
+            done,
+            base_url=server.base_url,
+            schools=[
+                {"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools
+            ],
+        )
+    if not done.good:
+        raise typer.Exit(FAILED)
+    name = warehouse.name
+    typer.echo(
+        f"""
+Three things to try next:
+
+  1. oneroster status --destination {name}
+  2. uv run python -c "import duckdb; duckdb.connect('{name}', read_only=True).sql('''
+       SELECT c.title, count(*) AS pupils
+       FROM oneroster.enrollments e JOIN oneroster.classes c
+         ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id
+       WHERE e.role = 'student' AND NOT e._deleted
+       GROUP BY ALL ORDER BY pupils DESC LIMIT 10''').show()"
+  3. Your own schools: put rp, estab and shared_secret into .dlt/secrets.toml, as README shows,
+     then: oneroster check, and: oneroster sync --destination my_schools.duckdb"""
+    )
+
+
+@app.command()
+def check(schools: Schools = None, endpoints: Endpoints = None) -> None:
+    """Log in to each school and ask what its server allows. Loads nothing."""
+    from rich.table import Table
+
+    from oneroster_source.check import check as checked
+    from oneroster_source.config import resolve
+    from oneroster_source.warehouse import use_defaults
+
+    use_defaults()
+    settings = resolve(endpoints=_listed(endpoints)).only(_listed(schools))
+    table = Table(pad_edge=False)
+    for heading in ("school", "question", "", "answer"):
+        table.add_column(heading, overflow="fold")
+    good = True
+    for finding in checked(settings):
+        good &= finding.good
+        mark = "[green]ok[/]" if finding.good else "[red]FAILED[/]"
+        table.add_row(finding.estab, finding.subject, mark, finding.detail)
+    _console().print(table)
+    if not good:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(destination: Destination = "duckdb", dataset: Dataset = "oneroster") -> None:
+    """Show what the destination holds: rows, cursors, the last load."""
+    from oneroster_source import screen
+    from oneroster_source.warehouse import Warehouse
+
+    _console().print(screen.holdings(Warehouse(destination, dataset).holdings()))
+
+
+@app.command()
+def simulate(
+    csv: Annotated[
+        Path | None, typer.Option(help="Serve this folder of OneRoster CSV files as one school.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8087,
+    schools: Annotated[int, typer.Option(help="How many made-up schools to serve.")] = 1,
+    pupils: Annotated[int, typer.Option(help="Pupils in each made-up school.")] = 900,
+    seed: Annotated[int, typer.Option(help="Another seed makes other schools.")] = 1,
+) -> None:
+    """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
+    import threading
+
+    from oneroster_source.simulator import Simulator, csv_school, secondary_school
+
+    if csv is not None and not csv.is_dir():
+        raise ConfigurationError(f"there is no folder {csv}", todo="name a folder of CSV files")
+    served = (
+        [csv_school(csv, "3281110")]
+        if csv is not None
+        else [secondary_school(seed + i, str(3281110 + i), pupils=pupils) for i in range(schools)]
+    )
+    with Simulator(served, port=port) as server:
+        typer.echo(f"Serving {len(served)} school(s) until Ctrl-C. To load them:\n")
+        typer.echo(f"export SOURCES__ONEROSTER__BASE_URL={server.base_url}")
+        typer.echo(f"export SOURCES__ONEROSTER__RP={served[0].rp}")
+        if len(served) == 1:
+            typer.echo(f"export SOURCES__ONEROSTER__ESTAB={served[0].estab}")
+            typer.echo(f"export SOURCES__ONEROSTER__SHARED_SECRET={served[0].shared_secret}")
+        else:
+            listed = ",".join(
+                f'{{"estab":"{s.estab}","shared_secret":"{s.shared_secret}"}}' for s in served
+            )
+            typer.echo(f"export SOURCES__ONEROSTER__SCHOOLS='[{listed}]'")
+        typer.echo("oneroster sync")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # where nobody looks, lines are not cut to the width of a screen that is not there
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
+    """Loads, with progress on a terminal, and shows the summary also of a run that failed."""
+    import time
+
+    from oneroster_source import screen
+
+    console = _console()
+    begun = time.monotonic()
+    try:
+        with _progress(console, report):
+            warehouse.load(report, **options)
+    except OneRosterError as error:
+        report.error = str(error)
+        raise
+    finally:
+        report.seconds = time.monotonic() - begun
+        if report.outcomes:
+            console.print(screen.summary(report))
+    rows = sum(outcome.rows for outcome in report.outcomes)
+    typer.echo(
+        f"{rows:,} rows read and loaded into {warehouse.name}, dataset {warehouse.dataset},"
+        f" in {report.seconds:.1f} s."
+    )
+
+
+@contextmanager
+def _progress(console: Console, report: Report) -> Iterator[None]:
+    if not console.is_terminal:
+        yield
+        return
+    from rich.live import Live
+
+    from oneroster_source import screen
+
+    with Live(
+        get_renderable=lambda: screen.progress(report),
+        console=console,
+        refresh_per_second=8,
+        transient=True,
+    ):
+        yield
+
+
+def _write(path: Path, report: Report) -> None:
+    import json
+
+    path.write_text(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _refuse_real_schools(warehouse: Warehouse) -> None:
+    from oneroster_source.errors import DestinationError
+
+    try:
+        found = warehouse.holdings().estabs
+    except DestinationError:
+        return
+    others = [estab for estab in found if estab not in DEMO_ESTABS]
+    if others:
+        raise ConfigurationError(
+            f"{warehouse.name} holds other schools than the demo's ({', '.join(others[:3])})",
+            todo="name another file: oneroster demo --destination demo.duckdb",
+        )

@@ -1,0 +1,203 @@
+"""One collection of one school: asked for, read whole, and waiting to be loaded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oneroster_source.client import Client
+from oneroster_source.config import Settings
+from oneroster_source.errors import OneRosterError, RequestRefused
+from oneroster_source.filters import Filter, where
+from oneroster_source.reader import Page, read
+from oneroster_source.report import Mode, Outcome
+from oneroster_source.shape import Shaper
+from oneroster_source.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What to read.
+
+    Args:
+        mode: full, delta (from a cursor) or window (from `since` to `until`).
+        since: Rows changed after this instant; None for all.
+        until: Rows changed before this instant; None for all.
+        known: The cursor of the last good run: rows changed after it are new to the destination.
+    """
+
+    mode: Mode
+    since: datetime | None = None
+    until: datetime | None = None
+    known: datetime | None = None
+
+    @property
+    def filter(self) -> Filter:
+        wanted = Filter()
+        if self.since is not None:
+            wanted &= where("dateLastModified", ">", self.since)
+        if self.until is not None:
+            wanted &= where("dateLastModified", "<", self.until)
+        return wanted
+
+
+class Collection:
+    """The rows of one endpoint of one school, complete."""
+
+    def __init__(self, spool: Spool, shaper: Shaper, ask: Ask, outcome: Outcome) -> None:
+        self._spool = spool
+        self._shaper = shaper
+        self._ask = ask
+        self._outcome = outcome
+        self.started = datetime.max.replace(tzinfo=UTC)
+        """The server's clock when it was first asked."""
+
+    @property
+    def cursor(self) -> datetime | None:
+        """Up to where the school's rows are known now: never past the server's own clock."""
+        newest = self._spool.newest
+        if newest is None:
+            return None
+        # a server that does not tell its time is taken to be on ours
+        clock = datetime.now(UTC) if self.started.year == 9999 else self.started
+        return min(newest, clock)
+
+    def tables(self, *, tombstones: bool, keep_deleted: bool) -> Iterator[dict[str, pa.Table]]:
+        """The tables to load, in batches; counts what they hold in the outcome."""
+        for wide in self._spool.tables():
+            self._count(wide)
+            yield self._shaper.tables(
+                wide, self._outcome.estab, tombstones=tombstones, keep_deleted=keep_deleted
+            )
+        self._spool.close()
+
+    def _count(self, wide: pa.Table) -> None:
+        outcome, stamps = self._outcome, wide.column("date_last_modified")
+        if self._ask.known is None:
+            changed = wide
+        else:
+            # rows without a stamp may have changed
+            later = pc.greater(stamps, pa.scalar(self._ask.known, stamps.type))
+            changed = wide.filter(pc.fill_null(later, True))
+        outcome.changed += len(changed)
+        outcome.deleted += pc.sum(changed.column("_deleted")).as_py() or 0
+        outcome.rejected += len(pc.list_flatten(wide.column("_problems")))
+        extras = wide.column("extra").drop_null().to_pylist()
+        names = {name for extra in extras for name in orjson.loads(extra)}
+        outcome.undeclared = sorted({*outcome.undeclared, *names})
+
+
+def collect(
+    client: Client, shaper: Shaper, ask: Ask, settings: Settings, outcome: Outcome
+) -> Collection:
+    """Reads a collection whole.
+
+    Raises:
+        OneRosterError: It could not be read whole; the message names school and endpoint.
+    """
+    outcome.begin()
+
+    def added(rows: int) -> None:
+        outcome.rows += rows
+
+    spool = Spool(added)
+    collection = Collection(spool, shaper, ask, outcome)
+    problem: OneRosterError
+    try:
+        _read(client, shaper, ask, settings, outcome, collection, spool)
+        _remark(ask, spool, outcome)
+        return collection
+    except OneRosterError as error:
+        where_ = f"school {outcome.estab}, {outcome.endpoint}"
+        problem = type(error)(error.what, where=error.where or where_, todo=error.todo)
+    spool.close()
+    raise problem
+
+
+def _read(
+    client: Client,
+    shaper: Shaper,
+    ask: Ask,
+    settings: Settings,
+    outcome: Outcome,
+    collection: Collection,
+    spool: Spool,
+) -> None:
+    """Asks in the way that tells most; where the server refuses that, in simpler ones."""
+    own = settings.filters.get(shaper.endpoint.name, Filter())
+    refusal: RequestRefused | None = None
+    for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
+        if not narrow and not ask.filter:
+            continue
+        wanted = own & ask.filter if narrow else own
+        pages = _Pages(client, shaper, wanted, collection, outcome, ordered=ordered)
+        try:
+            read(
+                pages,
+                spool,
+                limit=settings.page_size,
+                ahead=settings.concurrency,
+                executor=client.server.pool,
+                note=outcome.warn,
+            )
+        except RequestRefused as error:
+            refusal = refusal or error
+            continue
+        if not ordered:
+            outcome.warn("the server refuses to sort by sourcedId")
+        if not narrow:
+            outcome.warn("the server refuses to filter by dateLastModified; all rows were read")
+        return
+    if refusal is not None:
+        raise refusal
+
+
+class _Pages:
+    """Fetches the pages of one reading. Called from many threads."""
+
+    def __init__(
+        self,
+        client: Client,
+        shaper: Shaper,
+        wanted: Filter,
+        collection: Collection,
+        outcome: Outcome,
+        *,
+        ordered: bool,
+    ) -> None:
+        self._client = client
+        self._shaper = shaper
+        self._collection = collection
+        self._outcome = outcome
+        self._params = {"filter": str(wanted)} if wanted else {}
+        if ordered:
+            self._params |= {"sort": "sourcedId", "orderBy": "asc"}
+        self._lock = threading.Lock()
+
+    def __call__(self, offset: int | None, limit: int | None) -> Page[pa.Table]:
+        params = dict(self._params)
+        if limit is not None:
+            params |= {"limit": str(limit), "offset": str(offset)}
+        reply = self._client.get(
+            self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
+        )
+        with self._lock:
+            self._outcome.pages += 1
+            if reply.date is not None:
+                self._collection.started = min(self._collection.started, reply.date)
+        return Page(reply.value.column("_key").to_pylist(), reply.value, reply.total)
+
+    def _sent(self) -> None:
+        with self._lock:
+            self._outcome.requests += 1
+
+
+def _remark(ask: Ask, spool: Spool, outcome: Outcome) -> None:
+    if ask.since and spool.oldest and spool.oldest <= ask.since:
+        outcome.warn("the server ignores the filter by dateLastModified; all rows were read")

@@ -1,0 +1,338 @@
+"""One collection, page by page, in an order that is verified.
+
+Offset paging loses rows when rows come and go between two requests, when a server caps pages, or
+ignores what it was asked for. So:
+
+- the next offset counts the rows that came, never the limit that was asked for;
+- each page begins with the last row of the page before. Found there, nothing moved. Found further
+  down, rows came in before it, and nothing is lost. Not found, rows left before it: the reader goes
+  back until it finds rows that it knows, and reads on from there;
+- the end is a page that holds that one row and no more. A short page, an empty one, or the total
+  that a server states is no end;
+- ids must come in an order, since rows then keep their places when they are updated. Where they
+  do not, the collection is read until two passes agree.
+
+`read` knows nothing of HTTP or Arrow; it asks for pages and hands on which rows of them are new.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from oneroster_source.errors import IncompleteRead
+
+T = TypeVar("T")
+
+MAX_PASSES = 4
+MAX_STEPS_BACK = 12
+MAX_STALLS = 3
+
+_ORDERS: tuple[Callable[[str], object], ...] = (
+    str,
+    str.casefold,
+    # database collations pass over punctuation
+    lambda key: "".join(c for c in key.casefold() if c.isalnum()),
+    lambda key: (int(key) if key.isdecimal() else -1, key),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """The rows that one request gave."""
+
+    keys: list[str]
+    """A name for each row: its sourcedId where it has one."""
+    content: T
+    total: int | None = None
+
+
+class Sink(Protocol[T]):
+    """Where rows go while a pass runs; emptied when a pass has to begin again."""
+
+    def clear(self) -> None: ...
+
+    def add(self, content: T, start: int) -> None:
+        """Takes the rows of a page from index `start` on."""
+
+    def keys(self) -> set[str]:
+        """The keys of all rows taken."""
+
+
+Fetch = Callable[[int | None, int | None], Page[T]]
+"""Gets the page at an offset with a limit; both None ask for everything at once."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a pass found out about the server."""
+
+    rows: int = 0
+    total: int | None = None
+    widest: int = 0
+    """Most rows in one page."""
+    pages: int = 0
+    """Pages that held new rows."""
+    orders: list[Callable[[str], object]] = field(default_factory=lambda: list(_ORDERS))
+    moved: bool = False
+    """Rows came or left before the reading position."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the rows' places can be relied on: one page, or ids in order."""
+        return self.pages <= 1 or (bool(self.orders) and self.widest > 1)
+
+
+class _StartOver(Exception):
+    """The pass lost its place."""
+
+
+class _OffsetIgnored(Exception):
+    """The server gives the same rows whatever the offset."""
+
+
+def read(
+    fetch: Fetch[T],
+    sink: Sink[T],
+    *,
+    limit: int,
+    ahead: int = 1,
+    executor: Executor | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> int:
+    """Reads a whole collection into `sink`; returns the number of rows that it took.
+
+    Args:
+        fetch: Gets a page. Called from `executor`, if there is one.
+        limit: Rows to ask for in a page.
+        ahead: Pages to ask for at once.
+        note: Takes remarks for people on what the server does.
+
+    Raises:
+        IncompleteRead: The pages do not make one collection; nothing in `sink` is to be used.
+    """
+    # pages overlap by a row, so a page of one row would never get on
+    limit = max(2, limit)
+    before: set[str] | None = None
+    for _ in range(MAX_PASSES):
+        sink.clear()
+        reading = _Pass(fetch, sink, limit=limit, ahead=ahead, executor=executor)
+        try:
+            found = reading.run()
+        except _StartOver:
+            before = None
+            continue
+        except _OffsetIgnored:
+            return _at_once(fetch, sink, limit=limit, note=note)
+        finally:
+            reading.drop_plans()
+        if found.ordered:
+            _remark(found, limit, note)
+            return found.rows
+        keys = sink.keys()
+        if keys == before:
+            note("the server does not sort by sourcedId; two whole passes agreed")
+            _remark(found, limit, note)
+            return found.rows
+        before = keys
+    raise IncompleteRead(
+        f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
+        " order that changes from request to request",
+        todo="ask the provider for a stable order, or for a page_size that holds all rows",
+    )
+
+
+def _remark(found: Findings, limit: int, note: Callable[[str], None]) -> None:
+    if found.pages > 1 and found.widest < limit:
+        note(f"the server caps pages at {found.widest} rows (asked for {limit})")
+    elif found.widest > limit:
+        note(f"the server ignores limit (asked for {limit} rows, got {found.widest})")
+    if found.total not in (None, found.rows) and not found.moved:
+        note(f"the server states a total of {found.total}; its pages hold {found.rows} rows")
+    if found.moved:
+        note("rows came or left while they were read; the reading kept its place")
+
+
+def _at_once(fetch: Fetch[T], sink: Sink[T], *, limit: int, note: Callable[[str], None]) -> int:
+    """Reads from a server that ignores offset: everything in one answer, if it gives that."""
+    page = fetch(None, None)
+    rows = len(page.keys)
+    if page.total is not None and page.total > rows:
+        complete = False
+    elif page.total == rows or rows > limit:
+        complete = True
+    else:
+        # an answer that a higher limit does not lengthen is not cut by a limit
+        complete = fetch(0, limit + rows + 1).keys == page.keys
+    if not complete:
+        raise IncompleteRead(
+            f"the server ignores offset, and gives {rows} rows"
+            + (f" of {page.total}" if page.total else "")
+            + " in one answer",
+            todo="raise page_size above the number of rows, or ask the provider",
+        )
+    sink.clear()
+    sink.add(page.content, 0)
+    note("the server ignores offset; its one answer was taken as a whole")
+    return rows
+
+
+class _Pass(Generic[T]):
+    """One way through the collection, from the first row to the last."""
+
+    def __init__(
+        self,
+        fetch: Fetch[T],
+        sink: Sink[T],
+        *,
+        limit: int,
+        ahead: int,
+        executor: Executor | None,
+    ) -> None:
+        self._fetch = fetch
+        self._sink = sink
+        self._limit = limit
+        self._ahead = ahead if executor else 1
+        self._executor = executor
+        self._plans: deque[tuple[int, Future[Page[T]]]] = deque()
+        self._found = Findings()
+        self._end = 0
+        """Where the server's next unread row should be."""
+        self._first = ""
+        self._known: deque[list[str]] = deque(maxlen=2)
+        """The keys of the last two pages taken, to find the place again."""
+
+    def run(self) -> Findings:
+        first = self._page(0)
+        found = self._found
+        found.total = first.total
+        if not first.keys:
+            if first.total:
+                raise IncompleteRead(
+                    f"the server states a total of {first.total} rows and gives none",
+                    todo="ask the provider; nothing was changed in the destination",
+                )
+            return found
+        self._take(first, 0, 0)
+        stalls = 0
+        while True:
+            # a server that has only ever given single rows may be unable to give two
+            offset = self._end - 1 if found.widest > 1 else self._end
+            page = self._page(offset)
+            tail = self._known[-1][-1]
+            if found.widest <= 1:
+                if not page.keys:
+                    return found
+                if tail in page.keys:
+                    raise _OffsetIgnored
+                start = 0
+            elif tail in page.keys:
+                start = page.keys.index(tail) + 1
+                found.moved |= start > 1
+            else:
+                self._go_back(offset)
+                continue
+            if start < len(page.keys):
+                self._take(page, offset, start)
+                stalls = 0
+            elif len(page.keys) == 1 and self._is_end():
+                return found
+            else:
+                stalls += 1
+                if stalls > MAX_STALLS:
+                    raise _OffsetIgnored
+                self._end = offset + len(page.keys)
+
+    def _is_end(self) -> bool:
+        """Whether the last row is the last, also where the server states that there are more."""
+        found = self._found
+        if found.total is None or found.total <= found.rows:
+            return True
+        page = self._page(self._end)
+        if page.keys:
+            self._take(page, self._end, 0)
+        return not page.keys
+
+    def _go_back(self, offset: int) -> None:
+        """Finds the place again after rows left before it."""
+        known = {key for keys in self._known for key in keys}
+        self._found.moved = True
+        step = self._found.widest
+        for _ in range(MAX_STEPS_BACK):
+            offset = max(0, offset - step)
+            page = self._page(offset)
+            places = [i for i, key in enumerate(page.keys) if key in known]
+            if places:
+                start = places[-1] + 1
+                if start < len(page.keys):
+                    self._take(page, offset, start)
+                else:
+                    # the page ends with a row that is known: go on from that one
+                    self._known.append([page.keys[-1]])
+                    self._end = offset + len(page.keys)
+                return
+            if offset == 0:
+                break
+        raise _StartOver
+
+    def _take(self, page: Page[T], offset: int, start: int) -> None:
+        found, fresh = self._found, page.keys[start:]
+        tail = self._known[-1][-1:] if self._known else []
+        if found.rows and self._first in fresh:
+            # the server began again from the start, or moved its first row to the end
+            raise _StartOver
+        self._first = self._first or fresh[0]
+        found.orders = [order for order in found.orders if _rises([*tail, *fresh], order)]
+        found.rows += len(fresh)
+        found.pages += 1
+        found.widest = max(found.widest, len(page.keys))
+        self._known.append(fresh)
+        self._end = offset + len(page.keys)
+        self._sink.add(page.content, start)
+
+    def _page(self, offset: int) -> Page[T]:
+        """The page at `offset`; the ones that should follow are asked for at the same time."""
+        if self._executor is None:
+            return self._fetch(offset, self._limit)
+        if not self._plans or self._plans[0][0] != offset:
+            self.drop_plans()
+            self._plan(offset)
+        _, future = self._plans.popleft()
+        for following in self._following(offset):
+            self._plan(following)
+        return future.result()
+
+    def _following(self, offset: int) -> Iterator[int]:
+        """Offsets that are likely to be asked for next."""
+        found, stride = self._found, self._found.widest - 1
+        if stride < 1:
+            return
+        if found.total is not None and found.total > offset + 1:
+            last: float = found.total - 1
+        elif found.widest >= self._limit or found.pages > 1:
+            # no word on how many there are: a full page is likely to be followed by another
+            last = math.inf
+        else:
+            return
+        following = self._plans[-1][0] if self._plans else offset
+        while len(self._plans) < self._ahead - 1 and following < last:
+            following = int(min(following + stride, last))
+            yield following
+
+    def _plan(self, offset: int) -> None:
+        assert self._executor is not None
+        self._plans.append((offset, self._executor.submit(self._fetch, offset, self._limit)))
+
+    def drop_plans(self) -> None:
+        """Forgets the pages that were asked for ahead."""
+        for _, future in self._plans:
+            future.cancel()
+        self._plans.clear()
+
+
+def _rises(keys: list[str], order: Callable[[str], object]) -> bool:
+    return keys == sorted(keys, key=order)  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""What a run did, for each school and endpoint: the source of the table on screen and the JSON."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from oneroster_source.errors import OneRosterError
+
+Mode = Literal["full", "delta", "window"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One collection of one school. Filled in while it is read; holds no personal data."""
+
+    estab: str
+    endpoint: str
+    mode: Mode = "full"
+    state: Literal["waiting", "reading", "read", "failed"] = "waiting"
+    requests: int = 0
+    pages: int = 0
+    rows: int = 0
+    """Rows read."""
+    changed: int = 0
+    """Of these, rows that changed since the school's last good run; all of them on the first."""
+    deleted: int = 0
+    """Of the changed, rows that the provider marks as deleted."""
+    rejected: int = 0
+    """Values and rows that could not be read; see the table `rejected_rows`."""
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
+    """Attributes that the standard does not know, or that hold more than it allows: see `extra`."""
+    error: str = ""
+    cursor: str = ""
+    """Where the next delta begins."""
+    _begun: float = 0.0
+
+    def begin(self) -> None:
+        self.state, self._begun = "reading", time.monotonic()
+
+    def end(self, error: OneRosterError | None = None) -> None:
+        self.seconds = round(time.monotonic() - self._begun, 3) if self._begun else 0.0
+        self.state = "failed" if error else "read"
+        self.error = str(error) if error else ""
+
+    def warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+@dataclass(slots=True)
+class Report:
+    """A run. Given to the source, it lets the other collections go on where one fails."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    outcomes: list[Outcome] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str = ""
+    """Why the run as a whole failed, if it did."""
+
+    def outcome(self, estab: str, endpoint: str) -> Outcome:
+        """A new outcome, listed in this report."""
+        outcome = Outcome(estab, endpoint)
+        self.outcomes.append(outcome)
+        return outcome
+
+    @property
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.state == "failed"]
+
+    @property
+    def good(self) -> bool:
+        return not self.error and not self.failed
+
+    def raise_for_failures(self) -> None:
+        """Raises an error that names what failed, if anything did.
+
+        Raises:
+            OneRosterError: A school's endpoint could not be read.
+        """
+        if self.failed:
+            raise OneRosterError(
+                f"{len(self.failed)} of {len(self.outcomes)} collections failed",
+                todo="; ".join(outcome.error for outcome in self.failed[:3]),
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        outcomes = [asdict(outcome) for outcome in self.outcomes]
+        for outcome in outcomes:
+            del outcome["_begun"]
+        return {
+            "started": self.started.isoformat(),
+            "seconds": round(self.seconds, 3),
+            "good": self.good,
+            "error": self.error,
+            "collections": outcomes,
+        }

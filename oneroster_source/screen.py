@@ -1,0 +1,127 @@
+"""What people see: tables and progress, made from reports and holdings. Prints nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from oneroster_source.report import Outcome, Report
+from oneroster_source.warehouse import Holdings
+
+_MOST_LINES = 24
+_STATES = {"waiting": "dim", "reading": "cyan", "read": "green", "failed": "red"}
+
+
+def number(value: int) -> str:
+    return f"{value:,}"
+
+
+def progress(report: Report) -> RenderableType:
+    """What is being read at this moment; one line for each collection, if they are few."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("school", "endpoint", ""):
+        table.add_column(heading)
+    for heading in ("pages", "rows"):
+        table.add_column(heading, justify="right")
+    outcomes = list(report.outcomes)
+    busy = [o for o in outcomes if o.state == "reading"]
+    for outcome in (outcomes if len(outcomes) <= _MOST_LINES else busy)[:_MOST_LINES]:
+        table.add_row(
+            outcome.estab,
+            outcome.endpoint,
+            Text(outcome.state, style=_STATES[outcome.state]),
+            number(outcome.pages),
+            number(outcome.rows),
+        )
+    done = sum(o.state in ("read", "failed") for o in outcomes)
+    rows = sum(o.rows for o in outcomes)
+    doing = "Loading" if outcomes and done == len(outcomes) else "Reading"
+    line = f" {doing}: {done} of {len(outcomes)} collections read, {number(rows)} rows"
+    return Group(table, Spinner("dots", line))
+
+
+def summary(report: Report) -> RenderableType:
+    """The run, a line for each collection, then what needs a person's eye."""
+    table = Table(pad_edge=False)
+    for heading in ("school", "endpoint", "mode"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("requests", "rows", "changed", "deleted", "rejected", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("warnings", justify="right", no_wrap=True)
+    for outcome in sorted(report.outcomes, key=lambda o: o.estab):
+        failed = outcome.state == "failed"
+        table.add_row(
+            outcome.estab,
+            outcome.endpoint,
+            "FAILED" if failed else outcome.mode,
+            *map(number, (outcome.requests, outcome.rows, outcome.changed)),
+            *map(number, (outcome.deleted, outcome.rejected)),
+            f"{outcome.seconds:.1f}",
+            str(len(remarks(outcome)) or ""),
+            style="red" if failed else None,
+        )
+    return Group(table, *(Text(line) for line in _lines(report)))
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """What is worth knowing of a collection that was read."""
+    found = list(outcome.warnings)
+    if outcome.rejected:
+        found.append(
+            f"{number(outcome.rejected)} values or rows could not be read: see rejected_rows"
+        )
+    if outcome.undeclared:
+        found.append(f"kept in the column extra: {', '.join(outcome.undeclared)}")
+    return found
+
+
+def _lines(report: Report) -> Iterable[str]:
+    said: dict[tuple[str, str], list[str]] = {}
+    for outcome in report.outcomes:
+        for remark in remarks(outcome):
+            said.setdefault((outcome.endpoint, remark), []).append(outcome.estab)
+    for (endpoint, remark), estabs in said.items():
+        who = ", ".join(estabs[:3]) + (f" and {len(estabs) - 3} more" if len(estabs) > 3 else "")
+        yield f"Warning: school {who}, {endpoint}: {remark}"
+    for outcome in report.failed:
+        yield f"Failed: {outcome.error}"
+
+
+def holdings(found: Holdings) -> RenderableType:
+    """A dataset: rows by table and school, then the cursors."""
+    rows = Table(pad_edge=False)
+    rows.add_column("table", no_wrap=True)
+    estabs = found.estabs
+    shown = estabs[:6]
+    for estab in shown:
+        rows.add_column(estab, justify="right")
+    rows.add_column("all", justify="right")
+    for name, counts in found.rows.items():
+        rows.add_row(name, *(number(counts.get(e, 0)) for e in shown), number(sum(counts.values())))
+    cursors = Table(pad_edge=False)
+    for heading in ("school", "endpoint", "changes known up to", "last full read"):
+        cursors.add_column(heading, no_wrap=True)
+    for estab in estabs:
+        for endpoint, schools in found.cursors.items():
+            entry = schools.get(estab)
+            if entry is not None:
+                cursors.add_row(
+                    estab, endpoint, _time(entry.get("cursor")), _time(entry.get("full"))
+                )
+    parts: list[RenderableType] = [rows]
+    if len(estabs) > len(shown):
+        parts.append(Text(f"{len(estabs)} schools in all; the first {len(shown)} are shown."))
+    parts += [cursors, Text(f"Last load: {_time(found.last_load)}")]
+    return Group(*parts)
+
+
+def _time(value: str | datetime | None) -> str:
+    if not value:
+        return "-"
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.strftime("%Y-%m-%d %H:%M:%S %Z").strip()

@@ -1,0 +1,228 @@
+"""Page bodies to Arrow tables, by SQL that is generated from the `spec` and run in DuckDB.
+
+Two steps, both pure. `Shaper.parse` turns one response body into one wide table: a row per object,
+its references and lists still nested. `Shaper.tables` takes wide tables apart into the tables of
+the warehouse. In between, the reader decides which rows of a page are new.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from importlib.resources import files
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oneroster_source.errors import BadResponse
+from oneroster_source.shape.kinds import KINDS
+from oneroster_source.shape.query import literal, queries
+from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
+
+_BARE_LIST = re.compile(r"\s*\[")
+_ENVELOPE = re.compile(r'\s*\{\s*"([A-Za-z]+)"\s*:\s*\[')
+
+_NOTHING_ODD = pa.table(
+    {"extra": pa.nulls(1, pa.string()), "_problems": pa.nulls(1, pa.list_(pa.string()))}
+)
+
+
+class Engine:
+    """DuckDB as a JSON parser: in memory, with one cursor for each thread that asks.
+
+    A query runs on the one core of the thread that asks: pages are shaped side by side, not each
+    on all cores.
+    """
+
+    def __init__(self) -> None:
+        self._database = duckdb.connect(
+            ":memory:", config={"threads": 1, "enable_external_access": False}
+        )
+        self._database.execute(files(__name__).joinpath("macros.sql").read_text("utf-8"))
+        self._local = threading.local()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's cursor."""
+        if not hasattr(self._local, "cursor"):
+            self._local.cursor = self._database.cursor()
+            self._local.cursor.execute("SET TimeZone = 'UTC'")
+        cursor: duckdb.DuckDBPyConnection = self._local.cursor
+        return cursor
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of a table in the warehouse."""
+    return pa.schema(
+        [pa.field(c.name, KINDS[c.kind].arrow, nullable=c.nullable) for c in table.columns]
+    )
+
+
+class Shaper:
+    """Shapes the pages of one endpoint.
+
+    Args:
+        endpoint: The endpoint, as the spec declares it.
+        engine: The DuckDB to parse in.
+        references: Whether single references get child tables of their own.
+    """
+
+    def __init__(self, endpoint: Endpoint, engine: Engine, *, references: bool = True) -> None:
+        self.endpoint = endpoint
+        self._engine = engine
+        self._children = tuple(endpoint.child_tables(references=references))
+        self._queries = queries(endpoint)
+
+    def parse(self, body: bytes) -> pa.Table:
+        """One response body as one wide table, a row per object, in the server's order.
+
+        Columns: those of the endpoint's table without `estab`; one struct (a reference) or list of
+        structs for each child table, under the table's name; `_key`, which names the row even
+        where it has no sourcedId; `_problems`, the reasons why something could not be read.
+
+        Raises:
+            BadResponse: The body is not JSON, or does not hold this collection.
+        """
+        try:
+            text = body.decode("utf-8-sig")
+            cursor = self._engine.cursor()
+            rows = self._rows(cursor, text)
+            wide = self._run(cursor, rows, self._queries.rows, text)
+            if pc.any(wide.column("_odd")).as_py():
+                odd = self._run(cursor, rows, self._queries.oddities, text)
+            else:
+                odd = _NOTHING_ODD.take(pa.nulls(len(wide), pa.int64()))
+            wide = wide.drop_columns("_odd")
+            for column in odd.column_names:
+                wide = wide.append_column(column, odd.column(column))
+            return wide
+        except UnicodeDecodeError:
+            problem = "the answer is not UTF-8 text"
+        except duckdb.Error:
+            # DuckDB's own message quotes the body, and so a child's record
+            problem = "the answer is not valid JSON"
+        raise BadResponse(problem)
+
+    @staticmethod
+    def _run(cursor: duckdb.DuckDBPyConnection, rows: str, query: str, text: str) -> pa.Table:
+        page = f"WITH page AS (SELECT unnest({rows}) AS raw),"
+        return cursor.execute(page + query, {"body": text}).to_arrow_table()
+
+    def _rows(self, cursor: duckdb.DuckDBPyConnection, text: str) -> str:
+        """SQL for the list of objects in the body, under whichever spelling of the key."""
+        if _BARE_LIST.match(text):
+            return "from_json($body, '[\"JSON\"]')"
+        wanted = self.endpoint.collection
+        match = _ENVELOPE.match(text)
+        key = match[1] if match and match[1].lower() == wanted.lower() else None
+        if key is None:
+            found = cursor.execute(
+                "SELECT k, json_type(member($body::JSON, k)) = 'ARRAY'"
+                " FROM (SELECT unnest(json_keys($body)) AS k) WHERE lower(k) = lower($key)",
+                {"body": text, "key": wanted},
+            ).fetchone()
+            if found is None:
+                raise BadResponse(f"the answer holds no {wanted!r}")
+            key, is_list = found
+            if not is_list:
+                raise BadResponse(f"{wanted!r} in the answer is not a list")
+        return f"from_json(member($body::JSON, {literal(key)}), '[\"JSON\"]')"
+
+    def tables(
+        self, wide: pa.Table, estab: str, *, tombstones: bool = False, keep_deleted: bool = True
+    ) -> dict[str, pa.Table]:
+        """Takes a wide table apart into tables of the warehouse, by name.
+
+        A row without sourcedId is found in `rejected_rows` alone; every other one is in the
+        endpoint's table, and whatever could not be read of it in `rejected_rows` too.
+
+        Args:
+            wide: Rows as `parse` gives them.
+            estab: The establishment that they were read for.
+            tombstones: Add a child row with the position -1 for each row that has no child rows:
+                the merge then removes those that it had before.
+            keep_deleted: Whether rows that are marked as deleted keep their child rows.
+        """
+        known = wide.filter(pc.is_valid(wide.column("sourced_id"))).combine_chunks()
+        result = {self.endpoint.name: _stamped(known, self.endpoint.table, estab)}
+        for table in self._children:
+            nested = _one_chunk(known.column(table.name))
+            has = _has_items(nested)
+            if not keep_deleted:
+                has = pc.and_not(has, _one_chunk(known.column("_deleted")))
+            result[table.name] = _exploded(known.filter(has), table, estab)
+            if tombstones:
+                empty = known.column("sourced_id").filter(pc.invert(has))
+                result[table.name] = pa.concat_tables(
+                    [result[table.name], tombstones_of(table, estab, empty)]
+                )
+        result[REJECTED_ROWS.name] = self._rejected(wide, estab)
+        return result
+
+    def _rejected(self, wide: pa.Table, estab: str) -> pa.Table:
+        faulty = wide.filter(pc.is_valid(wide.column("_problems"))).combine_chunks()
+        problems = _one_chunk(faulty.column("_problems"))
+        parents = pc.list_parent_indices(problems)
+        return pa.table(
+            [
+                pa.repeat(estab, len(parents)),
+                pa.repeat(self.endpoint.name, len(parents)),
+                faulty.column("sourced_id").take(parents),
+                _positions(problems, parents),
+                problems.flatten(),
+            ],
+            schema=arrow_schema(REJECTED_ROWS),
+        )
+
+
+def tombstones_of(table: Table, estab: str, parents: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows of a child table that stand for "this parent has none", with the position -1."""
+    rest = [pa.nulls(len(parents), KINDS[column.kind].arrow) for column in table.columns[3:]]
+    none = pa.repeat(pa.scalar(-1, pa.int64()), len(parents))
+    return pa.table(
+        [pa.repeat(estab, len(parents)), parents, none, *rest], schema=arrow_schema(table)
+    )
+
+
+def _has_items(nested: pa.Array) -> pa.Array:
+    if pa.types.is_struct(nested.type):
+        return pc.is_valid(nested)
+    return pc.greater(pc.fill_null(pc.list_value_length(nested), 0), 0)
+
+
+def _stamped(rows: pa.Table, table: Table, estab: str) -> pa.Table:
+    columns = [rows.column(column.name) for column in table.columns[1:]]
+    return pa.table([pa.repeat(estab, len(rows)), *columns], schema=arrow_schema(table))
+
+
+def _exploded(rows: pa.Table, table: Table, estab: str) -> pa.Table:
+    """The child rows that are nested in the column of the table's name, of rows that have some."""
+    nested = _one_chunk(rows.column(table.name))
+    if pa.types.is_struct(nested.type):
+        parents = pa.array(range(len(nested)), pa.int64())
+        items, positions = nested, pa.repeat(pa.scalar(0, pa.int64()), len(nested))
+    else:
+        parents = pc.list_parent_indices(nested)
+        items, positions = nested.flatten(), _positions(nested, parents)
+    return pa.table(
+        [
+            pa.repeat(estab, len(parents)),
+            rows.column("sourced_id").take(parents),
+            positions,
+            *(pc.struct_field(items, column.name) for column in table.columns[3:]),
+        ],
+        schema=arrow_schema(table),
+    )
+
+
+def _positions(lists: pa.Array, parents: pa.Array) -> pa.Array:
+    """The index of every item in its own list, from 0."""
+    starts = pc.subtract(lists.offsets.slice(0, len(lists)), lists.offsets[0])
+    return pc.subtract(
+        pa.array(range(len(parents)), pa.int64()), starts.cast(pa.int64()).take(parents)
+    )
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    chunks = column.combine_chunks()
+    return chunks.chunk(0) if isinstance(chunks, pa.ChunkedArray) else chunks

@@ -1,0 +1,52 @@
+-- What reading OneRoster's JSON needs beyond DuckDB's own functions.
+-- A JSON value named x may be NULL (absent), 'null', or of any type: providers differ.
+
+CREATE MACRO as_flag(x) AS CASE lower(x)
+    WHEN 'true' THEN true WHEN '1' THEN true WHEN 'false' THEN false WHEN '0' THEN false END;
+
+-- a cast alone would also take 'infinity' and 'epoch', and years that Python and Postgres lack
+CREATE MACRO as_date(x) AS CASE
+    WHEN ascii(x) BETWEEN 48 AND 57 AND left(x, 4) <> '0000' AND (length(x) = 10
+        OR regexp_full_match(x, '.{10}[T ]00:00(:00(\.0+)?)?(Z|[+-]\d\d(:?\d\d)?)?'))
+    THEN TRY_CAST(left(x, 10) AS DATE) END;
+
+CREATE MACRO as_instant(x) AS CASE
+    WHEN ascii(x) BETWEEN 48 AND 57 AND x[5] = '-' AND TRY_CAST(x AS TIMESTAMPTZ)
+        BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00'
+        AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'
+    THEN TRY_CAST(x AS TIMESTAMPTZ) END;
+
+-- 'inactive' is 1.0's word for it
+CREATE MACRO is_deleted(status) AS coalesce(status = 'tobedeleted' OR (status <> 'active'
+    AND lower(regexp_replace(status, '[-_\s]', '', 'g')) IN ('tobedeleted', 'inactive')), false);
+
+CREATE MACRO has_value(x) AS coalesce(x::VARCHAR NOT IN ('""', 'null', '[]', '{}'), false);
+CREATE MACRO first_item(x) AS CASE WHEN starts_with(x::VARCHAR, '[') THEN x->0 ELSE x END;
+CREATE MACRO items(x) AS CASE WHEN has_value(x) THEN list_filter(
+    CASE WHEN starts_with(x::VARCHAR, '[') THEN from_json(x, '["JSON"]') ELSE [x] END,
+    lambda i: coalesce(i::VARCHAR NOT IN ('""', 'null'), false)) ELSE [] END;
+
+-- a reference x is an object with these parts p, or, without parts, the id alone
+CREATE MACRO ref_parts(x) AS CASE WHEN starts_with(x::VARCHAR, '{') THEN from_json(x,
+    '{"sourcedId":"VARCHAR","sourceId":"VARCHAR","sourceID":"VARCHAR","id":"VARCHAR",
+      "type":"VARCHAR","href":"VARCHAR"}') END;
+CREATE MACRO ref_id(x, p) AS nullif(CASE WHEN p IS NULL THEN x->>'$'
+    ELSE coalesce(p."sourcedId", p."sourceId", p."sourceID", p.id) END, '');
+CREATE MACRO as_ref(x, p) AS {'sourced_id': ref_id(x, p),
+    'type': nullif(p.type, ''), 'href': nullif(p.href, '')};
+-- whether a reference says more than its columns hold; most have these three members only,
+-- which the length of the text proves without another look inside
+CREATE MACRO ref_has_more(x, p) AS CASE
+    WHEN p IS NULL THEN false
+    WHEN strlen(x::VARCHAR) = 36 + strlen(p."sourcedId") + strlen(p.type) + strlen(p.href)
+    THEN false
+    ELSE NOT list_has_all(
+            ['sourcedId', 'sourceId', 'sourceID', 'id', 'type', 'href'], json_keys(x))
+        OR len(list_intersect(['sourcedId', 'sourceId', 'sourceID', 'id'], json_keys(x))) > 1 END;
+
+CREATE MACRO has_other_keys(x, names) AS starts_with(x::VARCHAR, '{')
+    AND NOT list_has_all(names, json_keys(x));
+CREATE MACRO member(x, name) AS json_extract(
+    x, '/' || replace(replace(name, '~', '~0'), '/', '~1'));
+CREATE MACRO pick(x, names) AS '{' || array_to_string(list_transform(
+    names, lambda n: to_json(n)::VARCHAR || ':' || member(x, n)::VARCHAR), ',') || '}';

@@ -1,0 +1,187 @@
+"""The SQL that reads one endpoint's objects, generated from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import orjson
+
+from oneroster_source.shape.kinds import KINDS
+from oneroster_source.spec import ChildList, Endpoint, Field, Ref
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one attribute adds to the layers of the query."""
+
+    read: dict[str, str]
+    """Members to read from the object, and the type to read each as."""
+    apart: tuple[str, ...]
+    """Columns that the layers above build on."""
+    shaped: tuple[str, ...] = ()
+    """Columns that are built from those."""
+    columns: tuple[str, ...] = ()
+    """Columns of the row's own table in the result."""
+    faults: tuple[tuple[str, str], ...] = ()
+    """A condition, and the reason to report where it holds."""
+    leftovers: tuple[tuple[str, str], ...] = ()
+    """A condition under which the columns do not hold all, and the member to keep as sent."""
+
+
+def _field(field: Field) -> _Part:
+    kind, raw, column = KINDS[field.kind], f"s.{quoted(field.name)}", quoted(field.column.name)
+    unread = f"({raw} <> '' AND {column} IS NULL)"
+    checked = field.kind != "text"
+    return _Part(
+        read={field.name: "JSON" if field.kind == "json" else "VARCHAR"},
+        apart=(f"{kind.sql.format(raw=raw)} AS {column}",),
+        columns=(column,),
+        faults=((unread, f"{field.name}: not {kind.label}"),) if checked else (),
+        leftovers=((unread, field.name),) if checked else (),
+    )
+
+
+def _sent(names: tuple[str, ...]) -> str:
+    """The member to use, of those under which providers send the same thing."""
+    first, *rest = (f"s.{quoted(name)}" for name in names)
+    return (
+        f"CASE WHEN has_value({first}) THEN {first} ELSE {_sent(names[1:])} END" if rest else first
+    )
+
+
+def _ref(ref: Ref, table: str) -> _Part:
+    names = (ref.name, *ref.aliases)
+    sent, x, p = (quoted(f"_{ref.name}_{part}") for part in ("sent", "x", "p"))
+    no_id = f"({x} IS NOT NULL AND ref_id({x}, {p}) IS NULL)"
+    return _Part(
+        read=dict.fromkeys(names, "JSON"),
+        apart=(
+            f"{_sent(names)} AS {sent}",
+            f"CASE WHEN has_value({sent}) THEN first_item({sent}) END AS {x}",
+            f"ref_parts({x}) AS {p}",
+        ),
+        columns=(f"ref_id({x}, {p}) AS {quoted(ref.column.name)}",),
+        shaped=(f"CASE WHEN {x} IS NOT NULL THEN as_ref({x}, {p}) END AS {quoted(table)}",),
+        faults=((no_id, f"{ref.name}: a reference without sourcedId"),),
+        leftovers=(
+            (f"(ref_has_more({x}, {p}) OR json_array_length({sent}) > 1 OR {no_id})", names[0]),
+            *_second_names(names),
+        ),
+    )
+
+
+def _child_list(child: ChildList, table: str) -> _Part:
+    names = (child.name, *child.aliases)
+    items = quoted(f"_{child.name}_items")
+    faults: tuple[tuple[str, str], ...] = ()
+    if child.target is not None:
+        item = "as_ref(i, ref_parts(i))"
+        rows = f"list_filter(list_transform({items}, lambda i: {item}), lambda r: r.sourced_id IS NOT NULL)"
+        no_id = f"len(list_filter({items}, lambda i: {item}.sourced_id IS NULL)) > 0"
+        faults = ((no_id, f"{child.name}: a reference without sourcedId"),)
+        more = f"len(list_filter({items}, lambda i: {item}.sourced_id IS NULL OR ref_has_more(i, ref_parts(i)))) > 0"
+    elif child.fields:
+        known = ", ".join(literal(field.name) for field in child.fields)
+        rows = f"list_transform({items}, lambda i: {_object(child.fields)})"
+        more = f"len(list_filter({items}, lambda i: has_other_keys(i, [{known}]))) > 0"
+    else:
+        rows, more = f"list_transform({items}, lambda i: {{'value': i->>'$'}})", ""
+    return _Part(
+        read=dict.fromkeys(names, "JSON"),
+        apart=(f"items({_sent(names)}) AS {items}",),
+        shaped=(f"{rows} AS {quoted(table)}",),
+        faults=faults,
+        leftovers=(*(((more, names[0]),) if more else ()), *_second_names(names)),
+    )
+
+
+def _second_names(names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+    """Where an object has the same thing under two names, the second is kept as sent."""
+    for first, second in pairwise(names):
+        yield f"(has_value(s.{quoted(first)}) AND has_value(s.{quoted(second)}))", second
+
+
+def _object(fields: tuple[Field, ...]) -> str:
+    """A list item as a struct; an item that is a plain value becomes the last field."""
+    members = []
+    for field in fields:
+        value = f"i->>{literal('$.' + field.name)}"
+        if field is fields[-1]:
+            value = f"CASE WHEN starts_with(i::VARCHAR, '{{') THEN {value} ELSE i->>'$' END"
+        members.append(f"{literal(field.column.name)}: nullif({value}, '')")
+    return "{" + ", ".join(members) + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Two queries over `page`, a relation of objects `raw`; both keep its order."""
+
+    rows: str
+    """The wide rows, with `_odd`: whether something of the row did not fit into its columns."""
+    oddities: str
+    """`extra` and `_problems` of the same rows; only worth asking where some row is odd."""
+
+
+def queries(endpoint: Endpoint) -> Queries:
+    """The queries that read `endpoint`, in layers: read, take apart, judge.
+
+    That nothing was left over is judged for every row, what it was is listed apart: few pages
+    hold anything odd, and the lists cost as much as all the rest.
+    """
+    own = [
+        _Part({"sourcedId": "VARCHAR"}, ("nullif(s.\"sourcedId\", '') AS sourced_id",)),
+        _field(Field("status")),
+        _field(Field("dateLastModified", "instant")),
+        *(_field(field) for field in endpoint.fields),
+        *(_ref(ref, endpoint.child_name(ref)) for ref in endpoint.refs),
+        *(_child_list(child, endpoint.child_name(child)) for child in endpoint.lists),
+        _Part({"metadata": "JSON"}, ("nullif(s.metadata, 'null') AS metadata",)),
+    ]
+    read = {name: kind for part in own for name, kind in part.read.items()}
+    faults = [("sourced_id IS NULL", "no sourcedId"), *(f for part in own for f in part.faults)]
+    leftovers = [leftover for part in own for leftover in part.leftovers]
+    declared = "[" + ", ".join(literal(name) for name in read) + "]"
+    sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
+    layers = f"""
+read AS (SELECT raw, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s,
+    json_keys(raw) AS keys FROM page),
+apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in part.apart)}
+    FROM read)"""
+    # all members read and none more: proof by counting, before looking at their names
+    unknown = f"(len(keys) <> {sent} AND NOT list_has_all({declared}, keys))"
+    odd = " OR ".join(test for test, _ in [*faults, *leftovers])
+    columns = [
+        "sourced_id",
+        *(column for part in own for column in part.columns),
+        "metadata",
+        "is_deleted(status) AS _deleted",
+        *(column for part in own for column in part.shaped),
+    ]
+    columns += ["coalesce(sourced_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key"]
+    return Queries(
+        rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"
+        " FROM apart",
+        oddities=f"""{layers},
+listed AS (SELECT raw, {_whens(faults)} AS problems, {_whens(leftovers)}
+    || list_filter(keys, lambda k: NOT list_contains({declared}, k)) AS leftovers FROM apart)
+SELECT CASE WHEN len(leftovers) > 0 THEN pick(raw, leftovers) END AS extra,
+    CASE WHEN len(problems) > 0 THEN problems END AS _problems
+FROM listed""",
+    )
+
+
+def _whens(conditions: Iterable[tuple[str, str]]) -> str:
+    cases = ", ".join(f"CASE WHEN {test} THEN {literal(text)} END" for test, text in conditions)
+    return f"list_filter([{cases}], lambda t: t IS NOT NULL)"

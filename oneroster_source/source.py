@@ -1,0 +1,290 @@
+"""The dlt source: one resource for each endpoint, for all schools of the run together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from datetime import datetime
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.extract import DltResource
+
+from oneroster_source.client import Client
+from oneroster_source.collection import Ask, Collection, collect
+from oneroster_source.config import School, Settings, resolve
+from oneroster_source.cursor import Cursors
+from oneroster_source.errors import ConfigurationError, OneRosterError
+from oneroster_source.http import Server
+from oneroster_source.report import Outcome, Report
+from oneroster_source.shape import Engine, Shaper, arrow_schema, tombstones_of
+from oneroster_source.shape.kinds import KINDS
+from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
+
+_log = logging.getLogger("dlt")
+# dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
+_log.addFilter(lambda record: "when merging arrow schema with dlt schema" not in str(record.msg))
+
+MOST_COLLECTIONS = 16
+"""Collections that are read at once, each waiting for pages most of the time."""
+
+
+@dlt.source(name="oneroster", section="oneroster")
+def oneroster(
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    full: bool = False,
+    only: Sequence[str] | None = None,
+    report: Report | None = None,
+    **settings: Any,
+) -> list[DltResource]:
+    """School rosters from OneRoster 1.1 APIs: a resource for each endpoint.
+
+    Args:
+        since: With or without `until`: read rows changed after this instant, a bounded window, and
+            leave the cursors where they are.
+        until: Read rows changed before this instant.
+        full: Read everything again, whatever the cursors say.
+        only: The estabs to read, of the schools that are configured.
+        report: Filled with what was read. With a report, a collection that fails is noted there
+            and the others go on: look at `report.failed`. Without one, a failure raises.
+        **settings: Any setting of README's table, such as `estab`, `schools`, `endpoints`. What is
+            not given here comes from dlt's configuration, section `sources.oneroster`.
+
+    Returns:
+        Resources that load with any dlt pipeline into any destination that can merge.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
+    """
+    for name, value in (("since", since), ("until", until)):
+        if value is not None and value.tzinfo is None:
+            raise ConfigurationError(f"{name} has no time zone", todo="give a UTC datetime")
+    if full and (since or until):
+        raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
+    resolved = resolve(**settings).only(only)
+    window = Ask("window", since=since, until=until) if since or until else None
+    run = _Run(resolved, report, window=window, full=full)
+    return [run.resource(resolved.dialect[name]) for name in resolved.endpoints]
+
+
+class _Run:
+    """What the resources of one source share: servers, clients, and threads."""
+
+    def __init__(
+        self, settings: Settings, report: Report | None, *, window: Ask | None, full: bool
+    ) -> None:
+        self._settings = settings
+        self._report = report or Report()
+        self._strict = report is None
+        self._window = window
+        self._full = full
+        self._engine = Engine()
+        self._lock = threading.Lock()
+        self._active = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._servers: dict[str, Server] = {}
+        self._clients: dict[str, Client] = {}
+
+    def resource(self, endpoint: Endpoint) -> DltResource:
+        """The resource of an endpoint, with all its tables declared."""
+        resource = dlt.resource(
+            lambda: self._rows(endpoint), name=endpoint.name, max_table_nesting=0
+        )
+        # the variants first: they are made from the hints of the resource as it is then
+        for table in endpoint.child_tables(references=self._settings.reference_tables):
+            resource.apply_hints(
+                **_hints(table), write_disposition=_child_merge(table), create_table_variant=True
+            )
+        resource.apply_hints(
+            **_hints(REJECTED_ROWS), write_disposition=_REJECTED_MERGE, create_table_variant=True
+        )
+        merge = _row_merge(keep_deleted=self._settings.deleted == "keep")
+        resource.apply_hints(**_hints(endpoint.table), write_disposition=merge)
+        return resource
+
+    def _rows(self, endpoint: Endpoint) -> Iterator[Any]:
+        """Reads the endpoint of all schools side by side; yields each when it is whole."""
+        cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
+        seen = set(dlt.current.source_schema().data_table_names(seen_data_only=True))
+        self._enter()
+        try:
+            reading = self._start(endpoint, cursors)
+            # lets the other resources begin to read, before this one waits
+            yield None
+            for table in (
+                *endpoint.tables(references=self._settings.reference_tables),
+                REJECTED_ROWS,
+            ):
+                if table.name not in seen:
+                    yield _marked(table.name, arrow_schema(table).empty_table())
+            for future in as_completed(reading):
+                ask, outcome = reading[future]
+                try:
+                    collection = future.result()
+                except OneRosterError as error:
+                    outcome.end(error)
+                    if self._strict:
+                        raise
+                    continue
+                yield from self._load(endpoint, cursors, ask, outcome, collection)
+                outcome.end()
+        finally:
+            self._leave()
+
+    def _start(
+        self, endpoint: Endpoint, cursors: Cursors
+    ) -> dict[Future[Collection], tuple[Ask, Outcome]]:
+        shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
+        assert self._pool is not None
+        reading = {}
+        for school in self._settings.schools:
+            ask = self._window or cursors.ask(school.estab, full=self._full)
+            outcome = self._report.outcome(school.estab, endpoint.name)
+            outcome.mode = ask.mode
+            future = self._pool.submit(
+                collect, self._client(school), shaper, ask, self._settings, outcome
+            )
+            reading[future] = (ask, outcome)
+        return reading
+
+    def _load(
+        self,
+        endpoint: Endpoint,
+        cursors: Cursors,
+        ask: Ask,
+        outcome: Outcome,
+        collection: Collection,
+    ) -> Iterator[Any]:
+        """Hands a whole collection to dlt, then moves its cursor: both are in the same load."""
+        estab = outcome.estab
+        first = ask.mode == "full" and not cursors.known(estab)
+        if first:
+            # nothing of the school is to remain, not even of a first load that was cut short
+            for table in endpoint.child_tables(references=self._settings.reference_tables):
+                yield _marked(table.name, tombstones_of(table, estab, pa.array([""])))
+        if ask.mode == "full":
+            yield _marked(REJECTED_ROWS.name, _no_rejected(estab, endpoint, pa.array([""])))
+        for tables in collection.tables(
+            tombstones=not first, keep_deleted=self._settings.deleted == "keep"
+        ):
+            if ask.mode != "full" and cursors.has_rejected(estab):
+                ids = tables[endpoint.name].column("sourced_id")
+                yield _marked(REJECTED_ROWS.name, _no_rejected(estab, endpoint, ids))
+            for name, table in tables.items():
+                if len(table):
+                    yield _marked(name, table)
+        if ask.mode != "window":
+            outcome.cursor = cursors.advance(estab, ask, collection, rejected=outcome.rejected > 0)
+
+    def _client(self, school: School) -> Client:
+        with self._lock:
+            server = self._servers.get(school.server)
+            if server is None:
+                server = self._servers[school.server] = Server(
+                    concurrency=self._settings.concurrency,
+                    timeout=self._settings.request_timeout,
+                    max_bytes=self._settings.max_page_mb << 20,
+                )
+            client = self._clients.get(school.estab)
+            if client is None:
+                client = self._clients[school.estab] = Client(school, self._settings, server)
+            return client
+
+    def _enter(self) -> None:
+        with self._lock:
+            self._active += 1
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
+
+    def _leave(self) -> None:
+        """Ends the threads and connections with the last resource, also after an error."""
+        with self._lock:
+            self._active -= 1
+            if self._active or self._pool is None:
+                return
+            pool, self._pool = self._pool, None
+            servers, self._servers, self._clients = list(self._servers.values()), {}, {}
+        pool.shutdown(wait=False, cancel_futures=True)
+        for server in servers:
+            server.close()
+        pool.shutdown()
+
+
+def _marked(table: str, rows: pa.Table) -> Any:
+    return dlt.mark.with_table_name(rows, table)
+
+
+def _hints(table: Table) -> dict[str, Any]:
+    return {
+        "table_name": table.name,
+        "primary_key": table.key or None,
+        "columns": {
+            column.name: {
+                "name": column.name,
+                "data_type": KINDS[column.kind].dlt,
+                "nullable": column.nullable,
+            }
+            for column in table.columns
+        },
+    }
+
+
+def _row_merge(*, keep_deleted: bool) -> dict[str, Any]:
+    # always said, since dlt keeps a filter that an earlier run with other settings has set
+    loaded = "1 = 1" if keep_deleted else "_deleted = FALSE"
+    return {"disposition": "merge", "strategy": "delete-insert", "source_filter": loaded}
+
+
+def _child_merge(table: Table) -> dict[str, Any]:
+    """Replaces all child rows of the parents that are in the load, or of the school.
+
+    A row with the position -1 stands for a parent without child rows; one that also has an empty
+    parent, for the whole school. Neither is loaded.
+    """
+    parent = table.parent_key
+    return {
+        "disposition": "merge",
+        "strategy": "delete-insert",
+        "destination_scope": (
+            "EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
+            f" AND s.{parent} = {{table}}.{parent})"
+            " OR EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
+            f" AND s.{parent} = '')"
+        ),
+        "source_filter": "position >= 0",
+    }
+
+
+_SAME_COLLECTION = "s.estab = {table}.estab AND s.endpoint = {table}.endpoint"
+_REJECTED_MERGE = {
+    "disposition": "merge",
+    "strategy": "delete-insert",
+    "destination_scope": (
+        f"EXISTS (SELECT 1 FROM {{staging_table}} s WHERE {_SAME_COLLECTION}"
+        " AND s.sourced_id = {table}.sourced_id)"
+        f" OR EXISTS (SELECT 1 FROM {{staging_table}} s WHERE {_SAME_COLLECTION}"
+        " AND s.sourced_id = '')"
+        " OR ({table}.sourced_id IS NULL AND EXISTS (SELECT 1 FROM {staging_table} s"
+        f" WHERE {_SAME_COLLECTION} AND s.sourced_id IS NULL))"
+    ),
+    "source_filter": "position >= 0",
+}
+
+
+def _no_rejected(estab: str, endpoint: Endpoint, ids: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows of `rejected_rows` that stand for "nothing of these was rejected"."""
+    return pa.table(
+        [
+            pa.repeat(estab, len(ids)),
+            pa.repeat(endpoint.name, len(ids)),
+            ids,
+            pa.repeat(pa.scalar(-1, pa.int64()), len(ids)),
+            pa.repeat("", len(ids)),
+        ],
+        schema=arrow_schema(REJECTED_ROWS),
+    )

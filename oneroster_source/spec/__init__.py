@@ -1,0 +1,27 @@
+"""The standard as data: what each collection holds and which tables that makes."""
+
+from oneroster_source.spec.model import (
+    REJECTED_ROWS,
+    ChildList,
+    Column,
+    Dialect,
+    Endpoint,
+    Field,
+    Kind,
+    Ref,
+    Table,
+)
+from oneroster_source.spec.v1p1 import V1P1
+
+__all__ = [
+    "REJECTED_ROWS",
+    "V1P1",
+    "ChildList",
+    "Column",
+    "Dialect",
+    "Endpoint",
+    "Field",
+    "Kind",
+    "Ref",
+    "Table",
+]

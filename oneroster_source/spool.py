@@ -1,0 +1,133 @@
+"""Where a collection waits until it is known to be whole.
+
+Small ones stay in memory, larger ones go to an unnamed temporary file, which the operating system
+removes with the process. Only whole collections go on to the destination.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+IN_MEMORY = 16 << 20
+"""Bytes of a collection that stay in memory."""
+BATCH_ROWS = 50_000
+"""Rows in one table on the way out."""
+
+
+class Spool:
+    """The rows of one collection, as wide tables. A sink of the reader.
+
+    Args:
+        added: Called with the number of rows whenever rows come in; negative when they are undone.
+    """
+
+    def __init__(self, added: Callable[[int], None] = lambda rows: None) -> None:
+        self._added = added
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self.rows = 0
+        self._doubled = False
+        self._last_key = ""
+        self.oldest: datetime | None = None
+        self.newest: datetime | None = None
+
+    def close(self) -> None:
+        self._file.close()
+
+    def clear(self) -> None:
+        """Forgets all rows."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._file.seek(0)
+        self._file.truncate()
+        self._added(-self.rows)
+        self.rows, self._doubled, self._last_key = 0, False, ""
+        self.oldest = self.newest = None
+
+    def add(self, content: pa.Table, start: int) -> None:
+        """Takes the rows of a page from index `start` on."""
+        rows = content.slice(start).combine_chunks()
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._file, rows.schema)
+        self._writer.write_table(rows)
+        self.rows += len(rows)
+        self._added(len(rows))
+        keys = rows.column("_key")
+        self._doubled |= (
+            pc.count_distinct(keys).as_py() < len(rows) or keys[0].as_py() == self._last_key
+        )
+        self._last_key = keys[-1].as_py()
+        stamps = pc.min_max(rows.column("date_last_modified")).as_py()
+        if stamps["min"] is not None:
+            self.oldest = min(self.oldest or stamps["min"], stamps["min"])
+            self.newest = max(self.newest or stamps["max"], stamps["max"])
+
+    def keys(self) -> set[str]:
+        """The keys of all rows."""
+        keys = {key for rows in self._batches() for key in rows.column("_key").to_pylist()}
+        self._doubled |= len(keys) < self.rows
+        return keys
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows, each sourcedId once, in tables of about `BATCH_ROWS`."""
+        losers = self._losers() if self._doubled else set()
+        waiting: list[pa.RecordBatch] = []
+        rows = begin = 0
+        for batch in self._batches():
+            kept = batch
+            if losers:
+                mask = [begin + i not in losers for i in range(len(batch))]
+                kept = batch.filter(pa.array(mask, pa.bool_()))
+            begin += len(batch)
+            waiting.append(kept)
+            rows += len(kept)
+            if rows >= BATCH_ROWS:
+                yield pa.Table.from_batches(waiting).combine_chunks()
+                waiting, rows = [], 0
+        if waiting:
+            yield pa.Table.from_batches(waiting).combine_chunks()
+
+    def _losers(self) -> set[int]:
+        """The rows, by number, for which there is a newer one with the same sourcedId."""
+        best: dict[str, tuple[datetime | None, int]] = {}
+        losers: set[int] = set()
+        number = 0
+        for batch in self._batches():
+            columns = (
+                batch.column(name).to_pylist() for name in ("sourced_id", "date_last_modified")
+            )
+            for key, stamp in zip(*columns, strict=True):
+                if key is not None:
+                    rival = best.get(key)
+                    if rival is None:
+                        best[key] = (stamp, number)
+                    elif _newer(stamp, rival[0]):
+                        losers.add(rival[1])
+                        best[key] = (stamp, number)
+                    else:
+                        losers.add(number)
+                number += 1
+        return losers
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if not self.rows:
+            return
+        self._file.seek(0)
+        with pa.ipc.open_stream(self._file) as stream:
+            yield from stream
+
+
+def _newer(stamp: datetime | None, other: datetime | None) -> bool:
+    """Of two alike, the one that came later is the newer one."""
+    return other is None or (stamp is not None and stamp >= other)

@@ -1,0 +1,184 @@
+"""The destination: opened by dlt, loaded, and asked what it holds.
+
+Each run works in a directory of its own, which is removed afterwards: the destination is the only
+memory, so a run that was killed, or a database restored from a backup, leaves nothing behind that
+could mislead the next one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
+from dlt.common.configuration.specs import PluggableRunContext
+from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.exceptions import DltException, MissingDependencyException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError, clean
+from oneroster_source.report import Report
+from oneroster_source.source import oneroster
+from oneroster_source.spec import REJECTED_ROWS, V1P1
+
+PIPELINE = "oneroster"
+DATABASE = "roster.duckdb"
+
+# nothing of a load stays outside the destination's own tables
+_DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
+
+
+def use_defaults() -> None:
+    """Sets dlt's options as this project wants them; what the user configured comes first."""
+    providers = Container()[PluggableRunContext].providers
+    if "oneroster defaults" not in providers:
+        dlt.config.register_provider(
+            CustomLoaderDocProvider("oneroster defaults", lambda: _DEFAULTS, False)
+        )
+
+
+@dataclass(slots=True)
+class Holdings:
+    """What a dataset holds."""
+
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Rows by table and estab."""
+    cursors: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Entries of the state by endpoint and estab, as `cursor.Cursors` keeps them."""
+    last_load: datetime | None = None
+
+    @property
+    def estabs(self) -> list[str]:
+        found = {estab for counts in self.rows.values() for estab in counts}
+        return sorted(found | {estab for schools in self.cursors.values() for estab in schools})
+
+
+class Warehouse:
+    """A dataset in a destination.
+
+    Args:
+        destination: A path or URL of a DuckDB file, a Postgres URL, or the name of any dlt
+            destination that is configured in dlt's way.
+        dataset: The dataset, or schema, that holds the tables.
+    """
+
+    def __init__(self, destination: str = "duckdb", dataset: str = "oneroster") -> None:
+        use_defaults()
+        self.dataset = dataset
+        self._destination, self.name = _destination(destination, dataset)
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[dlt.Pipeline]:
+        """A pipeline that knows only what the destination tells it."""
+        problem: OneRosterError
+        with tempfile.TemporaryDirectory(prefix="oneroster-", ignore_cleanup_errors=True) as folder:
+            try:
+                yield dlt.pipeline(
+                    PIPELINE,
+                    destination=self._destination,
+                    dataset_name=self.dataset,
+                    pipelines_dir=folder,
+                )
+                return
+            except OneRosterError as error:
+                problem = error
+            except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
+                problem = _named(error, self.name)
+        raise problem
+
+    def load(self, report: Report, **options: Any) -> None:
+        """Reads and loads, as `oneroster` takes its options; what was done is in the report.
+
+        Raises:
+            OneRosterError: Nothing could be read, or the destination failed.
+        """
+        source = oneroster(report=report, **options)
+        with self._pipeline() as pipeline:
+            pipeline.run(source)
+
+    def holdings(self) -> Holdings:
+        """What the dataset holds now.
+
+        Raises:
+            DestinationError: It cannot be opened, or has never been loaded.
+        """
+        found = Holdings()
+        with self._pipeline() as pipeline:
+            pipeline.sync_destination()
+            if pipeline.first_run or not pipeline.default_schema_name:
+                raise DestinationError(
+                    f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
+                    todo="run `oneroster sync` first, or name another --destination or --dataset",
+                )
+            sources = pipeline.state.get("sources", {}).get("oneroster", {}).get("resources", {})
+            for name, state in sources.items():
+                found.cursors[name] = state.get("schools", {})
+            there = set(pipeline.default_schema.data_table_names(seen_data_only=True))
+            tables = [t for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS]
+            with pipeline.sql_client() as client:
+                for table in tables:
+                    if table.name in there:
+                        name = client.make_qualified_table_name(table.name)
+                        counts = client.execute_sql(
+                            f"SELECT estab, count(*) FROM {name} GROUP BY estab"
+                        )
+                        found.rows[table.name] = {str(e): int(n) for e, n in counts or ()}
+                loads = client.make_qualified_table_name("_dlt_loads")
+                last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
+                found.last_load = last[0][0] if last else None
+        return found
+
+
+def _destination(text: str, dataset: str) -> tuple[Any, str]:
+    """The dlt destination, and a name for people in which there is no password."""
+    path = text.removeprefix("duckdb:///") if text.startswith("duckdb:///") else text
+    if text == "duckdb":
+        configured = dlt.secrets.get("destination.duckdb.credentials", object)
+        path = DATABASE if configured is None else text
+    if path.endswith((".duckdb", ".ddb", ".db")):
+        if Path(path).stem == dataset:
+            raise ConfigurationError(
+                f"the DuckDB file {path} and the dataset {dataset!r} have the same name, which"
+                " DuckDB cannot tell apart",
+                todo="name the file or the dataset differently",
+            )
+        return dlt.destinations.duckdb(path), path
+    if text.startswith(("postgres://", "postgresql://")):
+        return dlt.destinations.postgres(text), "the Postgres database"
+    return text, text
+
+
+def _named(error: BaseException, name: str) -> OneRosterError:
+    """Our error for one of dlt's, whose text may hold whole pages of records."""
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, OneRosterError):
+            return cause
+    step = next((e.step for e in chain if isinstance(e, PipelineStepFailed)), "")
+    root = chain[-1]
+    known = (duckdb.IOException, OSError, MissingDependencyException, UnknownDestinationModule)
+    # only these are known to speak of files, servers and settings, never of rows
+    safe = next((e for e in chain if isinstance(e, (*known, ConfigurationException))), None)
+    said = clean(safe, limit=500) if safe is not None else type(root).__name__
+    if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
+        said = clean(root)
+    return DestinationError(
+        f"{name} could not be used" + (f" (step {step})" if step else "") + f": {said}",
+        todo="nothing was lost: mend this and run again",
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    item: BaseException | None = error
+    while item is not None:
+        yield item
+        item = item.__cause__ or item.__context__
