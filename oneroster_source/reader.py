@@ -124,7 +124,8 @@ def read(
         try:
             found = reading.run()
         except _StartOver:
-            before = None
+            # one request at a time, in case the server mixes up requests that come together
+            before, ahead = None, 1
             continue
         except _OffsetIgnored:
             return _at_once(fetch, sink, limit=limit, note=note)
@@ -196,7 +197,7 @@ class _Pass(Generic[T]):
         self._fetch = fetch
         self._sink = sink
         self._limit = limit
-        self._ahead = ahead if executor else 1
+        self._ahead = ahead
         self._executor = executor
         self._plans: deque[tuple[int, Future[Page[T]]]] = deque()
         self._found = Findings()
@@ -245,7 +246,10 @@ class _Pass(Generic[T]):
                 stalls += 1
                 if stalls > MAX_STALLS:
                     raise _OffsetIgnored
-                self._end = offset + len(page.keys)
+                # it may be a stale answer: believed only if it comes twice
+                if stalls > 1:
+                    self._end = offset + len(page.keys)
+                self.drop_plans()
 
     def _is_end(self) -> bool:
         """Whether the last row is the last, also where the server states that there are more."""
@@ -260,13 +264,13 @@ class _Pass(Generic[T]):
     def _go_back(self, offset: int) -> None:
         """Finds the place again after rows left before it."""
         known = {key for keys in self._known for key in keys}
-        self._found.moved = True
-        step = self._found.widest
-        for _ in range(MAX_STEPS_BACK):
-            offset = max(0, offset - step)
+        # the same page once more, in case that answer was stale; then pages further to the front
+        for steps in range(MAX_STEPS_BACK):
+            offset = max(0, offset - self._found.widest * min(steps, 1))
             page = self._page(offset)
             places = [i for i, key in enumerate(page.keys) if key in known]
             if places:
+                self._found.moved |= steps > 0
                 start = places[-1] + 1
                 if start < len(page.keys):
                     self._take(page, offset, start)
@@ -275,7 +279,7 @@ class _Pass(Generic[T]):
                     self._known.append([page.keys[-1]])
                     self._end = offset + len(page.keys)
                 return
-            if offset == 0:
+            if offset == 0 and steps:
                 break
         raise _StartOver
 

@@ -235,9 +235,16 @@ def _hints(table: Table) -> dict[str, Any]:
 
 
 def _row_merge(*, keep_deleted: bool) -> dict[str, Any]:
-    # always said, since dlt keeps a filter that an earlier run with other settings has set
-    loaded = "1 = 1" if keep_deleted else "_deleted = FALSE"
-    return {"disposition": "merge", "strategy": "delete-insert", "source_filter": loaded}
+    return {
+        "disposition": "merge",
+        "strategy": "delete-insert",
+        "destination_scope": (
+            "EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
+            " AND s.sourced_id = {table}.sourced_id)"
+        ),
+        # always said, since dlt keeps a filter that an earlier run with other settings has set
+        "source_filter": "1 = 1" if keep_deleted else "_deleted = FALSE",
+    }
 
 
 def _child_merge(table: Table) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Fixtures that all tests share: a clean environment, schools on a real server, a database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+
+from oneroster_source.report import Report
+from oneroster_source.simulator import School, Simulator, secondary_school
+from oneroster_source.warehouse import Warehouse
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the developer's own reaches a test, and files land in its own folder."""
+    for name in list(os.environ):
+        if name.startswith(("SOURCES__", "DESTINATION__")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Simulator]]:
+    """Serves schools on a free port until the test ends."""
+    running: list[Simulator] = []
+
+    def start(*schools: School, **options: object) -> Simulator:
+        server = Simulator(schools, **options)
+        server.start()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def school() -> School:
+    """A small secondary school."""
+    return secondary_school(7, "3281110", pupils=40)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(str(tmp_path / "roster.duckdb"))
+
+
+@pytest.fixture
+def sync(warehouse: Warehouse) -> Callable[..., Report]:
+    """Loads what a server serves; a failed collection is in the report."""
+
+    def run(server: Simulator, *schools: School, **options: object) -> Report:
+        report = Report()
+        warehouse.load(report, **settings(server, *schools), **options)
+        return report
+
+    return run
+
+
+def settings(server: Simulator, *schools: School) -> dict[str, object]:
+    """The settings that reach these schools."""
+    entries = [
+        {"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools
+    ]
+    return {"base_url": server.base_url, "schools": entries}

@@ -1,0 +1,240 @@
+"""From a real server to DuckDB: whole tables against the server's own truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import SHARED
+from truth import REFERENCE_TABLES, Truth, differences, held
+
+from oneroster_source.simulator import Quirks, csv_school, secondary_school
+
+CASES = {
+    "the vendor's text to the letter": (Quirks(), {}),
+    "pages of 7": (Quirks(), {"page_size": 7}),
+    "pages of 100": (Quirks(), {"page_size": 100}),
+    "a cap of 100 when 1,000 were asked for": (Quirks(cap=100), {}),
+    "a cap and no total": (Quirks(cap=30, total="none"), {}),
+    "a cap and the page as the total": (Quirks(cap=30, total="page"), {}),
+    "no total": (Quirks(total="none"), {"page_size": 50}),
+    "a total too low": (Quirks(total="low"), {"page_size": 50}),
+    "a total too high": (Quirks(total="high"), {"page_size": 50}),
+    "a total of 0": (Quirks(total="zero"), {"page_size": 50}),
+    "a total that is no number": (Quirks(total="text"), {"page_size": 50}),
+    "references as ids": (Quirks(refs="string"), {}),
+    "references with sourceId": (Quirks(refs="sourceId"), {}),
+    "missing values as null": (Quirks(empty="null"), {}),
+    "missing values as blanks": (Quirks(empty="blank"), {}),
+    "booleans as text": (Quirks(flags="text"), {}),
+    "stamps of whole seconds": (Quirks(stamps="seconds"), {}),
+    "stamps with +01:00": (Quirks(stamps="offset"), {}),
+    "stamps with seven digits": (Quirks(stamps="seven"), {}),
+    "a bare list": (Quirks(envelope="bare"), {}),
+    "the envelope in lower case": (Quirks(envelope="lower"), {}),
+    "a server that ignores limit": (Quirks(ignore_limit=True), {"page_size": 50}),
+    "a server that ignores offset and limit": (
+        Quirks(ignore_offset=True, ignore_limit=True),
+        {"page_size": 50},
+    ),
+    "a server that ignores offset": (Quirks(ignore_offset=True), {"page_size": 50}),
+    "a server that ignores sort": (Quirks(ignore_sort=True, order="inserted"), {"page_size": 50}),
+    "a server that refuses sort": (Quirks(refuse_sort=True), {"page_size": 50}),
+    "a server that ignores everything": (
+        Quirks(
+            ignore_sort=True,
+            ignore_offset=True,
+            ignore_limit=True,
+            ignore_filter=True,
+            total="none",
+        ),
+        {},
+    ),
+    "a server that repeats pages": (Quirks(repeat_page=True), {"page_size": 50}),
+}
+
+
+@pytest.mark.parametrize(("quirks", "options"), CASES.values(), ids=CASES)
+def test_every_table_equals_the_servers_rows(
+    serve, sync, school, warehouse, quirks, options
+) -> None:
+    school.quirks = quirks
+    server = serve(school)
+    report = sync(server, school, **options)
+    assert not report.failed, report.failed[0].error
+    truth = Truth(server.base_url, [school], style=quirks.refs)
+    if quirks.stamps == "seconds":
+        truth = _whole_seconds(truth)
+    assert differences(warehouse.name, truth) == {}
+
+
+def test_pages_of_one_row(serve, sync, warehouse) -> None:
+    school = secondary_school(3, "3281110", pupils=4)
+    server = serve(school)
+    assert sync(server, school, page_size=1).good
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+
+
+def test_rows_in_a_new_order_at_every_request_are_an_error_and_not_loaded(
+    serve, sync, school, warehouse
+) -> None:
+    school.quirks = Quirks(ignore_sort=True, order="random")
+    report = sync(serve(school), school, page_size=50, endpoints=["users", "orgs"])
+    assert [o.endpoint for o in report.failed] == ["users"]
+    assert "order" in report.failed[0].error
+    assert held(warehouse.name, "users") == []
+    assert len(held(warehouse.name, "orgs")) == len(school.rows("orgs"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")
+@pytest.mark.parametrize(
+    "folder",
+    ["generated/district-medium", "generated/school-small"]
+    + [f"lms-toolkit/oneroster-{version}" for version in ("1.0", "1.1")],
+)
+def test_real_sets_come_out_row_by_row(serve, sync, warehouse, folder) -> None:
+    school = csv_school(SHARED / folder, "1000")
+    server = serve(school)
+    assert sync(server, school, page_size=500).good
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+
+
+def test_a_second_run_of_unchanged_data_changes_nothing(serve, sync, school, warehouse) -> None:
+    server = serve(school)
+    sync(server, school)
+    before = Path(warehouse.name).read_bytes()
+    report = sync(server, school)
+    assert {o.mode for o in report.outcomes} == {"delta"}
+    assert sum(o.changed for o in report.outcomes) == 0
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+    assert before
+
+
+def test_a_year_in_the_life_of_a_school(serve, sync, school, warehouse) -> None:
+    """Joins, leaves, lists that shrink and empty: each by a delta, each exact."""
+    server = serve(school)
+    sync(server, school)
+    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
+    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
+    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
+    school.change("users", users[1], grades=None, userIds=None)
+    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
+    school.change("classes", classes[1], terms=None, course=None)
+    school.delete("users", users[2])
+    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
+    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
+    enrollment = school.rows("enrollments")[0]
+    school.change("enrollments", enrollment["sourcedId"], endDate="2026-02-28", primary=True)
+    report = sync(server, school)
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+    modes = {o.endpoint: (o.mode, o.changed, o.deleted) for o in report.outcomes}
+    assert modes["users"] == ("delta", 4, 1)
+    assert modes["classes"] == ("delta", 2, 0)
+    assert modes["enrollments"] == ("delta", 1, 0)
+    assert modes["orgs"] == ("delta", 0, 0)
+
+
+def test_deleted_rows_and_all_that_hangs_on_them_can_be_removed(
+    serve, sync, school, warehouse
+) -> None:
+    server = serve(school)
+    sync(server, school, deleted="remove")
+    assert differences(warehouse.name, Truth(server.base_url, [school], keep=False)) == {}
+    victims = [u["sourcedId"] for u in school.rows("users") if u["status"] == "active"][:5]
+    for victim in victims:
+        school.delete("users", victim)
+    sync(server, school, deleted="remove")
+    assert differences(warehouse.name, Truth(server.base_url, [school], keep=False)) == {}
+    # back to life, and back to keeping them
+    school.change("users", victims[0], status="active")
+    sync(server, school)
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+    sync(server, school, deleted="remove")
+    assert differences(warehouse.name, Truth(server.base_url, [school], keep=False)) == {}
+
+
+def test_reference_tables_can_be_left_out_and_come_back(serve, sync, school, warehouse) -> None:
+    server = serve(school)
+    sync(server, school, reference_tables=False)
+    truth = Truth(server.base_url, [school], references=False)
+    assert not REFERENCE_TABLES & truth.tables.keys()
+    assert differences(warehouse.name, truth) == {}
+    sync(server, school)
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+
+
+def test_schools_with_the_same_ids_do_not_meet(serve, sync, warehouse) -> None:
+    schools = [secondary_school(7, estab, pupils=20) for estab in ("1", "2", "3")]
+    server = serve(*schools)
+    sync(server, *schools)
+    assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
+    user = schools[1].rows("users")[0]["sourcedId"]
+    schools[1].change("users", user, grades=None, orgSourcedIds=None)
+    sync(server, *schools)
+    assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
+
+
+def test_one_school_that_fails_stops_no_other_and_keeps_its_cursor(
+    serve, sync, warehouse
+) -> None:
+    schools = [secondary_school(seed, str(seed), pupils=20) for seed in (1, 2)]
+    server = serve(*schools)
+    schools[1].forbidden.add("users")
+    report = sync(server, *schools)
+    assert [(o.estab, o.endpoint) for o in report.failed] == [("2", "users")]
+    assert {r[0] for r in held(warehouse.name, "users")} == {"1"}
+    schools[1].forbidden.clear()
+    report = sync(server, *schools)
+    assert report.good
+    modes = {(o.estab, o.mode) for o in report.outcomes if o.endpoint == "users"}
+    assert modes == {("1", "delta"), ("2", "full")}
+    assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
+
+
+def test_a_delta_from_a_server_that_ignores_or_refuses_the_filter_loads_all(
+    serve, sync, school, warehouse
+) -> None:
+    server = serve(school)
+    sync(server, school)
+    for quirks in (Quirks(ignore_filter=True), Quirks(refuse_filter=True)):
+        school.quirks = quirks
+        school.change("users", school.rows("users")[0]["sourcedId"], phone="020 7946 0000")
+        report = sync(server, school)
+        assert report.good
+        assert all("filter" in " ".join(o.warnings) for o in report.outcomes)
+        assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+
+
+def test_a_filter_of_ones_own_goes_along_and_a_change_of_it_reads_everything_again(
+    serve, sync, school, warehouse
+) -> None:
+    server = serve(school)
+    sync(server, school, endpoints=["users"], filters={"users": "role='teacher'"})
+    assert {u[8] for u in held(warehouse.name, "users")} == {"teacher"}
+    report = sync(server, school, endpoints=["users"])
+    assert report.outcomes[0].mode == "full"
+    assert len(held(warehouse.name, "users")) == len(school.rows("users"))
+
+
+def test_full_reads_everything_again(serve, sync, school, warehouse) -> None:
+    server = serve(school)
+    sync(server, school)
+    school.change(
+        "users", school.rows("users")[0]["sourcedId"], phone="1", dateLastModified="2001-01-01"
+    )
+    sync(server, school)
+    assert differences(warehouse.name, Truth(server.base_url, [school])) != {}
+    report = sync(server, school, full=True)
+    assert {o.mode for o in report.outcomes} == {"full"}
+    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+
+
+def _whole_seconds(truth: Truth) -> Truth:
+    for table, rows in truth.tables.items():
+        if "__" not in table and table != "rejected_rows":
+            truth.tables[table] = [
+                (*row[:3], row[3].replace(microsecond=0), *row[4:]) for row in rows
+            ]
+    return truth
+
+
