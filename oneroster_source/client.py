@@ -113,7 +113,7 @@ class Client:
     def _repeated(self, once: Callable[[], T], where: str) -> T:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked = getattr(error, "retry_after", None)
+            asked: float | None = getattr(error, "retry_after", None)
             # jitter: many schools that fail together do not come back together
             pause = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (state.attempt_number - 1))
             pause *= random.uniform(0.5, 1.0)

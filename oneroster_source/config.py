@@ -19,7 +19,7 @@ from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.specs import BaseConfiguration, PluggableRunContext
-from dlt.common.configuration.specs.base_configuration import SecretSentinel
+from dlt.common.typing import SecretSentinel
 
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.filters import Filter, parse

@@ -1,6 +1,6 @@
 """OneRoster filter expressions, typed: built or parsed, checked, then quoted.
 
-    where("status", "=", "active") & where("dateLastModified", ">", datetime(2026, 1, 1, tzinfo=UTC))
+    where("status", "=", "active") & where("dateLastModified", ">", some_utc_datetime)
 
 The grammar is the one that Xporter documents: `field op 'value'`, six operators, joined by `and`,
 with the nested paths `class.sourcedId`, `school.sourcedId` and `user.sourcedId`. How a quote inside

@@ -27,6 +27,7 @@ from typing import Generic, Protocol, TypeVar
 from oneroster_source.errors import IncompleteRead
 
 T = TypeVar("T")
+T_in = TypeVar("T_in", contravariant=True)
 
 MAX_PASSES = 4
 MAX_STEPS_BACK = 12
@@ -51,12 +52,12 @@ class Page(Generic[T]):
     total: int | None = None
 
 
-class Sink(Protocol[T]):
+class Sink(Protocol[T_in]):
     """Where rows go while a pass runs; emptied when a pass has to begin again."""
 
     def clear(self) -> None: ...
 
-    def add(self, content: T, start: int) -> None:
+    def add(self, content: T_in, start: int) -> None:
         """Takes the rows of a page from index `start` on."""
 
     def keys(self) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
+from dlt.common.schema.typing import TDeleteInsertStrategyDict
 from dlt.extract import DltResource
 
 from oneroster_source.client import Client
@@ -175,9 +176,9 @@ class _Run:
             if ask.mode != "full" and cursors.has_rejected(estab):
                 ids = tables[endpoint.name].column("sourced_id")
                 yield _marked(REJECTED_ROWS.name, _no_rejected(estab, endpoint, ids))
-            for name, table in tables.items():
-                if len(table):
-                    yield _marked(name, table)
+            for name, rows in tables.items():
+                if len(rows):
+                    yield _marked(name, rows)
         if ask.mode != "window":
             outcome.cursor = cursors.advance(estab, ask, collection, rejected=outcome.rejected > 0)
 
@@ -234,7 +235,7 @@ def _hints(table: Table) -> dict[str, Any]:
     }
 
 
-def _row_merge(*, keep_deleted: bool) -> dict[str, Any]:
+def _row_merge(*, keep_deleted: bool) -> TDeleteInsertStrategyDict:
     return {
         "disposition": "merge",
         "strategy": "delete-insert",
@@ -247,7 +248,7 @@ def _row_merge(*, keep_deleted: bool) -> dict[str, Any]:
     }
 
 
-def _child_merge(table: Table) -> dict[str, Any]:
+def _child_merge(table: Table) -> TDeleteInsertStrategyDict:
     """Replaces all child rows of the parents that are in the load, or of the school.
 
     A row with the position -1 stands for a parent without child rows; one that also has an empty
@@ -268,7 +269,7 @@ def _child_merge(table: Table) -> dict[str, Any]:
 
 
 _SAME_COLLECTION = "s.estab = {table}.estab AND s.endpoint = {table}.endpoint"
-_REJECTED_MERGE = {
+_REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "disposition": "merge",
     "strategy": "delete-insert",
     "destination_scope": (

@@ -67,7 +67,5 @@ def sync(warehouse: Warehouse) -> Callable[..., Report]:
 
 def settings(server: Simulator, *schools: School) -> dict[str, object]:
     """The settings that reach these schools."""
-    entries = [
-        {"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools
-    ]
+    entries = [{"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools]
     return {"base_url": server.base_url, "schools": entries}

@@ -131,7 +131,7 @@ class Truth:
         self._style = style
         self._keep = keep
         self.tables: dict[str, list[Row]] = {"rejected_rows": []}
-        for name, (singular, collection, fields, refs, lists) in _ENDPOINTS.items():
+        for name, (_, collection, fields, refs, lists) in _ENDPOINTS.items():
             self.tables[name] = []
             children = [*(refs if references else []), *lists]
             self.tables |= {f"{name}__{_snake(child)}": [] for child in children}

@@ -88,10 +88,15 @@ def _child_list(child: ChildList, table: str) -> _Part:
     faults: tuple[tuple[str, str], ...] = ()
     if child.target is not None:
         item = "as_ref(i, ref_parts(i))"
-        rows = f"list_filter(list_transform({items}, lambda i: {item}), lambda r: r.sourced_id IS NOT NULL)"
-        no_id = f"len(list_filter({items}, lambda i: {item}.sourced_id IS NULL)) > 0"
+        rows = (
+            f"list_filter(list_transform({items}, lambda i: {item}),"
+            " lambda r: r.sourced_id IS NOT NULL)"
+        )
+        lost = f"{item}.sourced_id IS NULL"
+        no_id = f"len(list_filter({items}, lambda i: {lost})) > 0"
         faults = ((no_id, f"{child.name}: a reference without sourcedId"),)
-        more = f"len(list_filter({items}, lambda i: {item}.sourced_id IS NULL OR ref_has_more(i, ref_parts(i)))) > 0"
+        odd = f"{lost} OR ref_has_more(i, ref_parts(i))"
+        more = f"len(list_filter({items}, lambda i: {odd})) > 0"
     elif child.fields:
         known = ", ".join(literal(field.name) for field in child.fields)
         rows = f"list_transform({items}, lambda i: {_object(child.fields)})"

@@ -94,6 +94,9 @@ class ChildList:
         return tuple(field.column for field in self.fields) or (Column("value"),)
 
 
+Nested = Ref | ChildList
+
+
 COMMON = (
     Column("estab", nullable=False),
     Column("sourced_id", nullable=False, source="sourcedId"),
@@ -134,14 +137,21 @@ class Endpoint:
             f"one row per {self.singular.replace('_', ' ')} and school",
         )
 
-    def child_name(self, attribute: Ref | ChildList) -> str:
+    @property
+    def nested(self) -> tuple[Nested, ...]:
+        """What has child tables: references, then lists."""
+        return (*self.refs, *self.lists)
+
+    def child_name(self, attribute: Nested) -> str:
         return f"{self.name}__{snake(attribute.name)}"
 
     def child_tables(self, *, references: bool = True) -> Iterator[Table]:
         """The child tables; those of single references only if `references`."""
         one = self.singular.replace("_", " ")
-        for attribute in (*(self.refs if references else ()), *self.lists):
+        for attribute in self.nested:
             single = isinstance(attribute, Ref)
+            if single and not references:
+                continue
             parent = f"{self.singular}_sourced_id"
             yield Table(
                 self.child_name(attribute),
@@ -162,9 +172,9 @@ class Endpoint:
     def attributes(self) -> frozenset[str]:
         """Every attribute name that is known for this collection, aliases included."""
         names = {"sourcedId", "status", "dateLastModified", "metadata"}
-        for attribute in (*self.fields, *self.refs, *self.lists):
-            names.add(attribute.name)
-            names.update(getattr(attribute, "aliases", ()))
+        names.update(field.name for field in self.fields)
+        for attribute in self.nested:
+            names.update((attribute.name, *attribute.aliases))
         return frozenset(names)
 
 
@@ -200,7 +210,7 @@ class Dialect:
                 columns = [column.name for column in table.columns]
                 if len(set(columns)) != len(columns):
                     raise ValueError(f"table {table.name}: a column is declared twice")
-            for attribute in (*endpoint.refs, *endpoint.lists):
+            for attribute in endpoint.nested:
                 if attribute.target and attribute.target not in names:
                     raise ValueError(f"{endpoint.name}.{attribute.name}: no such target")
 
