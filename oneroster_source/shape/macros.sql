@@ -28,10 +28,11 @@ CREATE MACRO items(x) AS CASE WHEN has_value(x) THEN list_filter(
 
 -- a reference x is an object with these parts p, or, without parts, the id alone
 CREATE MACRO ref_parts(x) AS CASE WHEN starts_with(x::VARCHAR, '{') THEN from_json(x,
-    '{"sourcedId":"VARCHAR","sourceId":"VARCHAR","sourceID":"VARCHAR","id":"VARCHAR",
-      "type":"VARCHAR","href":"VARCHAR"}') END;
+    '{"sourcedId":"VARCHAR","sourceId":"VARCHAR","id":"VARCHAR","type":"VARCHAR","href":"VARCHAR"}')
+    END;
 CREATE MACRO ref_id(x, p) AS nullif(CASE WHEN p IS NULL THEN x->>'$'
-    ELSE coalesce(p."sourcedId", p."sourceId", p."sourceID", p.id) END, '');
+    -- a struct cannot have members that differ in case alone
+    ELSE coalesce(p."sourcedId", p."sourceId", p.id, x->>'$.sourceID') END, '');
 CREATE MACRO as_ref(x, p) AS {'sourced_id': ref_id(x, p),
     'type': nullif(p.type, ''), 'href': nullif(p.href, '')};
 -- whether a reference says more than its columns hold; most have these three members only,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import orjson
 
@@ -73,11 +72,12 @@ def _ref(ref: Ref, table: str) -> _Part:
             f"ref_parts({x}) AS {p}",
         ),
         columns=(f"ref_id({x}, {p}) AS {quoted(ref.column.name)}",),
-        shaped=(f"CASE WHEN {x} IS NOT NULL THEN as_ref({x}, {p}) END AS {quoted(table)}",),
+        shaped=(
+            f"CASE WHEN ref_id({x}, {p}) IS NOT NULL THEN as_ref({x}, {p}) END AS {quoted(table)}",
+        ),
         faults=((no_id, f"{ref.name}: a reference without sourcedId"),),
-        leftovers=(
-            (f"(ref_has_more({x}, {p}) OR json_array_length({sent}) > 1 OR {no_id})", names[0]),
-            *_second_names(names),
+        leftovers=tuple(
+            _leftovers(f"ref_has_more({x}, {p}) OR json_array_length({sent}) > 1 OR {no_id}", names)
         ),
     )
 
@@ -108,14 +108,19 @@ def _child_list(child: ChildList, table: str) -> _Part:
         apart=(f"items({_sent(names)}) AS {items}",),
         shaped=(f"{rows} AS {quoted(table)}",),
         faults=faults,
-        leftovers=(*(((more, names[0]),) if more else ()), *_second_names(names)),
+        leftovers=tuple(_leftovers(more, names)),
     )
 
 
-def _second_names(names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """Where an object has the same thing under two names, the second is kept as sent."""
-    for first, second in pairwise(names):
-        yield f"(has_value(s.{quoted(first)}) AND has_value(s.{quoted(second)}))", second
+def _leftovers(more: str, names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+    """What to keep as sent: the member that was used, if there is `more` in it; any other one."""
+    for index, name in enumerate(names):
+        sent = f"has_value(s.{quoted(name)})"
+        if index == 0 and more:
+            yield f"({sent} AND ({more}))", name
+        elif index > 0:
+            earlier = " OR ".join(f"has_value(s.{quoted(other)})" for other in names[:index])
+            yield f"({sent} AND ({earlier}{' OR ' + more if more else ''}))", name
 
 
 def _object(fields: tuple[Field, ...]) -> str:

@@ -1,0 +1,430 @@
+"""Bodies in, tables out: pure, one case for each form in which providers write a value."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oneroster_source.errors import BadResponse
+from oneroster_source.shape import Engine, Shaper
+from oneroster_source.spec import V1P1, ChildList
+
+ENGINE = Engine()
+SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
+
+
+def shaped(endpoint: str, *rows: Any, **options: bool) -> dict[str, list[dict[str, Any]]]:
+    """The tables that these objects become."""
+    shaper = SHAPERS[endpoint]
+    body = json.dumps({shaper.endpoint.collection: rows}).encode()
+    tables = shaper.tables(shaper.parse(body), "1", **options)
+    return {name: table.to_pylist() for name, table in tables.items()}
+
+
+def row(endpoint: str, **attributes: Any) -> dict[str, Any]:
+    """The one row that one object becomes."""
+    return shaped(endpoint, {"sourcedId": "a", **attributes})[endpoint][0]
+
+
+INSTANTS = {
+    "2026-03-21T03:35:42.017Z": datetime(2026, 3, 21, 3, 35, 42, 17000, UTC),
+    "2026-03-21T03:35:42Z": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
+    "2026-03-21T04:35:42+01:00": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
+    "2026-03-21T03:35:42.0171234Z": datetime(2026, 3, 21, 3, 35, 42, 17123, UTC),
+    "2026-03-21T03:35:42": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
+    "2026-03-21 03:35:42": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
+    "2026-03-21": datetime(2026, 3, 21, 0, 0, 0, 0, UTC),
+    "": None,
+    None: None,
+}
+NO_INSTANTS = [
+    "yesterday",
+    "infinity",
+    "epoch",
+    "2026-02-30T00:00:00Z",
+    "0000-01-01T00:00:00Z",
+    "9999-12-31T23:59:59-14:00",
+    "294247-01-10T00:00:00Z",
+    1700000000,
+    {"a": 1},
+]
+
+
+@pytest.mark.parametrize(("sent", "read"), INSTANTS.items(), ids=map(str, INSTANTS))
+def test_instants_become_utc(sent: Any, read: datetime | None) -> None:
+    assert row("users", dateLastModified=sent)["date_last_modified"] == read
+
+
+DATES = {
+    "2026-09-01": date(2026, 9, 1),
+    "2026-09-01T00:00:00": date(2026, 9, 1),
+    "2026-09-01T00:00:00.000Z": date(2026, 9, 1),
+    "2026-09-01T00:00:00+01:00": date(2026, 9, 1),
+    "": None,
+    None: None,
+}
+NO_DATES = ["2026-09-01T12:30:00", "01/09/2026", "infinity", "0000-01-01", "2026-13-01", 20260901]
+
+
+@pytest.mark.parametrize(("sent", "read"), DATES.items(), ids=map(str, DATES))
+def test_dates_stay_the_day_that_was_sent(sent: Any, read: date | None) -> None:
+    assert row("enrollments", beginDate=sent)["begin_date"] == read
+
+
+FLAGS: list[tuple[Any, bool | None]] = [
+    (True, True),
+    (False, False),
+    ("true", True),
+    ("False", False),
+    ("1", True),
+    (0, False),
+    ("", None),
+    (None, None),
+]
+NO_FLAGS = ["perhaps", 2, [True], "yes please"]
+
+
+@pytest.mark.parametrize(("sent", "read"), FLAGS, ids=repr)
+def test_flags_become_booleans(sent: Any, read: bool | None) -> None:
+    assert row("users", enabledUser=sent)["enabled_user"] is read
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "attribute", "column", "sent", "reason"),
+    [("users", "dateLastModified", "date_last_modified", v, "a timestamp") for v in NO_INSTANTS]
+    + [("enrollments", "beginDate", "begin_date", v, "a date") for v in NO_DATES]
+    + [("users", "enabledUser", "enabled_user", v, "a boolean") for v in NO_FLAGS],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_value_that_cannot_be_read_is_reported_and_kept_as_sent(
+    endpoint: str, attribute: str, column: str, sent: Any, reason: str
+) -> None:
+    tables = shaped(endpoint, {"sourcedId": "a", attribute: sent})
+    assert tables[endpoint][0][column] is None
+    assert json.loads(tables[endpoint][0]["extra"]) == {attribute: sent}
+    [rejected] = tables["rejected_rows"]
+    assert rejected == {
+        "estab": "1",
+        "endpoint": endpoint,
+        "sourced_id": "a",
+        "position": 0,
+        "reason": f"{attribute}: not {reason}",
+    }
+
+
+@pytest.mark.parametrize("sent", [{}, {"sourcedId": None}, {"sourcedId": ""}, 5, None, "x", [1]])
+def test_a_row_without_sourced_id_is_reported_alone(sent: Any) -> None:
+    tables = shaped("users", sent, {"sourcedId": "b"})
+    assert [r["sourced_id"] for r in tables["users"]] == ["b"]
+    assert [(r["sourced_id"], r["reason"]) for r in tables["rejected_rows"]] == [
+        (None, "no sourcedId")
+    ]
+
+
+REFERENCES: dict[str, tuple[Any, tuple[Any, ...] | None, bool]] = {
+    "an object": (
+        {"href": "h", "sourcedId": "c1", "type": "class"},
+        ("c1", "class", "h"),
+        False,
+    ),
+    "an id": ("c1", ("c1", None, None), False),
+    "a number": (7, ("7", None, None), False),
+    "sourceId": ({"sourceId": "c1"}, ("c1", None, None), False),
+    "sourceID": ({"sourceID": "c1", "type": "class"}, ("c1", "class", None), False),
+    "a list of one": ([{"sourcedId": "c1"}], ("c1", None, None), False),
+    "a list of two": (["c1", "c2"], ("c1", None, None), True),
+    "an object that says more": (
+        {"sourcedId": "c1", "type": "class", "href": "h", "name": "7A"},
+        ("c1", "class", "h"),
+        True,
+    ),
+    "two ids": ({"sourcedId": "c1", "id": "c2"}, ("c1", None, None), True),
+    "null": (None, None, False),
+    "an empty text": ("", None, False),
+    "an empty object": ({}, None, False),
+    "an empty list": ([], None, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("sent", "read", "more"), REFERENCES.values(), ids=[f"as {name}" for name in REFERENCES]
+)
+def test_a_reference(sent: Any, read: tuple[Any, ...] | None, more: bool) -> None:
+    tables = shaped("enrollments", {"sourcedId": "a", "class": sent})
+    [main] = tables["enrollments"]
+    assert main["class_sourced_id"] == (read[0] if read else None)
+    found = [(r["sourced_id"], r["type"], r["href"]) for r in tables["enrollments__class"]]
+    assert found == ([read] if read else [])
+    assert (main["extra"] is not None) == more
+    if more:
+        assert json.loads(main["extra"]) == {"class": sent}
+
+
+def test_a_reference_without_an_id_is_reported_and_kept_as_sent() -> None:
+    tables = shaped("enrollments", {"sourcedId": "a", "user": {"type": "user", "href": "h"}})
+    assert tables["enrollments__user"] == []
+    assert tables["rejected_rows"][0]["reason"] == "user: a reference without sourcedId"
+    assert json.loads(tables["enrollments"][0]["extra"])["user"]["href"] == "h"
+
+
+@pytest.mark.parametrize("name", ["orgs", "orgSourcedIds", "org"])
+@pytest.mark.parametrize("sent", [["o1", "o2"], [{"sourcedId": "o1"}, {"sourcedId": "o2"}]])
+def test_the_orgs_of_users_under_each_name(name: str, sent: list[Any]) -> None:
+    tables = shaped("users", {"sourcedId": "a", name: sent})
+    assert [(r["position"], r["sourced_id"]) for r in tables["users__orgs"]] == [
+        (0, "o1"),
+        (1, "o2"),
+    ]
+    assert tables["users"][0]["extra"] is None
+
+
+def test_orgs_under_two_names_at_once_are_both_kept() -> None:
+    tables = shaped("users", {"sourcedId": "a", "orgs": ["o1"], "orgSourcedIds": ["o2"]})
+    assert [r["sourced_id"] for r in tables["users__orgs"]] == ["o1"]
+    assert json.loads(tables["users"][0]["extra"]) == {"orgSourcedIds": ["o2"]}
+
+
+def test_lists_of_values_and_of_objects() -> None:
+    tables = shaped(
+        "users",
+        {
+            "sourcedId": "a",
+            "grades": ["8", 9, None, ""],
+            "userIds": [{"type": "mis", "identifier": "1"}, "bare", {"identifier": 2, "x": 1}],
+        },
+        {"sourcedId": "b", "grades": "7"},
+    )
+    assert [(r["user_sourced_id"], r["position"], r["value"]) for r in tables["users__grades"]] == [
+        ("a", 0, "8"),
+        ("a", 1, "9"),
+        ("b", 0, "7"),
+    ]
+    assert [(r["type"], r["identifier"]) for r in tables["users__user_ids"]] == [
+        ("mis", "1"),
+        (None, "bare"),
+        (None, "2"),
+    ]
+    assert "userIds" in json.loads(tables["users"][0]["extra"])
+
+
+def test_undeclared_attributes_go_to_extra_whatever_their_names() -> None:
+    odd = {"preferredName": "Zoë", 'we "ird/~\\key': {"a": [1, None]}, "": 1, "ключ": True}
+    assert json.loads(row("users", **odd)["extra"]) == odd
+
+
+def test_metadata_stays_json() -> None:
+    assert json.loads(row("orgs", metadata={"a": {"b": [1, "x"]}})["metadata"]) == {
+        "a": {"b": [1, "x"]}
+    }
+
+
+@pytest.mark.parametrize(
+    "status", ["tobedeleted", "toBeDeleted", "to_be_deleted", "inactive", "ToBe Deleted"]
+)
+def test_every_spelling_of_deleted_counts_and_is_kept(status: str) -> None:
+    assert (row("users", status=status)["_deleted"], row("users", status=status)["status"]) == (
+        True,
+        status,
+    )
+
+
+@pytest.mark.parametrize("status", ["active", "", None, "Active", "deleted?"])
+def test_other_statuses_are_not_deleted(status: str | None) -> None:
+    assert row("users", status=status)["_deleted"] is False
+
+
+def test_tombstones_stand_for_rows_without_children() -> None:
+    rows = ({"sourcedId": "a", "grades": ["8"]}, {"sourcedId": "b", "grades": []})
+    tables = shaped("users", *rows, tombstones=True)
+    found = [(r["user_sourced_id"], r["position"]) for r in tables["users__grades"]]
+    assert sorted(found) == [("a", 0), ("b", -1)]
+
+
+def test_a_deleted_row_keeps_its_children_only_if_asked() -> None:
+    gone = {"sourcedId": "a", "status": "tobedeleted", "grades": ["8"]}
+    assert len(shaped("users", gone)["users__grades"]) == 1
+    tables = shaped("users", gone, tombstones=True, keep_deleted=False)
+    assert [r["position"] for r in tables["users__grades"]] == [-1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Login</body></html>",
+        b'{"users": [',
+        b'{"users": null}',
+        b'{"users": {"sourcedId": "a"}}',
+        b'{"classes": []}',
+        b'"users"',
+        b"null",
+        b"[1, 2",
+        b'\xff\xfe{"users": []}',
+        b'{"users": [{"sourcedId": "\\ud800"}]}',
+    ],
+    ids=lambda body: body[:24].decode("latin-1"),
+)
+def test_a_body_that_is_no_collection_is_refused_without_quoting_it(body: bytes) -> None:
+    with pytest.raises(BadResponse) as caught:
+        SHAPERS["users"].parse(body)
+    assert "Login" not in str(caught.value) and "sourcedId" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [1_000, 100_000])
+def test_json_of_any_depth_is_read_or_refused(depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    for body in (nested, b'{"users": [{"sourcedId": "a", "x": ' + nested + b"}]}"):
+        try:
+            tables = SHAPERS["users"].tables(SHAPERS["users"].parse(body), "1")
+        except BadResponse:
+            continue
+        assert len(tables["users"]) + len(tables["rejected_rows"]) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"users": [{"sourcedId": "a"}]}',
+        b'\xef\xbb\xbf{"users": [{"sourcedId": "a"}]}',
+        b'{"Users":[{"sourcedId":"a"}]}',
+        b'{"count": 1, "users": [{"sourcedId": "a"}]}',
+        b' [ {"sourcedId": "a"} ] ',
+    ],
+)
+def test_the_envelope_is_found_in_every_spelling(body: bytes) -> None:
+    assert SHAPERS["users"].parse(body).column("sourced_id").to_pylist() == ["a"]
+
+
+def test_an_empty_collection_makes_empty_tables_of_the_right_columns() -> None:
+    for name, shaper in SHAPERS.items():
+        tables = shaper.tables(
+            shaper.parse(json.dumps({shaper.endpoint.collection: []}).encode()), "1"
+        )
+        assert {table.name for table in shaper.endpoint.tables()} < tables.keys()
+        assert all(len(table) == 0 for table in tables.values()), name
+
+
+# -- any JSON that a server may send ------------------------------------------------------------
+
+_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=8)
+_numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)
+_json = st.recursive(
+    _scalars | _numbers,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_reference = st.fixed_dictionaries(
+    {}, optional={key: _json for key in ("sourcedId", "sourceId", "id", "type", "href", "name")}
+)
+_likely = (
+    _json
+    | _reference
+    | st.lists(_reference | _scalars, max_size=3)
+    | st.sampled_from(["2026-09-01", "2026-03-21T03:35:42.017Z", "true", "active", "tobedeleted"])
+)
+
+
+def _objects(endpoint: str) -> st.SearchStrategy[Any]:
+    names = sorted(V1P1[endpoint].attributes - {"sourcedId"})
+    known = st.dictionaries(st.sampled_from(names), _likely, max_size=6)
+    other = st.dictionaries(st.text(max_size=6), _json, max_size=2)
+    ids = st.fixed_dictionaries({}, optional={"sourcedId": st.text(max_size=4) | _json})
+    return st.builds(lambda a, b, c: {**b, **a, **c}, known, other, ids) | _json
+
+
+def _empty(value: Any) -> bool:
+    return value in (None, "", [], {}) and value is not False
+
+
+def _same(sent: Any, text: str | None) -> bool:
+    """Whether a text column holds what was sent, which need not have been a text."""
+    if isinstance(sent, str):
+        return text == sent
+    try:
+        return _equal(sent, json.loads(text or "null"))
+    except json.JSONDecodeError:
+        return False
+
+
+def _equal(sent: Any, read: Any) -> bool:
+    """Equality of JSON values, down to the last digit or so of a number."""
+    if isinstance(sent, list) and isinstance(read, list):
+        return len(sent) == len(read) and all(map(_equal, sent, read))
+    if isinstance(sent, dict) and isinstance(read, dict):
+        return sent.keys() == read.keys() and all(_equal(sent[k], read[k]) for k in sent)
+    if isinstance(sent, int | float) and isinstance(read, int | float):
+        return math.isclose(sent, read, rel_tol=1e-6)
+    return bool(sent == read)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_json_loads_whole_or_is_reported(data: st.DataObject) -> None:
+    endpoint = V1P1[data.draw(st.sampled_from(V1P1.names))]
+    sent = data.draw(st.lists(_objects(endpoint.name), min_size=1, max_size=4))
+    tables = shaped(endpoint.name, *sent)
+    loaded = iter(tables[endpoint.name])
+    nameless = 0
+    for item in sent:
+        if not isinstance(item, dict) or _empty(item.get("sourcedId")) and "sourcedId" not in (
+            key for key, value in item.items() if value in ([], {})
+        ):
+            nameless += 1
+            continue
+        _check_row(endpoint, item, next(loaded), tables)
+    assert next(loaded, None) is None
+    reasons = [r["reason"] for r in tables["rejected_rows"] if r["sourced_id"] is None]
+    assert reasons.count("no sourcedId") == nameless
+
+
+def _check_row(endpoint: Any, item: dict[str, Any], found: dict[str, Any], tables: Any) -> None:
+    assert _same(item["sourcedId"], found["sourced_id"])
+    extra = json.loads(found["extra"] or "{}")
+    reported = " ".join(
+        r["reason"] for r in tables["rejected_rows"] if r["sourced_id"] == found["sourced_id"]
+    )
+    fields = {f.name: f for f in endpoint.fields}
+    nested = {n: a for a in endpoint.nested for n in (a.name, *a.aliases)}
+    for name, value in item.items():
+        if name in extra:
+            assert _equal(value, extra[name]), name
+        elif name in ("sourcedId",):
+            continue
+        elif name == "metadata":
+            assert value is None or _equal(value, json.loads(found["metadata"]))
+        elif name in nested:
+            _check_nested(endpoint, nested[name], value, found, tables)
+        elif name in fields or name in ("status", "dateLastModified"):
+            kind = fields[name].kind if name in fields else "text"
+            column = fields[name].column.name if name in fields else name
+            if name == "dateLastModified":
+                kind, column = "instant", "date_last_modified"
+            if kind == "text":
+                assert value in (None, "") or _same(value, found[column]), name
+            else:
+                assert value in (None, "") or found[column] is not None, (name, reported)
+        else:
+            raise AssertionError(f"{name!r} vanished")
+
+
+def _check_nested(
+    endpoint: Any, attribute: Any, value: Any, found: dict[str, Any], tables: Any
+) -> None:
+    """An attribute that is not in `extra` is in the child table, item by item."""
+    table = tables[endpoint.child_name(attribute)]
+    rows = [r for r in table if r[f"{endpoint.singular}_sourced_id"] == found["sourced_id"]]
+    items = [i for i in (value if isinstance(value, list) else [value]) if i not in (None, "")]
+    if value in ([], {}) or value is None:
+        items = []
+    assert len(rows) >= len(items), attribute.name
+    if isinstance(attribute, ChildList) and attribute.target is None and not attribute.fields:
+        for item in items:
+            assert any(_same(item, r["value"]) for r in rows), attribute.name
