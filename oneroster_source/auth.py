@@ -67,7 +67,8 @@ class Token:
         self._lock = threading.Lock()
         self._value = ""
         self._until = 0.0
-        self.logins = 0
+        self._where = f"school {school.estab}, login"
+        self._refusal: LoginError | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -82,15 +83,23 @@ class Token:
             ServerUnavailable: It gave no usable answer; worth another try.
         """
         with self._lock:
+            if self._refusal is not None:
+                # final: to try the same secret for each endpoint may lock the account
+                raise LoginError(
+                    self._refusal.what, where=self._refusal.where, todo=self._refusal.todo
+                )
             if not self._value or self._value == refused or time.monotonic() >= self._until:
-                self._value, life = self._login()
+                try:
+                    self._value, life = self._login()
+                except LoginError as error:
+                    self._refusal = error
+                    raise
                 # a tenth of a short life, at most a minute
                 self._until = time.monotonic() + life - min(60.0, life / 10)
             return self._value
 
     def _login(self) -> tuple[str, float]:
         request = self._request
-        self.logins += 1
         answer = self._server.request(
             "POST", request.url, authorization=request.authorization, form=request.form
         )
@@ -98,15 +107,16 @@ class Token:
             words = answer.description(self._secrets)
             raise LoginError(
                 f"the login was refused with {answer.status}" + (f": {words}" if words else ""),
+                where=self._where,
                 todo="check rp, estab and shared_secret; a school that authorises again gets a new"
                 " secret"
                 if answer.status != 404
                 else "check base_url: no token endpoint is there",
             )
-        return _token(checked(answer, self._secrets), self._secrets)
+        return _token(checked(answer, self._secrets), self._secrets, self._where)
 
 
-def _token(answer: Answer, secrets: tuple[str, ...]) -> tuple[str, float]:
+def _token(answer: Answer, secrets: tuple[str, ...], where: str) -> tuple[str, float]:
     """The token, and the seconds that it lives."""
     try:
         payload = orjson.loads(answer.body)
@@ -117,11 +127,14 @@ def _token(answer: Answer, secrets: tuple[str, ...]) -> tuple[str, float]:
         words = answer.description(secrets)
         raise LoginError(
             "the token endpoint answered 200, but with no token" + (f": {words}" if words else ""),
+            where=where,
             todo="check base_url or token_url",
         )
     kind = payload.get("token_type") or "Bearer"
     if str(kind).lower() != "bearer":
-        raise LoginError(f"the token is of the type {clean(kind, limit=20)!r}, not Bearer")
+        raise LoginError(
+            f"the token is of the type {clean(kind, limit=20)!r}, not Bearer", where=where
+        )
     try:
         life = float(payload.get("expires_in"))
     except (TypeError, ValueError):

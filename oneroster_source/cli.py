@@ -142,24 +142,16 @@ Three things to try next:
 @app.command()
 def check(schools: Schools = None, endpoints: Endpoints = None) -> None:
     """Log in to each school and ask what its server allows. Loads nothing."""
-    from rich.table import Table
-
+    from oneroster_source import screen
     from oneroster_source.check import check as checked
     from oneroster_source.config import resolve
     from oneroster_source.warehouse import use_defaults
 
     use_defaults()
     settings = resolve(endpoints=_listed(endpoints)).only(_listed(schools))
-    table = Table(pad_edge=False)
-    for heading in ("school", "question", "", "answer"):
-        table.add_column(heading, overflow="fold")
-    good = True
-    for finding in checked(settings):
-        good &= finding.good
-        mark = "[green]ok[/]" if finding.good else "[red]FAILED[/]"
-        table.add_row(finding.estab, finding.subject, mark, finding.detail)
-    _console().print(table)
-    if not good:
+    found = list(checked(settings))
+    _console().print(screen.findings(found))
+    if not all(finding.good for finding in found):
         raise typer.Exit(FAILED)
 
 
@@ -240,10 +232,11 @@ def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
         report.seconds = time.monotonic() - begun
         if report.outcomes:
             console.print(screen.summary(report))
-    rows = sum(outcome.rows for outcome in report.outcomes)
+    read = [outcome for outcome in report.outcomes if outcome.state == "read"]
     typer.echo(
-        f"{rows:,} rows read and loaded into {warehouse.name}, dataset {warehouse.dataset},"
-        f" in {report.seconds:.1f} s."
+        f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
+        f" {len(report.outcomes)} collections loaded into {warehouse.name},"
+        f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from oneroster_source.check import Finding
 from oneroster_source.report import Outcome, Report
 from oneroster_source.warehouse import Holdings
 
@@ -47,7 +49,7 @@ def progress(report: Report) -> RenderableType:
 
 def summary(report: Report) -> RenderableType:
     """The run, a line for each collection, then what needs a person's eye."""
-    table = Table(pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
     for heading in ("requests", "rows", "changed", "deleted", "rejected", "seconds"):
@@ -88,13 +90,28 @@ def _lines(report: Report) -> Iterable[str]:
     for (endpoint, remark), estabs in said.items():
         who = ", ".join(estabs[:3]) + (f" and {len(estabs) - 3} more" if len(estabs) > 3 else "")
         yield f"Warning: school {who}, {endpoint}: {remark}"
+    failed: dict[str, list[str]] = {}
     for outcome in report.failed:
-        yield f"Failed: {outcome.error}"
+        failed.setdefault(outcome.error, []).append(outcome.endpoint)
+    for error, endpoints in failed.items():
+        # one cause may fail all endpoints of a school
+        yield f"Failed: {', '.join(endpoints)}: {error}"
+
+
+def findings(found: Iterable[Finding]) -> RenderableType:
+    """What servers allow, a line for each question."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("school", "question", "", "answer"):
+        table.add_column(heading, overflow="fold")
+    for finding in found:
+        mark = Text("ok", style="green") if finding.good else Text("FAILED", style="red")
+        table.add_row(finding.estab, finding.subject, mark, Text(finding.detail))
+    return table
 
 
 def holdings(found: Holdings) -> RenderableType:
     """A dataset: rows by table and school, then the cursors."""
-    rows = Table(pad_edge=False)
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
     rows.add_column("table", no_wrap=True)
     estabs = found.estabs
     shown = estabs[:6]
@@ -103,7 +120,7 @@ def holdings(found: Holdings) -> RenderableType:
     rows.add_column("all", justify="right")
     for name, counts in found.rows.items():
         rows.add_row(name, *(number(counts.get(e, 0)) for e in shown), number(sum(counts.values())))
-    cursors = Table(pad_edge=False)
+    cursors = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("school", "endpoint", "changes known up to", "last full read"):
         cursors.add_column(heading, no_wrap=True)
     for estab in estabs:

@@ -32,6 +32,7 @@ from oneroster_source.spec import REJECTED_ROWS, V1P1
 
 PIPELINE = "oneroster"
 DATABASE = "roster.duckdb"
+_DUCKDB_FILES = (".duckdb", ".ddb", ".db")
 
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
@@ -112,13 +113,17 @@ class Warehouse:
             DestinationError: It cannot be opened, or has never been loaded.
         """
         found = Holdings()
+        nothing = DestinationError(
+            f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
+            todo="run `oneroster sync` first, or name another --destination or --dataset",
+        )
+        # to look is not to make
+        if self.name.endswith(_DUCKDB_FILES) and not Path(self.name).exists():
+            raise nothing
         with self._pipeline() as pipeline:
             pipeline.sync_destination()
             if pipeline.first_run or not pipeline.default_schema_name:
-                raise DestinationError(
-                    f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
-                    todo="run `oneroster sync` first, or name another --destination or --dataset",
-                )
+                raise nothing
             sources = pipeline.state.get("sources", {}).get("oneroster", {}).get("resources", {})
             for name, state in sources.items():
                 found.cursors[name] = state.get("schools", {})
@@ -144,7 +149,7 @@ def _destination(text: str, dataset: str) -> tuple[Any, str]:
     if text == "duckdb":
         configured = dlt.secrets.get("destination.duckdb.credentials", object)
         path = DATABASE if configured is None else text
-    if path.endswith((".duckdb", ".ddb", ".db")):
+    if path.endswith(_DUCKDB_FILES):
         if Path(path).stem == dataset:
             raise ConfigurationError(
                 f"the DuckDB file {path} and the dataset {dataset!r} have the same name, which"

@@ -174,9 +174,7 @@ def test_schools_with_the_same_ids_do_not_meet(serve, sync, warehouse) -> None:
     assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
 
 
-def test_one_school_that_fails_stops_no_other_and_keeps_its_cursor(
-    serve, sync, warehouse
-) -> None:
+def test_one_school_that_fails_stops_no_other_and_keeps_its_cursor(serve, sync, warehouse) -> None:
     schools = [secondary_school(seed, str(seed), pupils=20) for seed in (1, 2)]
     server = serve(*schools)
     schools[1].forbidden.add("users")
@@ -236,5 +234,3 @@ def _whole_seconds(truth: Truth) -> Truth:
                 (*row[:3], row[3].replace(microsecond=0), *row[4:]) for row in rows
             ]
     return truth
-
-

@@ -1,0 +1,30 @@
+"""Many schools into one dataset; one that fails stops no other.
+
+Run it with the list of schools in .dlt/secrets.toml, or as JSON in the environment:
+
+    export SOURCES__ONEROSTER__RP=your-relying-party
+    export SOURCES__ONEROSTER__SCHOOLS='[{"estab": "3281110", "shared_secret": "…"}]'
+    uv run python pipelines/many_schools.py
+"""
+
+import dlt
+
+from oneroster_source import Report, oneroster
+
+
+def load_many_schools() -> None:
+    pipeline = dlt.pipeline(
+        "many_schools",
+        destination=dlt.destinations.duckdb("roster.duckdb"),
+        dataset_name="oneroster",
+    )
+    report = Report()
+    pipeline.run(oneroster(report=report))
+    for outcome in report.outcomes:
+        print(outcome.estab, outcome.endpoint, outcome.mode, outcome.rows, outcome.error)  # noqa: T201
+    # after the load, so that the schools that could be read are there
+    report.raise_for_failures()
+
+
+if __name__ == "__main__":
+    load_many_schools()

@@ -1,0 +1,130 @@
+"""README against the program. `uv run python tests/test_docs.py` writes the generated parts anew."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import duckdb
+import pytest
+from typer.main import get_command
+
+from oneroster_source.cli import app
+from oneroster_source.config import OPTIONS
+from oneroster_source.shape.kinds import KINDS
+from oneroster_source.spec import REJECTED_ROWS, V1P1
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def settings_table() -> str:
+    """Every setting, as the program declares it."""
+    lines = ["| setting | default | legal values | meaning |", "|---|---|---|---|"]
+    for name, option in OPTIONS.items():
+        about = option.metadata
+        default = "" if option.default is None else f"`{str(option.default).lower()}`"
+        if name == "base_url":
+            default = "Xporter's"
+        secret = " Secret." if about["secret"] else ""
+        lines.append(f"| `{name}` | {default} | {about['legal']} | {about['about']}{secret} |")
+    return "\n".join(lines)
+
+
+def tables_list() -> str:
+    """Every table with its grain and columns, as the program declares them."""
+    lines = []
+    for table in [t for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS]:
+        columns = ", ".join(
+            f"`{c.name}`" + ("" if c.kind == "text" else f" {KINDS[c.kind].dlt}")
+            for c in table.columns
+        )
+        indent = "  - " if "__" in table.name else "- "
+        lines.append(f"{indent}**`{table.name}`**: {table.grain}. {columns}")
+    return "\n".join(lines)
+
+
+GENERATED = {"settings": settings_table, "tables": tables_list}
+
+
+def generated(text: str) -> str:
+    for name, make in GENERATED.items():
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = head + begin + make() + end + tail
+    return text
+
+
+def test_the_generated_parts_of_readme_are_current() -> None:
+    text = README.read_text("utf-8")
+    assert text == generated(text), "run: uv run python tests/test_docs.py"
+
+
+def test_every_setting_stands_in_the_configuration_file() -> None:
+    text = (ROOT / ".dlt/config.toml").read_text("utf-8")
+    text += (ROOT / ".dlt/secrets.toml.example").read_text("utf-8")
+    for name, option in OPTIONS.items():
+        assert re.search(rf"^(# )?\[*(sources\.oneroster\.)?{name}\b", text, re.M), name
+        if isinstance(option.default, bool | int | float | str):
+            shown = f'"{option.default}"' if isinstance(option.default, str) else option.default
+            assert f"{name} = {str(shown).lower()}" in text, name
+
+
+def _commands() -> list[str]:
+    """The commands of README's shell blocks that start with oneroster."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text("utf-8"), re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("uv run ") for line in lines if "oneroster " in line]
+
+
+def test_every_command_and_option_in_readme_exists_and_every_command_is_there() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    named = set()
+    for line in _commands():
+        words = shlex.split(line.partition("oneroster ")[2])
+        if not words or words[0] not in commands:
+            continue
+        named.add(words[0])
+        known = {opt for param in commands[words[0]].params for opt in param.opts}
+        assert {w.partition("=")[0] for w in words if w.startswith("--")} <= known, line
+    assert named == set(commands)
+
+
+def _queries() -> list[str]:
+    return re.findall(r"```sql\n(.*?)```", README.read_text("utf-8"), re.S)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from conftest import settings
+
+    from oneroster_source.report import Report
+    from oneroster_source.simulator import Simulator, secondary_school
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(str(tmp_path_factory.mktemp("docs") / "roster.duckdb"))
+    school = secondary_school(1, pupils=100)
+    with Simulator([school]) as server:
+        warehouse.load(Report(), **settings(server, school))
+    return warehouse.name
+
+
+@pytest.mark.parametrize("query", _queries(), ids=lambda query: query.splitlines()[0][:60])
+def test_every_query_in_readme_runs_and_finds_something(loaded: str, query: str) -> None:
+    with duckdb.connect(loaded, read_only=True) as connection:
+        assert connection.sql(query).fetchall()
+
+
+def test_there_are_five_queries_worth_running() -> None:
+    assert len(_queries()) >= 5
+
+
+def test_no_path_of_a_developers_machine_is_in_the_documents() -> None:
+    for path in (README, ROOT / ".dlt/config.toml", ROOT / "pyproject.toml"):
+        assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    README.write_text(generated(README.read_text("utf-8")), "utf-8")
