@@ -1,4 +1,4 @@
-"""README against the program. `uv run python tests/test_docs.py` writes the generated parts anew."""
+"""README against the program. Run as a script, this file writes README's generated parts anew."""
 
 from __future__ import annotations
 
@@ -50,10 +50,9 @@ GENERATED = {"settings": settings_table, "tables": tables_list}
 
 def generated(text: str) -> str:
     for name, make in GENERATED.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        head, _, rest = text.partition(begin)
-        _, _, tail = rest.partition(end)
-        text = head + begin + make() + end + tail
+        part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        assert len(part.findall(text)) == 1, name
+        text = part.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
     return text
 
 
