@@ -75,6 +75,9 @@ class Collection:
             yield self._shaper.tables(
                 wide, self._outcome.estab, tombstones=tombstones, keep_deleted=keep_deleted
             )
+
+    def close(self) -> None:
+        """Frees the memory and the file that hold the rows."""
         self._spool.close()
 
     def _count(self, wide: pa.Table) -> None:

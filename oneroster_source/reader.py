@@ -63,6 +63,9 @@ class Sink(Protocol[T_in]):
     def keys(self) -> set[str]:
         """The keys of all rows taken."""
 
+    def expect_repeats(self) -> None:
+        """Takes notice that a row may have come twice, and is wanted once."""
+
 
 Fetch = Callable[[int | None, int | None], Page[T]]
 """Gets the page at an offset with a limit; both None ask for everything at once."""
@@ -132,6 +135,8 @@ def read(
             return _at_once(fetch, sink, limit=limit, note=note)
         finally:
             reading.drop_plans()
+        if found.moved or not found.ordered:
+            sink.expect_repeats()
         if found.ordered:
             _remark(found, limit, note)
             return found.rows
@@ -259,6 +264,7 @@ class _Pass(Generic[T]):
             return True
         page = self._page(self._end)
         if page.keys:
+            found.moved = True
             self._take(page, self._end, 0)
         return not page.keys
 
@@ -271,7 +277,8 @@ class _Pass(Generic[T]):
             page = self._page(offset)
             places = [i for i, key in enumerate(page.keys) if key in known]
             if places:
-                self._found.moved |= steps > 0
+                # the same page, asked for again, may just have been stale before
+                self._found.moved |= steps > 0 or places[-1] > 0
                 start = places[-1] + 1
                 if start < len(page.keys):
                     self._take(page, offset, start)

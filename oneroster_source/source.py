@@ -113,6 +113,7 @@ class _Run:
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
         seen = set(dlt.current.source_schema().data_table_names(seen_data_only=True))
         self._enter()
+        reading: dict[Future[Collection], tuple[Ask, Outcome]] = {}
         try:
             reading = self._start(endpoint, cursors)
             # lets the other resources begin to read, before this one waits
@@ -135,6 +136,8 @@ class _Run:
                 yield from self._load(endpoint, cursors, ask, outcome, collection)
                 outcome.end()
         finally:
+            for future in reading:
+                future.add_done_callback(_discard)
             self._leave()
 
     def _start(
@@ -214,6 +217,12 @@ class _Run:
         for server in servers:
             server.close()
         pool.shutdown()
+
+
+def _discard(future: Future[Collection]) -> None:
+    """Frees what a collection holds, whether it was loaded or not."""
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
 
 
 def _marked(table: str, rows: pa.Table) -> Any:

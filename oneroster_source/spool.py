@@ -72,9 +72,11 @@ class Spool:
 
     def keys(self) -> set[str]:
         """The keys of all rows."""
-        keys = {key for rows in self._batches() for key in rows.column("_key").to_pylist()}
-        self._doubled |= len(keys) < self.rows
-        return keys
+        return {key for rows in self._batches() for key in rows.column("_key").to_pylist()}
+
+    def expect_repeats(self) -> None:
+        """Takes notice that a row may have come twice: only the newest of each is given out."""
+        self._doubled = True
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows, each sourcedId once, in tables of about `BATCH_ROWS`."""

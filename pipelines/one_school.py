@@ -16,8 +16,8 @@ def load_one_school() -> None:
     )
     # without a report, a collection that cannot be read raises, and nothing is loaded
     pipeline.run(oneroster())
-    pupils = pipeline.dataset().users.arrow()
-    print(f"{pupils.num_rows} users in roster.duckdb")  # noqa: T201
+    users = pipeline.dataset().users.select("sourced_id").fetchall()
+    print(f"{len(users)} users in roster.duckdb")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -374,10 +374,9 @@ def test_any_json_loads_whole_or_is_reported(data: st.DataObject) -> None:
     loaded = iter(tables[endpoint.name])
     nameless = 0
     for item in sent:
-        if (
-            not isinstance(item, dict)
-            or (_empty(item.get("sourcedId"))
-            and "sourcedId" not in (key for key, value in item.items() if value in ([], {})))
+        if not isinstance(item, dict) or (
+            _empty(item.get("sourcedId"))
+            and "sourcedId" not in (key for key, value in item.items() if value in ([], {}))
         ):
             nameless += 1
             continue

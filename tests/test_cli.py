@@ -1,0 +1,246 @@
+"""Each command: what it prints, what it leaves behind, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SHARED, settings
+from truth import Truth, differences
+
+from oneroster_source.simulator import School, Simulator, csv_school, secondary_school
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs `oneroster` in a folder of its own."""
+
+    def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "oneroster_source", *words],
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    return run
+
+
+def environment(server: Simulator, *schools: School) -> dict[str, str]:
+    """The settings that reach these schools, as environment variables."""
+    found = settings(server, *schools)
+    return {
+        "SOURCES__ONEROSTER__BASE_URL": str(found["base_url"]),
+        "SOURCES__ONEROSTER__SCHOOLS": json.dumps(found["schools"]),
+    }
+
+
+def test_demo_needs_no_settings_and_says_what_to_try_next(run: Run, tmp_path: Path) -> None:
+    done = run("demo", "--pupils", "60")
+    assert done.returncode == 0, done.stderr
+    assert "collections loaded into roster.duckdb" in done.stdout
+    steps = re.findall(r"^  [123]\. ", done.stdout, re.M)
+    assert len(steps) == 3
+    assert done.stderr == ""
+    assert stat.S_IMODE((tmp_path / "roster.duckdb").stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["roster.duckdb"]
+    query = re.search(r"sql\('''(.*?)'''\)", done.stdout, re.S)
+    assert query is not None
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "roster.duckdb"), read_only=True) as connection:
+        assert len(connection.sql(query[1]).fetchall()) == 10
+
+
+def test_demo_does_not_mix_with_real_schools(run: Run, serve, school: School) -> None:
+    env = environment(serve(school), school)
+    assert run("sync", env=env).returncode == 0
+    done = run("demo", "--pupils", "20")
+    assert done.returncode == 2
+    assert "holds other schools" in done.stderr
+
+
+def test_sync_loads_reports_and_loads_again(run: Run, serve, school, tmp_path) -> None:
+    server = serve(school)
+    env = environment(server, school)
+    first = run("sync", "--report", "report.json", env=env)
+    assert first.returncode == 0, first.stderr
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["good"] is True
+    assert {c["endpoint"]: c["rows"] for c in report["collections"]} == {
+        "orgs": len(school.rows("orgs")),
+        "academic_sessions": len(school.rows("academicSessions")),
+        "courses": len(school.rows("courses")),
+        "classes": len(school.rows("classes")),
+        "users": len(school.rows("users")),
+        "enrollments": len(school.rows("enrollments")),
+    }
+    second = run("sync", env=env)
+    assert second.stdout.count(" delta ") == 6
+    database = str(tmp_path / "roster.duckdb")
+    assert differences(database, Truth(server.base_url, [school])) == {}
+
+
+def test_sync_takes_some_schools_some_endpoints_another_file_and_dataset(
+    run: Run, serve, tmp_path
+) -> None:
+    schools = [secondary_school(n, str(n), pupils=10) for n in (1, 2)]
+    env = environment(serve(*schools), *schools)
+    done = run(
+        *("sync", "--schools", "2", "--endpoints", "users,orgs"),
+        *("--destination", "other.duckdb", "--dataset", "rosters"),
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "other.duckdb"), read_only=True) as connection:
+        found = connection.sql("SELECT DISTINCT estab FROM rosters.users").fetchall()
+    assert found == [("2",)]
+
+
+def test_a_failed_endpoint_is_told_in_the_last_lines_and_exits_with_1(
+    run: Run, serve, school
+) -> None:
+    env = environment(serve(school), school)
+    school.forbidden.add("classes")
+    done = run("sync", env=env)
+    assert done.returncode == 1
+    assert "5 of 6 collections loaded" in done.stdout
+    assert "Failed: classes: school 3281110, classes at offset 0: the server answered 403" in (
+        done.stdout
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_wrong_password_names_the_school_and_the_servers_words(run: Run, serve, school) -> None:
+    env = environment(serve(school), School("3281110", shared_secret="not-the-secret"))
+    done = run("sync", env=env)
+    assert done.returncode == 1
+    assert "school 3281110, login: the login was refused with 401" in done.stdout
+    assert "Request contains an invalid client ID or secret" in done.stdout
+    assert "not-the-secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "said"),
+    [
+        (("sync",), {}, "the setting 'estab' is missing"),
+        (("check",), {}, "the setting 'estab' is missing"),
+        (("sync", "--endpoints", "pupils"), {"ESTAB": "1"}, "'pupils', which is no endpoint"),
+        (("sync", "--schools", "9"), {"ESTAB": "1"}, "no school '9' is configured"),
+        (("sync",), {"ESTAB": "1", "PAGE_SIZE": "many"}, "'page_size'"),
+        (("sync",), {"ESTAB": "1", "PAGE_SISE": "5"}, "no setting 'page_sise'"),
+        (("sync", "--destination", "oneroster.duckdb"), {"ESTAB": "1"}, "have the same name"),
+        (("simulate", "--csv", "nowhere"), {}, "no folder nowhere"),
+        (("sync", "--report", "no/such/folder.json"), {"ESTAB": "1"}, "does not exist"),
+        (("sync", "--nonsense"), {}, "No such option"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_use_is_one_clear_message_and_exits_with_2(run: Run, words, env, said) -> None:
+    full = {f"SOURCES__ONEROSTER__{key}": value for key, value in env.items()}
+    if env:
+        full |= {"SOURCES__ONEROSTER__RP": "r", "SOURCES__ONEROSTER__SHARED_SECRET": "s"}
+    done = run(*words, env=full)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_tells_what_the_server_allows_and_loads_nothing(
+    run: Run, serve, school, tmp_path
+) -> None:
+    env = environment(serve(school), school)
+    school.forbidden.add("courses")
+    done = run("check", env=env)
+    assert done.returncode == 1
+    for line in ("login +ok", "/version +ok +1.1", "/auth/version +ok", "users +ok +[0-9]+ rows"):
+        assert re.search(line, done.stdout), line
+    assert re.search("courses +FAILED +the server answered 403", done.stdout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_tells_rows_cursors_and_the_last_load(run: Run, serve, school) -> None:
+    run("sync", env=environment(serve(school), school))
+    done = run("status")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"users +{len(school.rows('users'))} ", done.stdout)
+    newest = max(u["dateLastModified"] for u in school.rows("users"))
+    assert newest[:19].replace("T", " ") in done.stdout
+    assert "Last load: 20" in done.stdout
+
+
+def test_status_of_nothing_says_what_to_do_and_makes_no_file(run: Run, tmp_path) -> None:
+    done = run("status")
+    assert done.returncode == 1
+    assert "run `oneroster sync` first" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_destination_that_cannot_be_reached_is_an_error_without_its_password(
+    run: Run, serve, school
+) -> None:
+    done = run(
+        "sync",
+        "--destination",
+        "postgresql://loader:hunter2@127.0.0.1:1/rosters",
+        env=environment(serve(school), school),
+    )
+    assert done.returncode == 1
+    assert "Connection refused" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_file_that_somebody_holds_open_is_named(run: Run, serve, school, tmp_path) -> None:
+    import duckdb
+
+    env = environment(serve(school), school)
+    with duckdb.connect(str(tmp_path / "roster.duckdb")):
+        done = run("sync", env=env)
+    assert done.returncode == 1
+    assert "roster.duckdb" in done.stderr and "lock" in done.stderr
+    assert run("sync", env=env).returncode == 0
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")
+def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path) -> None:
+    folder = SHARED / "generated/district-medium"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oneroster_source", "simulate", "--csv", folder, "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        env = {}
+        for line in process.stdout:
+            if match := re.match(r"export (\w+)='?([^']*?)'?$", line.strip()):
+                env[match[1]] = match[2]
+            if line.startswith("oneroster sync"):
+                break
+        assert run("sync", env=env).returncode == 0
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+    truth = Truth(env["SOURCES__ONEROSTER__BASE_URL"], [csv_school(folder, "3281110")])
+    assert len(truth.tables["enrollments"]) == 5810
+    assert differences(str(tmp_path / "roster.duckdb"), truth) == {}
+
+
+def test_help_is_there_for_every_command(run: Run) -> None:
+    done = run("--help")
+    for command in ("sync", "demo", "check", "status", "simulate"):
+        assert command in done.stdout

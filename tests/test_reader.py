@@ -1,0 +1,212 @@
+"""Paging over collections that change, and over servers that do as they like: all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oneroster_source.errors import IncompleteRead
+from oneroster_source.reader import Page, read
+
+
+@dataclass
+class Rows:
+    """A sink that remembers the keys."""
+
+    found: list[str] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.found.clear()
+
+    def add(self, content: list[str], start: int) -> None:
+        self.found += content[start:]
+
+    def keys(self) -> set[str]:
+        return set(self.found)
+
+    def expect_repeats(self) -> None:
+        self.found = list(dict.fromkeys(self.found))
+
+
+@dataclass
+class Server:
+    """A collection that is asked for pages, and may change after each."""
+
+    ids: list[str]
+    cap: int = 10**9
+    total: Callable[[int], int | None] = lambda rows: rows
+    change: Callable[[list[str]], None] = lambda ids: None
+    arrange: Callable[[list[str]], list[str]] = sorted
+    asked: list[tuple[int | None, int | None]] = field(default_factory=list)
+
+    def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+        self.asked.append((offset, limit))
+        rows = self.arrange(self.ids)
+        page = rows[offset or 0 :][: min(self.cap, limit or self.cap)]
+        answer = Page(page, page, self.total(len(rows)))
+        self.change(self.ids)
+        return answer
+
+
+def ids(count: int) -> list[str]:
+    return [f"{i:05}" for i in range(count)]
+
+
+def taken(server: Server, *, limit: int = 10, notes: list[str] | None = None) -> list[str]:
+    rows = Rows()
+    read(server, rows, limit=limit, note=(notes if notes is not None else []).append)
+    return rows.found
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9, 10, 11, 19, 20, 21, 100])
+@pytest.mark.parametrize("total", [lambda n: n, lambda n: None, lambda n: 0, lambda n: 1])
+def test_every_row_is_read_once(count: int, total: Callable[[int], int | None]) -> None:
+    server = Server(ids(count), total=total if count else lambda n: n)
+    assert taken(server) == ids(count)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, 7])
+def test_a_cap_below_the_limit_loses_nothing(cap: int) -> None:
+    notes: list[str] = []
+    assert taken(Server(ids(40), cap=cap), notes=notes) == ids(40)
+    assert any(f"caps pages at {cap} " in note for note in notes) or cap == 1
+
+
+def test_an_empty_answer_before_the_stated_total_is_an_error() -> None:
+    with pytest.raises(IncompleteRead, match="total of 7"):
+        taken(Server([], total=lambda n: 7))
+
+
+def test_a_server_that_stops_short_of_its_total_is_asked_once_more_then_believed() -> None:
+    notes: list[str] = []
+    server = Server(ids(25), total=lambda n: 100)
+    assert taken(server, notes=notes) == ids(25)
+    assert server.asked[-1] == (25, 10)
+    assert any("states a total of 100" in note for note in notes)
+
+
+def test_rows_that_leave_before_the_position_are_noticed_and_nothing_is_lost() -> None:
+    server = Server(ids(60))
+    removed = iter(["00003", "00004", "00012", "00019", "00025"])
+    server.change = lambda all_ids: all_ids.remove(gone) if (gone := next(removed, "")) else None
+    notes: list[str] = []
+    found = taken(server, notes=notes)
+    assert set(server.ids) <= set(found)
+    assert len(found) == len(set(found))
+    assert any("kept its place" in note for note in notes)
+
+
+def test_a_whole_page_that_leaves_at_once_is_found_again() -> None:
+    server = Server(ids(100))
+
+    def leave(all_ids: list[str]) -> None:
+        if len(server.asked) == 5:
+            del all_ids[10:40]
+
+    server.change = leave
+    assert set(server.ids) <= set(taken(server))
+
+
+def test_rows_in_another_order_at_every_request_are_an_error() -> None:
+    shuffle = Random(1)
+    server = Server(ids(60), arrange=lambda rows: shuffle.sample(rows, len(rows)))
+    with pytest.raises(IncompleteRead, match="order"):
+        taken(server)
+
+
+def test_a_fixed_order_that_is_not_by_id_is_read_until_two_passes_agree() -> None:
+    order = Random(1).sample(ids(60), 60)
+    notes: list[str] = []
+    server = Server(ids(60), arrange=lambda rows: [i for i in order if i in rows])
+    assert taken(server, notes=notes) == order
+    assert any("two whole passes agreed" in note for note in notes)
+    assert sum(offset == 0 for offset, _ in server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "order",
+    [str.casefold, lambda i: i.replace("-", "").casefold(), int],
+    ids=["without case", "without punctuation", "numbers"],
+)
+def test_the_orders_of_databases_need_one_pass_only(order: Callable[[str], object]) -> None:
+    names = [str(i) for i in range(1, 40)] if order is int else ["b-2", "B1", "a-9", "Ab", "c"] * 1
+    server = Server(names, arrange=lambda rows: sorted(rows, key=order))  # type: ignore[arg-type]
+    assert taken(server, limit=2) == sorted(names, key=order)  # type: ignore[arg-type]
+    assert sum(offset == 0 for offset, _ in server.asked) == 1
+
+
+def test_a_server_that_ignores_offset_is_read_in_one_answer() -> None:
+    notes: list[str] = []
+
+    class Stubborn(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            return super().__call__(0, limit)
+
+    assert taken(Stubborn(ids(40)), notes=notes) == ids(40)
+    assert any("ignores offset" in note for note in notes)
+    with pytest.raises(IncompleteRead, match="ignores offset"):
+        taken(Stubborn(ids(40), cap=30))
+
+
+def test_a_server_that_starts_over_at_the_end_is_an_error() -> None:
+    class Wheel(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            rows = (self.ids * 3)[(offset or 0) % len(self.ids) :][: limit or 1]
+            self.asked.append((offset, limit))
+            return Page(rows, rows, None)
+
+    server = Wheel(ids(35))
+    with pytest.raises(IncompleteRead):
+        taken(server)
+    assert len(server.asked) < 100
+
+
+def test_pages_are_asked_for_ahead_and_taken_in_order() -> None:
+    server = Server(ids(95))
+    with ThreadPoolExecutor(4) as pool:
+        rows = Rows()
+        read(server, rows, limit=10, ahead=4, executor=pool)
+    assert rows.found == ids(95)
+    # 11 pages of 10 that overlap by one, and the proof of the end: nothing was asked in vain
+    assert len(server.asked) == 12
+
+
+_changes = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "none"]), st.integers(0, 9999)), max_size=60
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.integers(0, 80), st.integers(2, 12), _changes)
+def test_a_row_that_is_there_all_the_time_is_read_exactly_once(
+    count: int, limit: int, changes: list[tuple[str, int]]
+) -> None:
+    """Rows come and go between any two requests; a quiet end is not needed."""
+    server = Server([f"{i * 100:05}" for i in range(count)])
+    always = set(server.ids)
+    script = iter(changes)
+
+    def change(all_ids: list[str]) -> None:
+        kind, place = next(script, ("none", 0))
+        if kind == "add" and f"{place:05}" not in all_ids:
+            all_ids.append(f"{place:05}")
+        elif kind == "remove" and all_ids:
+            gone = all_ids.pop(place % len(all_ids))
+            always.discard(gone)
+
+    server.change = change
+    try:
+        found = taken(server, limit=limit)
+    except IncompleteRead:
+        # said aloud, and only where the ground moved all the time
+        assert sum(kind != "none" for kind, _ in changes) > 5
+        return
+    assert always <= set(found)
+    assert len(found) == len(set(found))
+    assert len(server.asked) < 20 + 10 * (count + len(changes))
