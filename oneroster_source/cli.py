@@ -232,6 +232,8 @@ def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
         report.seconds = time.monotonic() - begun
         if report.outcomes:
             console.print(screen.summary(report))
+            for line in screen.lines(report):
+                typer.echo(line)
     read = [outcome for outcome in report.outcomes if outcome.state == "read"]
     typer.echo(
         f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"

@@ -48,7 +48,7 @@ def progress(report: Report) -> RenderableType:
 
 
 def summary(report: Report) -> RenderableType:
-    """The run, a line for each collection, then what needs a person's eye."""
+    """The run, a line for each collection."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
@@ -67,7 +67,7 @@ def summary(report: Report) -> RenderableType:
             str(len(remarks(outcome)) or ""),
             style="red" if failed else None,
         )
-    return Group(table, *(Text(line) for line in _lines(report)))
+    return table
 
 
 def remarks(outcome: Outcome) -> list[str]:
@@ -82,7 +82,8 @@ def remarks(outcome: Outcome) -> list[str]:
     return found
 
 
-def _lines(report: Report) -> Iterable[str]:
+def lines(report: Report) -> Iterable[str]:
+    """What of a run needs a person's eye: warnings, then failures."""
     said: dict[tuple[str, str], list[str]] = {}
     for outcome in report.outcomes:
         for remark in remarks(outcome):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 import duckdb
@@ -23,13 +25,14 @@ from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 _BARE_LIST = re.compile(r"\s*\[")
 _ENVELOPE = re.compile(r'\s*\{\s*"([A-Za-z]+)"\s*:\s*\[')
 
+_PAGE = "WITH page AS (SELECT unnest(from_json({rows}, '[\"JSON\"]')) AS raw FROM answer),"
 _NOTHING_ODD = pa.table(
     {"extra": pa.nulls(1, pa.string()), "_problems": pa.nulls(1, pa.list_(pa.string()))}
 )
 
 
 class Engine:
-    """DuckDB as a JSON parser: in memory, with one cursor for each thread that asks.
+    """DuckDB as a JSON parser: in memory, with a desk for each thread that asks.
 
     A query runs on the one core of the thread that asks: pages are shaped side by side, not each
     on all cores.
@@ -42,13 +45,44 @@ class Engine:
         self._database.execute(files(__name__).joinpath("macros.sql").read_text("utf-8"))
         self._local = threading.local()
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """This thread's cursor."""
-        if not hasattr(self._local, "cursor"):
-            self._local.cursor = self._database.cursor()
-            self._local.cursor.execute("SET TimeZone = 'UTC'")
-        cursor: duckdb.DuckDBPyConnection = self._local.cursor
-        return cursor
+    def desk(self) -> Desk:
+        """This thread's desk."""
+        if not hasattr(self._local, "desk"):
+            self._local.desk = Desk(self._database.cursor())
+        desk: Desk = self._local.desk
+        return desk
+
+
+class Desk:
+    """Where one thread lays a body to ask about it.
+
+    The queries are prepared once: to plan one takes ten times as long as to run it on a small page,
+    which is why the body lies in a table, `answer`, and does not come as a parameter.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._prepared: dict[str, str] = {}
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("CREATE TEMP TABLE answer (body VARCHAR)")
+
+    @contextmanager
+    def holding(self, body: str) -> Iterator[None]:
+        """Lays a body on the desk, and takes it away whole: deleted rows would stay in memory."""
+        self._connection.execute("BEGIN")
+        try:
+            self._connection.execute("INSERT INTO answer VALUES ($body)", {"body": body})
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def ask(self, sql: str) -> pa.Table:
+        """Runs a query over `answer`."""
+        name = self._prepared.get(sql)
+        if name is None:
+            name = self._prepared[sql] = f"query_{len(self._prepared)}"
+            self._connection.execute(f"PREPARE {name} AS {sql}")
+        return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -85,17 +119,9 @@ class Shaper:
         """
         try:
             text = body.decode("utf-8-sig")
-            cursor = self._engine.cursor()
-            rows = self._rows(cursor, text)
-            wide = self._run(cursor, rows, self._queries.rows, text)
-            if pc.any(wide.column("_odd")).as_py():
-                odd = self._run(cursor, rows, self._queries.oddities, text)
-            else:
-                odd = _NOTHING_ODD.take(pa.nulls(len(wide), pa.int64()))
-            wide = wide.drop_columns("_odd")
-            for column in odd.column_names:
-                wide = wide.append_column(column, odd.column(column))
-            return wide
+            desk = self._engine.desk()
+            with desk.holding(text):
+                return self._wide(desk, self._page(desk, text))
         except UnicodeDecodeError:
             problem = "the answer is not UTF-8 text"
         except duckdb.Error:
@@ -103,30 +129,36 @@ class Shaper:
             problem = "the answer is not valid JSON"
         raise BadResponse(problem)
 
-    @staticmethod
-    def _run(cursor: duckdb.DuckDBPyConnection, rows: str, query: str, text: str) -> pa.Table:
-        page = f"WITH page AS (SELECT unnest({rows}) AS raw),"
-        return cursor.execute(page + query, {"body": text}).to_arrow_table()
+    def _wide(self, desk: Desk, page: str) -> pa.Table:
+        wide = desk.ask(page + self._queries.rows)
+        if pc.any(wide.column("_odd")).as_py():
+            odd = desk.ask(page + self._queries.oddities)
+        else:
+            odd = _NOTHING_ODD.take(pa.nulls(len(wide), pa.int64()))
+        wide = wide.drop_columns("_odd")
+        for column in odd.column_names:
+            wide = wide.append_column(column, odd.column(column))
+        return wide
 
-    def _rows(self, cursor: duckdb.DuckDBPyConnection, text: str) -> str:
-        """SQL for the list of objects in the body, under whichever spelling of the key."""
+    def _page(self, desk: Desk, text: str) -> str:
+        """SQL for the relation `page`, under whichever spelling of the envelope's key."""
         if _BARE_LIST.match(text):
-            return "from_json($body, '[\"JSON\"]')"
+            return _PAGE.format(rows="body")
         wanted = self.endpoint.collection
         match = _ENVELOPE.match(text)
         key = match[1] if match and match[1].lower() == wanted.lower() else None
         if key is None:
-            found = cursor.execute(
-                "SELECT k, json_type(member($body::JSON, k)) = 'ARRAY'"
-                " FROM (SELECT unnest(json_keys($body)) AS k) WHERE lower(k) = lower($key)",
-                {"body": text, "key": wanted},
-            ).fetchone()
-            if found is None:
+            found = desk.ask(
+                "SELECT k, json_type(member(body::JSON, k)) = 'ARRAY' AS is_list"
+                " FROM (SELECT body, unnest(json_keys(body)) AS k FROM answer)"
+                f" WHERE lower(k) = lower({literal(wanted)})"
+            ).to_pylist()
+            if not found:
                 raise BadResponse(f"the answer holds no {wanted!r}")
-            key, is_list = found
-            if not is_list:
+            if not found[0]["is_list"]:
                 raise BadResponse(f"{wanted!r} in the answer is not a list")
-        return f"from_json(member($body::JSON, {literal(key)}), '[\"JSON\"]')"
+            key = found[0]["k"]
+        return _PAGE.format(rows=f"member(body::JSON, {literal(key)})")
 
     def tables(
         self, wide: pa.Table, estab: str, *, tombstones: bool = False, keep_deleted: bool = True
