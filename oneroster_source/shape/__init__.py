@@ -7,6 +7,7 @@ the warehouse. In between, the reader decides which rows of a page are new.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ _NOTHING_ODD = pa.table(
 
 
 class Engine:
-    """DuckDB as a JSON parser: in memory, with a desk for each thread that asks.
+    """DuckDB as a JSON parser: in memory, with a desk for each core. Thread-safe.
 
     A query runs on the one core of the thread that asks: pages are shaped side by side, not each
     on all cores.
@@ -43,18 +44,27 @@ class Engine:
             ":memory:", config={"threads": 1, "enable_external_access": False}
         )
         self._database.execute(files(__name__).joinpath("macros.sql").read_text("utf-8"))
-        self._local = threading.local()
+        self._seats = threading.Semaphore(os.cpu_count() or 1)
+        self._free: list[Desk] = []
 
-    def desk(self) -> Desk:
-        """This thread's desk."""
-        if not hasattr(self._local, "desk"):
-            self._local.desk = Desk(self._database.cursor())
-        desk: Desk = self._local.desk
-        return desk
+    @contextmanager
+    def holding(self, body: str) -> Iterator[Desk]:
+        """A desk with `body` on it; waits while all are taken."""
+        with self._seats:
+            try:
+                # the one that was used last, which knows most queries
+                desk = self._free.pop()
+            except IndexError:
+                desk = Desk(self._database.cursor())
+            try:
+                with desk.holding(body):
+                    yield desk
+            finally:
+                self._free.append(desk)
 
 
 class Desk:
-    """Where one thread lays a body to ask about it.
+    """Where a body is laid to ask about it.
 
     The queries are prepared once: to plan one takes ten times as long as to run it on a small page,
     which is why the body lies in a table, `answer`, and does not come as a parameter.
@@ -119,8 +129,7 @@ class Shaper:
         """
         try:
             text = body.decode("utf-8-sig")
-            desk = self._engine.desk()
-            with desk.holding(text):
+            with self._engine.holding(text) as desk:
                 return self._wide(desk, self._page(desk, text))
         except UnicodeDecodeError:
             problem = "the answer is not UTF-8 text"
