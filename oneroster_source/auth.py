@@ -63,7 +63,15 @@ class Token:
     def __init__(self, school: School, settings: Settings, server: Server) -> None:
         self._request = LOGINS[settings.login](school, settings)
         self._server = server
-        self._secrets = (school.shared_secret, school.client_secret)
+        # the header too: a server may repeat what it was sent
+        basic = self._request.authorization.removeprefix("Basic ")
+        self._secrets = (school.shared_secret, school.client_secret, basic)
+        self._old = ""
+        self._todo = (
+            "check rp, estab and shared_secret; a school that authorises again gets a new secret"
+            if settings.login == "xporter"
+            else "check client_id, client_secret, client_auth and scope"
+        )
         self._lock = threading.Lock()
         self._value = ""
         self._until = 0.0
@@ -73,7 +81,7 @@ class Token:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown: the school's secrets and the token."""
-        return (*self._secrets, self._value)
+        return (*self._secrets, self._value, self._old)
 
     def get(self, *, refused: str = "") -> str:
         """The token to use; a new one if it is about to end, or is the `refused` one.
@@ -90,7 +98,8 @@ class Token:
                 )
             if not self._value or self._value == refused or time.monotonic() >= self._until:
                 try:
-                    self._value, life = self._login()
+                    value, life = self._login()
+                    self._old, self._value = self._value, value
                 except LoginError as error:
                     self._refusal = error
                     raise
@@ -108,10 +117,9 @@ class Token:
             raise LoginError(
                 f"the login was refused with {answer.status}" + (f": {words}" if words else ""),
                 where=self._where,
-                todo="check rp, estab and shared_secret; a school that authorises again gets a new"
-                " secret"
-                if answer.status != 404
-                else "check base_url: no token endpoint is there",
+                todo=self._todo
+                if answer.status not in (404, 405, 410)
+                else "check base_url or token_url: no token endpoint is there",
             )
         return _token(checked(answer, self._secrets), self._secrets, self._where)
 
@@ -133,7 +141,9 @@ def _token(answer: Answer, secrets: tuple[str, ...], where: str) -> tuple[str, f
     kind = payload.get("token_type") or "Bearer"
     if str(kind).lower() != "bearer":
         raise LoginError(
-            f"the token is of the type {clean(kind, limit=20)!r}, not Bearer", where=where
+            f"the token is of the type {clean(kind, secrets=(*secrets, token), limit=20)!r},"
+            " not Bearer",
+            where=where,
         )
     try:
         life = float(payload.get("expires_in"))

@@ -15,13 +15,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import dlt
+import orjson
 from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.container import Container
-from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.configuration.exceptions import ConfigurationException, ValueNotSecretException
+from dlt.common.configuration.providers.toml import TomlProviderReadException
 from dlt.common.configuration.specs import BaseConfiguration, PluggableRunContext
 from dlt.common.typing import SecretSentinel
 
-from oneroster_source.errors import ConfigurationError
+from oneroster_source.errors import ConfigurationError, FilterError
 from oneroster_source.filters import Filter, parse
 from oneroster_source.spec import V1P1, Dialect
 
@@ -69,12 +71,16 @@ class Options(BaseConfiguration):
         True, "Whether single references get a child table each.", "true or false"
     )
     concurrency: int = _option(4, "Requests under way at once, for each server.", "1 to 64")
-    request_timeout: float = _option(60.0, "Seconds to wait for a server to answer.", "above 0")
+    request_timeout: float = _option(
+        60.0, "Seconds to wait for a server to answer.", "above 0, to 86400"
+    )
     retry_budget: float = _option(
-        300.0, "Seconds that one school's retries may wait in a run, in all.", "0 or more"
+        300.0, "Seconds that one school's retries may wait in a run, in all.", "0 to 86400"
     )
     max_page_mb: int = _option(64, "Largest answer to accept, in MiB when unpacked.", "1 to 1024")
-    lag: int = _option(86400, "Seconds that a delta reaches back before the cursor.", "0 or more")
+    lag: int = _option(
+        86400, "Seconds that a delta reaches back before the cursor.", "0 to 315360000"
+    )
     login: str = _option("xporter", "How to log in.", "xporter or oauth2")
     token_url: str | None = _option(None, "oauth2: address of the token endpoint.", "an https URL")
     client_id: str | None = _option(None, "oauth2: client identifier.", "any text")
@@ -146,11 +152,13 @@ class Settings:
 
 def places(key: str) -> str:
     """Where a setting is looked for, for people."""
-    folder = Path(dlt.current.run_context().settings_dir).resolve()
+    context = dlt.current.run_context()
+    folder, shared = Path(context.settings_dir).resolve(), Path(context.global_dir).resolve()
     variable = "__".join((*SECTIONS, key)).upper()
     return (
         f"the argument {key}=, the environment variable {variable}, and '{key}' in"
-        f" [{'.'.join(SECTIONS)}] of {folder / 'secrets.toml'} and {folder / 'config.toml'}"
+        f" [{'.'.join(SECTIONS)}] of {folder / 'secrets.toml'} and {folder / 'config.toml'}, or of"
+        f" the same files in {shared}"
     )
 
 
@@ -175,22 +183,28 @@ def resolve(**given: Any) -> Settings:
         ConfigurationError: A setting is missing, wrong, or unknown; the message names the key, the
             places it was looked for, and the legal values.
     """
-    _refuse_unknown(given)
     problem: ConfigurationError | None = None
     try:
+        _refuse_unknown(given)
         options = resolve_configuration(
             Options(), sections=SECTIONS, explicit_value=_without_none(given)
+        )
+    except ValueNotSecretException as error:
+        key = error.key.rpartition(".")[2]
+        problem = ConfigurationError(
+            f"the setting {key!r} is a secret, and {error.provider_name} holds it",
+            todo="move it to secrets.toml or to the environment",
+        )
+    except TomlProviderReadException as error:
+        # the cause says where; the message may not quote a value
+        problem = ConfigurationError(
+            f"{error.file_name} is not valid TOML", todo=f"correct it: {error.full_paths[0]}"
         )
     except ConfigurationException as error:
         key = str(getattr(error, "field_name", ""))
         problem = _wrong(key, "has a value of the wrong type") if key in OPTIONS else None
         if problem is None:
             problem = ConfigurationError("the configuration cannot be read")
-    except ValueError as error:
-        # a broken toml file; the message names file and line, and may not quote a value
-        problem = ConfigurationError(
-            f"a configuration file is not valid TOML ({type(error).__name__})"
-        )
     if problem is not None:
         raise problem
     return _settings(options)
@@ -228,7 +242,7 @@ def _settings(options: Options) -> Settings:
         # dlt converts what it looks up, but takes arguments as they are
         if (
             isinstance(value, bool)
-            or not isinstance(value, int | float)
+            or not isinstance(value, int if OPTIONS[key].type in (int, "int") else int | float)
             or not low <= value <= high
         ):
             raise _wrong(key, f"is {value!r}")
@@ -240,8 +254,8 @@ def _settings(options: Options) -> Settings:
             raise _wrong(key, f"is {value!r}")
         return value
 
-    names = options.endpoints or list(V1P1.names)
-    if not isinstance(names, list | tuple):
+    names = list(V1P1.names) if options.endpoints is None else options.endpoints
+    if not isinstance(names, list | tuple) or not names:
         raise _wrong("endpoints", f"is {names!r}")
     for name in names:
         if name not in V1P1.names:
@@ -252,7 +266,7 @@ def _settings(options: Options) -> Settings:
     for name, text in (options.filters or {}).items():
         if name not in V1P1.names:
             raise _wrong("filters", f"names {name!r}, which is no endpoint")
-        filters[name] = parse(str(text)).checked_for(V1P1[name])
+        filters[name] = _filter(name, text)
     login = one_of("login", "xporter", "oauth2")
     return Settings(
         schools=_schools(options, login),
@@ -269,8 +283,23 @@ def _settings(options: Options) -> Settings:
         lag=within("lag", 0, 10 * 365 * 86_400),
         login=login,
         client_auth=one_of("client_auth", "header", "body"),
-        scope=options.scope or "",
+        scope=_scope(options.scope),
     )
+
+
+def _scope(scope: object) -> str:
+    if not isinstance(scope or "", str):
+        raise _wrong("scope", f"is {scope!r}")
+    return str(scope or "")
+
+
+def _filter(name: str, text: object) -> Filter:
+    try:
+        return parse(str(text)).checked_for(V1P1[name])
+    except FilterError as error:
+        wrong = _wrong("filters", f"for {name}: {error.what}")
+        problem = FilterError(wrong.what, todo=f"{error.todo}. {wrong.todo}")
+    raise problem
 
 
 _SCHOOL_KEYS = tuple(f.name for f in fields(School))
@@ -285,7 +314,12 @@ def _schools(options: Options, login: Login) -> tuple[School, ...]:
         raise ConfigurationError(
             "both 'estab' and 'schools' are set", todo="keep one: one school, or a list of them"
         )
-    entries = options.schools
+    entries: Any = options.schools
+    if isinstance(entries, str):
+        try:
+            entries = orjson.loads(entries)
+        except orjson.JSONDecodeError:
+            entries = None
     if not isinstance(entries, list | tuple):
         raise _wrong("schools", "is not a list")
     if not entries:
@@ -317,7 +351,11 @@ def _school(entry: Mapping[str, Any], options: Options, login: Login, where: str
             if needed:
                 raise _missing(key, where)
             return ""
+        if not isinstance(found, str | int) or isinstance(found, bool):
+            raise _wrong(key, f"is no text{where}")
         text = str(found)
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise _wrong(key, f"holds a character that UTF-8 cannot write{where}")
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             raise _wrong(key, f"holds a line break or another control character{where}")
         return text
@@ -343,7 +381,12 @@ def _school(entry: Mapping[str, Any], options: Options, login: Login, where: str
 def _url(key: str, text: str) -> str:
     if not text:
         return ""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+        # read for its own check
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
         raise _wrong(key, "is no address like https://host/path")

@@ -69,7 +69,8 @@ class _Plain(AuthBase):
         self._authorization = authorization
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._authorization
+        if self._authorization:
+            request.headers["Authorization"] = self._authorization
         return request
 
 
@@ -215,9 +216,9 @@ def _count(text: str) -> int | None:
 def _date(text: str) -> datetime | None:
     try:
         value = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
         return None
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _retry_after(text: str) -> float | None:

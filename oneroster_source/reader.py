@@ -132,7 +132,7 @@ def read(
             before, ahead = None, 1
             continue
         except _OffsetIgnored:
-            return _at_once(fetch, sink, limit=limit, note=note)
+            return _at_once(reading.fetch, sink, limit=limit, note=note)
         finally:
             reading.drop_plans()
         if found.moved or not found.ordered:
@@ -338,6 +338,12 @@ class _Pass(Generic[T]):
     def _plan(self, offset: int) -> None:
         assert self._executor is not None
         self._plans.append((offset, self._executor.submit(self._fetch, offset, self._limit)))
+
+    def fetch(self, offset: int | None, limit: int | None) -> Page[T]:
+        """One page, asked for by the executor: it bounds the requests at once."""
+        if self._executor is None:
+            return self._fetch(offset, limit)
+        return self._executor.submit(self._fetch, offset, limit).result()
 
     def drop_plans(self) -> None:
         """Forgets the pages that were asked for ahead."""

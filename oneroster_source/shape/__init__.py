@@ -23,6 +23,7 @@ from oneroster_source.shape.kinds import KINDS
 from oneroster_source.shape.query import literal, queries
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 
+_CHECK = "check base_url, or ask the provider"
 _BARE_LIST = re.compile(r"\s*\[")
 _ENVELOPE = re.compile(r'\s*\{\s*"([A-Za-z]+)"\s*:\s*\[')
 
@@ -136,7 +137,7 @@ class Shaper:
         except duckdb.Error:
             # DuckDB's own message quotes the body, and so a child's record
             problem = "the answer is not valid JSON"
-        raise BadResponse(problem)
+        raise BadResponse(problem, todo=_CHECK)
 
     def _wide(self, desk: Desk, page: str) -> pa.Table:
         wide = desk.ask(page + self._queries.rows)
@@ -163,9 +164,9 @@ class Shaper:
                 f" WHERE lower(k) = lower({literal(wanted)})"
             ).to_pylist()
             if not found:
-                raise BadResponse(f"the answer holds no {wanted!r}")
+                raise BadResponse(f"the answer holds no {wanted!r}", todo=_CHECK)
             if not found[0]["is_list"]:
-                raise BadResponse(f"{wanted!r} in the answer is not a list")
+                raise BadResponse(f"{wanted!r} in the answer is not a list", todo=_CHECK)
             key = found[0]["k"]
         return _PAGE.format(rows=f"member(body::JSON, {literal(key)})")
 
