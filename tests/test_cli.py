@@ -66,7 +66,7 @@ def test_demo_needs_no_settings_and_says_what_to_try_next(run: Run, tmp_path: Pa
 
 def test_demo_does_not_mix_with_real_schools(run: Run, serve, school: School) -> None:
     env = environment(serve(school), school)
-    assert run("sync", env=env).returncode == 0
+    assert run("sync", "--endpoints", "orgs", env=env).returncode == 0
     done = run("demo", "--pupils", "20")
     assert done.returncode == 2
     assert "holds other schools" in done.stderr
@@ -174,7 +174,7 @@ def test_check_tells_what_the_server_allows_and_loads_nothing(
 
 
 def test_status_tells_rows_cursors_and_the_last_load(run: Run, serve, school) -> None:
-    run("sync", env=environment(serve(school), school))
+    run("sync", "--endpoints", "users", env=environment(serve(school), school))
     done = run("status")
     assert done.returncode == 0, done.stderr
     assert re.search(rf"users +{len(school.rows('users'))} ", done.stdout)
@@ -209,10 +209,10 @@ def test_a_file_that_somebody_holds_open_is_named(run: Run, serve, school, tmp_p
 
     env = environment(serve(school), school)
     with duckdb.connect(str(tmp_path / "roster.duckdb")):
-        done = run("sync", env=env)
+        done = run("sync", "--endpoints", "orgs", env=env)
     assert done.returncode == 1
     assert "roster.duckdb" in done.stderr and "lock" in done.stderr
-    assert run("sync", env=env).returncode == 0
+    assert run("sync", "--endpoints", "orgs", env=env).returncode == 0
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")

@@ -1,0 +1,179 @@
+"""Secrets and tokens, searched as bytes in everything that a run leaves behind or prints."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+from conftest import settings
+from test_cli import environment
+
+from oneroster_source import Report, oneroster
+from oneroster_source.simulator import Fault, School, Simulator, secondary_school
+
+SECRET = "Zx9:|s3cr3t'\"%25 ü-canary"
+
+
+@pytest.fixture
+def guarded() -> School:
+    return secondary_school(5, "3281110", pupils=15, shared_secret=SECRET)
+
+
+def hidden(server: Simulator, school: School) -> list[bytes]:
+    """What nobody may see: the secret, the header it makes, and every token that was used."""
+    basic = base64.b64encode(f"{school.rp}|{school.estab}:{SECRET}".encode())
+    used = {r.headers.get("authorization", "") for r in server.requests}
+    tokens = [value.removeprefix("Bearer ").encode() for value in used if "Bearer " in value]
+    assert tokens or all(r.path == "auth/token" for r in server.requests)
+    return [SECRET.encode(), basic, *tokens]
+
+
+def found(texts: dict[str, bytes], secrets: list[bytes]) -> list[str]:
+    return [name for name, text in texts.items() if any(secret in text for secret in secrets)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def parts(value: Any, seen: set[int] | None = None) -> str:
+    """Everything that hangs on an exception: arguments, attributes, causes, contexts."""
+    seen = set() if seen is None else seen
+    if id(value) in seen or value is None:
+        return ""
+    seen.add(id(value))
+    text = repr(value) + str(value)
+    if isinstance(value, BaseException):
+        inner = [*value.args, *vars(value).values(), value.__cause__, value.__context__]
+        text += "".join(parts(item, seen) for item in inner)
+    return text
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        None,
+        Fault("users", status=403),
+        Fault("users", at=2, kind="html", times=9),
+        Fault("auth/token", status=401),
+    ],
+    ids=["a good run", "a denied endpoint", "a broken endpoint", "a refused login"],
+)
+def test_a_run_of_the_command_shows_and_leaves_no_secret(
+    serve, guarded: School, tmp_path: Path, fault: Fault | None
+) -> None:
+    server = serve(guarded)
+    if fault:
+        guarded.faults.append(fault)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "oneroster_source", "sync", "--report", "report.json"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            **environment(server, guarded),
+            "SOURCES__ONEROSTER__RETRY_BUDGET": "0",
+            "RUNTIME__LOG_LEVEL": "DEBUG",
+            "TMPDIR": str(temporary),
+        },
+        capture_output=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == (1 if fault else 0), done.stderr
+    texts = {"stdout": done.stdout, "stderr": done.stderr, **files(tmp_path)}
+    assert found(texts, hidden(server, guarded)) == []
+    assert files(temporary) == {}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "roster.duckdb",
+        "report.json",
+        "temporary",
+    }
+
+
+def test_no_secret_is_in_a_kept_working_folder_the_trace_or_the_log(
+    serve, guarded: School, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(guarded)
+    pipeline = dlt.pipeline(
+        "canary",
+        destination=dlt.destinations.duckdb(str(tmp_path / "canary.duckdb")),
+        dataset_name="oneroster",
+        pipelines_dir=str(tmp_path / "work"),
+    )
+    with caplog.at_level(logging.DEBUG):
+        for name in ("urllib3", "requests", "dlt"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        source = oneroster(report=Report(), **settings(server, guarded))
+        pipeline.run(source)
+    texts = {
+        "log": caplog.text.encode(),
+        "trace": pickle.dumps(pipeline.last_trace) + repr(pipeline.last_trace.asdict()).encode(),
+        "state": repr(pipeline.state).encode(),
+        "source": repr(source).encode() + repr(vars(source)).encode(),
+        **files(tmp_path),
+    }
+    assert caplog.text
+    assert found(texts, hidden(server, guarded)) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("auth/token", status=401),
+        Fault("users", status=403),
+        Fault("users", status=400, times=9),
+        Fault("users", kind="redirect"),
+        Fault("users", status=401, times=9),
+    ],
+    ids=lambda fault: f"{fault.path} {fault.kind} {fault.status or ''}",
+)
+def test_no_secret_hangs_on_an_error(serve, guarded: School, tmp_path: Path, fault: Fault) -> None:
+    server = serve(guarded)
+    guarded.faults.append(fault)
+    pipeline = dlt.pipeline(
+        "canary",
+        destination=dlt.destinations.duckdb(str(tmp_path / "canary.duckdb")),
+        pipelines_dir=str(tmp_path / "work"),
+    )
+    with pytest.raises(Exception, match="3281110") as caught:
+        pipeline.run(oneroster(endpoints=["users"], **settings(server, guarded)))
+    secrets = hidden(server, guarded)
+    assert found({"error": parts(caught.value).encode()}, secrets) == []
+    assert "requests" not in {type(e).__module__.split(".")[0] for e in _chain(caught.value)}
+
+
+def test_personal_data_is_in_no_message_of_a_page_that_cannot_be_read(
+    serve, guarded: School, tmp_path: Path, sync
+) -> None:
+    server = serve(guarded)
+    name = next(u["familyName"] for u in guarded.rows("users"))
+    body = f'{{"users": [{{"sourcedId": "a", "familyName": "{name}"'.encode()
+    guarded.faults.append(Fault("users", status=200, body=body, times=9))
+    report = sync(server, guarded, endpoints=["users"], retry_budget=0)
+    assert report.failed
+    assert name not in repr(report.as_dict())
+
+
+def test_rejected_rows_hold_no_personal_data(serve, guarded: School, sync, warehouse) -> None:
+    server = serve(guarded)
+    user = guarded.rows("users")[0]
+    guarded.change("users", user["sourcedId"], enabledUser="Zebedee Canary")
+    sync(server, guarded, endpoints=["users"])
+    with duckdb.connect(warehouse.name, read_only=True) as connection:
+        rows = connection.sql("SELECT * FROM oneroster.rejected_rows").fetchall()
+    assert rows and "Zebedee" not in repr(rows)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [error, *_chain(error.__cause__ or error.__context__)] if error else []
