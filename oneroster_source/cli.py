@@ -127,7 +127,7 @@ def demo(
         f"""
 Three things to try next:
 
-  1. oneroster status --destination {name}
+  1. uv run oneroster status --destination {name}
   2. uv run python -c "import duckdb; duckdb.connect('{name}', read_only=True).sql('''
        SELECT c.title, count(*) AS pupils
        FROM oneroster.enrollments e JOIN oneroster.classes c
@@ -135,7 +135,8 @@ Three things to try next:
        WHERE e.role = 'student' AND NOT e._deleted
        GROUP BY ALL ORDER BY pupils DESC LIMIT 10''').show()"
   3. Your own schools: put rp, estab and shared_secret into .dlt/secrets.toml, as README shows,
-     then: oneroster check, and: oneroster sync --destination my_schools.duckdb"""
+     then: uv run oneroster check
+     and:  uv run oneroster sync --destination my_schools.duckdb"""
     )
 
 

@@ -1,0 +1,109 @@
+"""Where collections wait: nothing is lost on the way, and every sourcedId comes out once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from oneroster_source import spool as spools
+from oneroster_source.shape import Engine, Shaper
+from oneroster_source.spec import V1P1
+from oneroster_source.spool import Spool
+
+SHAPER = Shaper(V1P1["users"], Engine())
+
+
+def wide(*users: dict[str, Any]) -> pa.Table:
+    return SHAPER.parse(json.dumps({"users": users}).encode())
+
+
+def user(key: str, day: int | None = 1, grades: str = "") -> dict[str, Any]:
+    stamp = {} if day is None else {"dateLastModified": f"2026-01-{day:02}T00:00:00Z"}
+    return {"sourcedId": key, "grades": list(grades), **stamp}
+
+
+def given_out(spool: Spool) -> list[tuple[str, str]]:
+    """Each user that comes out, with the grades that do."""
+    found = []
+    for table in spool.tables():
+        tables = {name: rows.to_pylist() for name, rows in SHAPER.tables(table, "1").items()}
+        for row in tables["users"]:
+            grades = [
+                g for g in tables["users__grades"] if g["user_sourced_id"] == row["sourced_id"]
+            ]
+            found.append((row["sourced_id"], "".join(g["value"] for g in grades)))
+    return found
+
+
+@pytest.fixture
+def spool() -> Any:
+    made = Spool()
+    yield made
+    made.close()
+
+
+def test_rows_come_out_as_they_went_in_without_those_that_are_known(spool: Spool) -> None:
+    spool.add(wide(user("a"), user("b")), 0)
+    spool.add(wide(user("b"), user("c", grades="89")), 1)
+    assert given_out(spool) == [("a", ""), ("b", ""), ("c", "89")]
+    assert spool.rows == 3
+    assert spool.keys() == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+@pytest.mark.parametrize("same_page", [True, False])
+def test_of_one_id_that_comes_twice_the_newest_is_kept_with_its_children(
+    spool: Spool, newer_first: bool, same_page: bool
+) -> None:
+    twins = [user("b", 1, grades="789"), user("b", 2, grades="1")]
+    if newer_first:
+        twins.reverse()
+    if same_page:
+        spool.add(wide(user("a"), *twins, user("c")), 0)
+    else:
+        spool.add(wide(user("a"), twins[0]), 0)
+        spool.add(wide(twins[1], user("c")), 0)
+    assert sorted(given_out(spool)) == [("a", ""), ("b", "1"), ("c", "")]
+
+
+def test_repeats_that_are_far_apart_are_found_when_they_are_expected(spool: Spool) -> None:
+    spool.add(wide(user("a", None, grades="7"), user("b")), 0)
+    spool.add(wide(user("c"), user("a", 5, grades="8")), 0)
+    spool.expect_repeats()
+    assert sorted(given_out(spool)) == [("a", "8"), ("b", ""), ("c", "")]
+
+
+def test_rows_without_an_id_are_not_taken_for_repeats(spool: Spool) -> None:
+    spool.add(wide({"username": "x"}, {"username": "x"}, user("a")), 0)
+    [table] = spool.tables()
+    assert len(SHAPER.tables(table, "1")["rejected_rows"]) == 2
+
+
+def test_a_pass_that_begins_again_forgets_the_rows_before(spool: Spool) -> None:
+    spool.add(wide(user("a", 3), user("a", 4)), 0)
+    spool.clear()
+    spool.add(wide(user("b", 2)), 0)
+    assert given_out(spool) == [("b", "")]
+    assert (spool.oldest, spool.newest) == (spool.newest, spool.oldest)
+    assert spool.newest is not None and spool.newest.day == 2
+
+
+def test_what_is_too_much_for_memory_goes_to_a_file_and_comes_out_in_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spools, "IN_MEMORY", 1000)
+    monkeypatch.setattr(spools, "BATCH_ROWS", 40)
+    spool = Spool()
+    for page in range(10):
+        spool.add(wide(*(user(f"{page:02}{i:02}") for i in range(10))), 0)
+    sizes = [len(table) for table in spool.tables()]
+    assert sizes == [40, 40, 20]
+    spool.close()
+
+
+def test_an_empty_collection_gives_nothing_out(spool: Spool) -> None:
+    assert list(spool.tables()) == []
+    assert spool.keys() == set()
