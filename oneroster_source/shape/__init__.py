@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -22,6 +23,9 @@ from oneroster_source.errors import BadResponse
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.shape.query import literal, queries
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
+
+# duckdb 2.0 recommends sql(), with which 1.5 takes three times as long over a page
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 
 _CHECK = "check base_url, or ask the provider"
 _BARE_LIST = re.compile(r"\s*\[")
