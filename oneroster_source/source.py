@@ -87,6 +87,7 @@ class _Run:
         self._engine = Engine()
         self._lock = threading.Lock()
         self._active = 0
+        self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._servers: dict[str, Server] = {}
         self._clients: dict[str, Client] = {}
@@ -134,6 +135,7 @@ class _Run:
                         raise
                     continue
                 yield from self._load(endpoint, cursors, ask, outcome, collection)
+                collection.close()
                 outcome.end()
         finally:
             for future in reading:
@@ -196,13 +198,20 @@ class _Run:
                 )
             client = self._clients.get(school.estab)
             if client is None:
-                client = self._clients[school.estab] = Client(school, self._settings, server)
+                client = Client(school, self._settings, server, sleep=self._pause)
+                self._clients[school.estab] = client
             return client
+
+    def _pause(self, seconds: float) -> None:
+        """Waits between two tries, unless nobody waits for the answer any more."""
+        if self._stopped.wait(seconds):
+            raise OneRosterError("the run was stopped")
 
     def _enter(self) -> None:
         with self._lock:
             self._active += 1
             if self._pool is None:
+                self._stopped.clear()
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
 
     def _leave(self) -> None:
@@ -213,6 +222,7 @@ class _Run:
                 return
             pool, self._pool = self._pool, None
             servers, self._servers, self._clients = list(self._servers.values()), {}, {}
+        self._stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for server in servers:
             server.close()

@@ -93,6 +93,8 @@ class Warehouse:
             except OneRosterError as error:
                 problem = error
             except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
+                if any(isinstance(cause, KeyboardInterrupt) for cause in _chain(error)):
+                    raise KeyboardInterrupt from None
                 problem = _named(error, self.name)
         raise problem
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from conftest import SHARED, settings
 from truth import Truth, differences
 
-from oneroster_source.simulator import School, Simulator, csv_school, secondary_school
+from oneroster_source.simulator import Fault, School, Simulator, csv_school, secondary_school
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -244,3 +246,23 @@ def test_help_is_there_for_every_command(run: Run) -> None:
     done = run("--help")
     for command in ("sync", "demo", "check", "status", "simulate"):
         assert command in done.stdout
+
+
+def test_ctrl_c_stops_soon_and_says_that_nothing_was_lost(serve, school, tmp_path) -> None:
+    # a server that always asks for patience: the run would wait for minutes
+    school.faults.append(Fault("*", status=503, times=10**6, headers=(("Retry-After", "20"),)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oneroster_source", "sync"],
+        cwd=tmp_path,
+        env={**os.environ, **environment(server := serve(school), school)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "Stopped. Nothing was lost" in said and "Traceback" not in said
