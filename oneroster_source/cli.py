@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
 
-FAILED, WRONG_USE = 1, 2
+FAILED, WRONG_USE, STOPPED = 1, 2, 130
 DEMO_ESTABS = ("9990001", "9990002")
 
 app = typer.Typer(
@@ -56,9 +56,6 @@ def main() -> None:
     except OneRosterError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(WRONG_USE if isinstance(error, ConfigurationError) else FAILED)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. Nothing was lost: run the command again.", err=True)
-        sys.exit(130)
 
 
 @app.command()
@@ -229,6 +226,10 @@ def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
     except OneRosterError as error:
         report.error = str(error)
         raise
+    except KeyboardInterrupt:
+        report.error = "stopped by hand"
+        typer.echo("Stopped. Nothing was lost: run the command again.", err=True)
+        raise typer.Exit(STOPPED) from None
     finally:
         report.seconds = time.monotonic() - begun
         if report.outcomes:
