@@ -119,6 +119,10 @@ def collect(
     except OneRosterError as error:
         where_ = f"school {outcome.estab}, {outcome.endpoint}"
         problem = type(error)(error.what, where=error.where or where_, todo=error.todo)
+    except BaseException:
+        # the run is being stopped
+        spool.close()
+        raise
     spool.close()
     raise problem
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +31,8 @@ _log = logging.getLogger("dlt")
 _log.addFilter(lambda record: "when merging arrow schema with dlt schema" not in str(record.msg))
 
 MOST_COLLECTIONS = 16
-"""Collections that are read at once, each waiting for pages most of the time."""
+"""Collections that are read at once, each waiting for pages most of the time; and those of one
+endpoint that may wait to be loaded."""
 
 
 @dlt.source(name="oneroster", section="oneroster")
@@ -110,53 +112,75 @@ class _Run:
         return resource
 
     def _rows(self, endpoint: Endpoint) -> Iterator[Any]:
-        """Reads the endpoint of all schools side by side; yields each when it is whole."""
+        """Reads the endpoint of all schools side by side; yields each when it is whole.
+
+        It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
+        """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        seen = set(dlt.current.source_schema().data_table_names(seen_data_only=True))
-        self._enter()
+        shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
+        todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], tuple[Ask, Outcome]] = {}
+        self._enter()
         try:
-            reading = self._start(endpoint, cursors)
-            # lets the other resources begin to read, before this one waits
-            yield None
-            for table in (
-                *endpoint.tables(references=self._settings.reference_tables),
-                REJECTED_ROWS,
-            ):
-                if table.name not in seen:
-                    yield _marked(table.name, arrow_schema(table).empty_table())
-            for future in as_completed(reading):
-                ask, outcome = reading[future]
-                try:
-                    collection = future.result()
-                except OneRosterError as error:
-                    outcome.end(error)
-                    if self._strict:
-                        raise
-                    continue
-                yield from self._load(endpoint, cursors, ask, outcome, collection)
-                collection.close()
-                outcome.end()
+            yield from self._tables_to_make(endpoint)
+            while todo or reading:
+                # no more at once, so that what is read does not pile up before it is loaded
+                while todo and len(reading) < MOST_COLLECTIONS:
+                    school, ask, outcome = todo.popleft()
+                    reading[self._submit(school, shaper, ask, outcome)] = (ask, outcome)
+                whole, _ = wait(reading, timeout=0, return_when=FIRST_COMPLETED)
+                if not whole:
+                    yield None
+                for future in whole:
+                    ask, outcome = reading.pop(future)
+                    yield from self._finish(future, endpoint, cursors, ask, outcome)
         finally:
             for future in reading:
                 future.add_done_callback(_discard)
             self._leave()
 
-    def _start(
-        self, endpoint: Endpoint, cursors: Cursors
-    ) -> dict[Future[Collection], tuple[Ask, Outcome]]:
-        shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
-        assert self._pool is not None
-        reading = {}
+    def _todo(self, endpoint: Endpoint, cursors: Cursors) -> Iterator[tuple[School, Ask, Outcome]]:
         for school in self._settings.schools:
             ask = self._window or cursors.ask(school.estab, full=self._full)
             outcome = self._report.outcome(school.estab, endpoint.name)
             outcome.mode = ask.mode
-            future = self._pool.submit(
-                collect, self._client(school), shaper, ask, self._settings, outcome
-            )
-            reading[future] = (ask, outcome)
-        return reading
+            yield school, ask, outcome
+
+    def _tables_to_make(self, endpoint: Endpoint) -> Iterator[Any]:
+        """All tables that the destination has not got yet, empty: they exist from then on."""
+        there = set(dlt.current.source_schema().data_table_names(seen_data_only=True))
+        tables = endpoint.tables(references=self._settings.reference_tables)
+        for table in (*tables, REJECTED_ROWS):
+            if table.name not in there:
+                yield _marked(table.name, arrow_schema(table).empty_table())
+
+    def _submit(
+        self, school: School, shaper: Shaper, ask: Ask, outcome: Outcome
+    ) -> Future[Collection]:
+        assert self._pool is not None
+        client = self._client(school)
+        return self._pool.submit(collect, client, shaper, ask, self._settings, outcome)
+
+    def _finish(
+        self,
+        future: Future[Collection],
+        endpoint: Endpoint,
+        cursors: Cursors,
+        ask: Ask,
+        outcome: Outcome,
+    ) -> Iterator[Any]:
+        try:
+            collection = future.result()
+        except OneRosterError as error:
+            outcome.end(error)
+            if self._strict:
+                raise
+            return
+        try:
+            yield from self._load(endpoint, cursors, ask, outcome, collection)
+        finally:
+            collection.close()
+        outcome.end()
 
     def _load(
         self,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 
-IN_MEMORY = 16 << 20
+IN_MEMORY = 4 << 20
 """Bytes of a collection that stay in memory."""
 BATCH_ROWS = 50_000
 """Rows in one table on the way out."""
