@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,8 @@ def main() -> None:
     """Runs the command line."""
     # files made here hold children's records, and are for their owner alone
     os.umask(0o077)
+    # schedulers end a run so; like Ctrl-C, it must leave nothing behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # dlt reads this one as it is imported
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     try:
@@ -73,10 +76,8 @@ def sync(
 
     done = Report()
     warehouse = Warehouse(destination, dataset)
-    if report is not None and not report.parent.is_dir():
-        raise ConfigurationError(
-            f"the folder of the report, {report.parent}, does not exist", todo="make it first"
-        )
+    if report is not None:
+        _refuse_unwritable(report)
     try:
         _load(
             warehouse,
@@ -95,7 +96,7 @@ def sync(
 @app.command()
 def demo(
     destination: Destination = "duckdb",
-    pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.")] = 600,
+    pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.", min=1)] = 600,
 ) -> None:
     """Load two made-up schools from a server on this machine, and show what came."""
     from oneroster_source.report import Report
@@ -113,6 +114,7 @@ def demo(
             warehouse,
             done,
             base_url=server.base_url,
+            login="xporter",
             schools=[
                 {"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools
             ],
@@ -167,9 +169,11 @@ def simulate(
     csv: Annotated[
         Path | None, typer.Option(help="Serve this folder of OneRoster CSV files as one school.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8087,
-    schools: Annotated[int, typer.Option(help="How many made-up schools to serve.")] = 1,
-    pupils: Annotated[int, typer.Option(help="Pupils in each made-up school.")] = 900,
+    port: Annotated[
+        int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)
+    ] = 8087,
+    schools: Annotated[int, typer.Option(help="How many made-up schools to serve.", min=1)] = 1,
+    pupils: Annotated[int, typer.Option(help="Pupils in each made-up school.", min=1)] = 900,
     seed: Annotated[int, typer.Option(help="Another seed makes other schools.")] = 1,
 ) -> None:
     """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
@@ -177,14 +181,24 @@ def simulate(
 
     from oneroster_source.simulator import Simulator, csv_school, secondary_school
 
-    if csv is not None and not csv.is_dir():
-        raise ConfigurationError(f"there is no folder {csv}", todo="name a folder of CSV files")
+    if csv is not None and not any(csv.glob("*.csv")):
+        raise ConfigurationError(
+            f"there is no folder {csv} with CSV files", todo="name a folder of OneRoster CSV files"
+        )
     served = (
         [csv_school(csv, "3281110")]
         if csv is not None
         else [secondary_school(seed + i, str(3281110 + i), pupils=pupils) for i in range(schools)]
     )
-    with Simulator(served, port=port) as server:
+    server = Simulator(served, port=port)
+    try:
+        server.start()
+    except OSError:
+        server.stop()
+        raise ConfigurationError(
+            f"port {port} cannot be used on this machine", todo="name another --port, or 0"
+        ) from None
+    try:
         typer.echo(f"Serving {len(served)} school(s) until Ctrl-C. To load them:\n")
         typer.echo(f"export SOURCES__ONEROSTER__BASE_URL={server.base_url}")
         typer.echo(f"export SOURCES__ONEROSTER__RP={served[0].rp}")
@@ -199,6 +213,10 @@ def simulate(
         typer.echo("oneroster sync")
         sys.stdout.flush()
         threading.Event().wait()
+    except KeyboardInterrupt:
+        typer.echo("Stopped.")
+    finally:
+        server.stop()
 
 
 def _console() -> Console:
@@ -209,7 +227,14 @@ def _console() -> Console:
 
 
 def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ConfigurationError(
+            "an option names nothing", todo="name what you want, or leave it out"
+        )
+    return parts
 
 
 def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
@@ -227,13 +252,16 @@ def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
         report.error = str(error)
         raise
     except KeyboardInterrupt:
-        report.error = "stopped by hand"
+        report.error = "stopped"
         typer.echo("Stopped. Nothing was lost: run the command again.", err=True)
         raise typer.Exit(STOPPED) from None
+    except BaseException as error:
+        report.error = type(error).__name__
+        raise
     finally:
         report.seconds = time.monotonic() - begun
         if report.outcomes:
-            console.print(screen.summary(report))
+            console.print(screen.summary(report, narrow=console.width < 108))
             for line in screen.lines(report):
                 typer.echo(line)
     read = [outcome for outcome in report.outcomes if outcome.state == "read"]
@@ -254,12 +282,21 @@ def _progress(console: Console, report: Report) -> Iterator[None]:
     from oneroster_source import screen
 
     with Live(
-        get_renderable=lambda: screen.progress(report),
+        get_renderable=lambda: screen.progress(report, lines=console.height - 4),
         console=console,
         refresh_per_second=8,
         transient=True,
     ):
         yield
+
+
+def _refuse_unwritable(path: Path) -> None:
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the report {path} cannot be written: {error.strerror}", todo="name another file"
+        ) from None
 
 
 def _write(path: Path, report: Report) -> None:

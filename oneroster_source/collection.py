@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneroster_source.client import Client
 from oneroster_source.config import Settings
-from oneroster_source.errors import OneRosterError, RequestRefused
+from oneroster_source.errors import EndpointNotFound, OneRosterError, RequestRefused
 from oneroster_source.filters import Filter, where
 from oneroster_source.reader import Page, read
 from oneroster_source.report import Mode, Outcome
@@ -47,6 +46,16 @@ class Ask:
         return wanted
 
 
+_COMPARE = {
+    "=": pc.equal,
+    "!=": pc.not_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+}
+
+
 class Collection:
     """The rows of one endpoint of one school, complete."""
 
@@ -55,22 +64,23 @@ class Collection:
         self._shaper = shaper
         self._ask = ask
         self._outcome = outcome
-        self.started = datetime.max.replace(tzinfo=UTC)
+        self.started: datetime | None = None
         """The server's clock when it was first asked."""
+        self.asked = Filter()
+        """The filter with which the server gave the rows."""
+        # ours, for a server that does not tell its time
+        self._begun = datetime.now(UTC)
 
     @property
     def cursor(self) -> datetime | None:
         """Up to where the school's rows are known now: never past the server's own clock."""
         newest = self._spool.newest
-        if newest is None:
-            return None
-        # a server that does not tell its time is taken to be on ours
-        clock = datetime.now(UTC) if self.started.year == 9999 else self.started
-        return min(newest, clock)
+        return min(newest, self.started or self._begun) if newest else None
 
     def tables(self, *, tombstones: bool, keep_deleted: bool) -> Iterator[dict[str, pa.Table]]:
         """The tables to load, in batches; counts what they hold in the outcome."""
         for wide in self._spool.tables():
+            self._check_filter(wide)
             self._count(wide)
             yield self._shaper.tables(
                 wide, self._outcome.estab, tombstones=tombstones, keep_deleted=keep_deleted
@@ -79,6 +89,20 @@ class Collection:
     def close(self) -> None:
         """Frees the memory and the file that hold the rows."""
         self._spool.close()
+
+    def _check_filter(self, wide: pa.Table) -> None:
+        """Warns where a row does not satisfy what the server was asked for."""
+        for predicate in self.asked.predicates:
+            column = self._shaper.column_of(predicate.field)
+            if column is None:
+                continue
+            values = wide.column(column)
+            asked = pa.scalar(predicate.value)
+            if not pa.types.is_string(values.type):
+                asked = pc.cast(asked, values.type)
+            holds = _COMPARE[predicate.operator](values, asked)
+            if not pc.all(pc.fill_null(holds, True)).as_py():
+                self._outcome.warn(f"the server ignores the filter by {predicate.field}")
 
     def _count(self, wide: pa.Table) -> None:
         outcome, stamps = self._outcome, wide.column("date_last_modified")
@@ -91,8 +115,7 @@ class Collection:
         outcome.changed += len(changed)
         outcome.deleted += pc.sum(changed.column("_deleted")).as_py() or 0
         outcome.rejected += len(pc.list_flatten(wide.column("_problems")))
-        extras = wide.column("extra").drop_null().to_pylist()
-        names = {name for extra in extras for name in orjson.loads(extra)}
+        names = pc.list_flatten(wide.column("_leftovers")).unique().to_pylist()
         outcome.undeclared = sorted({*outcome.undeclared, *names})
 
 
@@ -114,7 +137,6 @@ def collect(
     problem: OneRosterError
     try:
         _read(client, shaper, ask, settings, outcome, collection, spool)
-        _remark(ask, spool, outcome)
         return collection
     except OneRosterError as error:
         where_ = f"school {outcome.estab}, {outcome.endpoint}"
@@ -149,6 +171,8 @@ def _read(
                 pages,
                 spool,
                 limit=settings.page_size,
+                last=pages.last,
+                filtered=bool(wanted),
                 ahead=settings.concurrency,
                 executor=client.server.pool,
                 note=outcome.warn,
@@ -156,6 +180,7 @@ def _read(
         except RequestRefused as error:
             refusal = refusal or error
             continue
+        collection.asked = wanted
         if not ordered:
             outcome.warn("the server refuses to sort by sourcedId")
         if not narrow:
@@ -191,20 +216,39 @@ class _Pages:
         params = dict(self._params)
         if limit is not None:
             params |= {"limit": str(limit), "offset": str(offset)}
-        reply = self._client.get(
-            self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
-        )
+        try:
+            reply = self._client.get(
+                self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
+            )
+        except EndpointNotFound:
+            if not offset:
+                raise
+            # some servers have no page beyond the end; that it is the end, the reader verifies
+            return Page([], self._shaper.parse(b"[]"))
         with self._lock:
             self._outcome.pages += 1
             if reply.date is not None:
-                self._collection.started = min(self._collection.started, reply.date)
+                started = self._collection.started
+                self._collection.started = min(started or reply.date, reply.date)
         return Page(reply.value.column("_key").to_pylist(), reply.value, reply.total)
+
+    def last(self) -> str | None:
+        """The last id, which is the first in descending order."""
+        params = self._params | {
+            "sort": "sourcedId",
+            "orderBy": "desc",
+            "limit": "2",
+            "offset": "0",
+        }
+        try:
+            reply = self._client.get(
+                self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
+            )
+        except RequestRefused:
+            return None
+        keys: list[str] = reply.value.column("_key").to_pylist()
+        return keys[0] if keys else None
 
     def _sent(self) -> None:
         with self._lock:
             self._outcome.requests += 1
-
-
-def _remark(ask: Ask, spool: Spool, outcome: Outcome) -> None:
-    if ask.since and spool.oldest and spool.oldest <= ask.since:
-        outcome.warn("the server ignores the filter by dateLastModified; all rows were read")

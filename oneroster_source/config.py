@@ -207,6 +207,11 @@ def resolve(**given: Any) -> Settings:
             problem = ConfigurationError("the configuration cannot be read")
     if problem is not None:
         raise problem
+    # one school that is given leaves no place for a list that is configured, and the other way
+    if given.get("estab") is not None and given.get("schools") is None:
+        options.schools = None
+    elif given.get("schools") is not None and given.get("estab") is None:
+        options.estab = None
     return _settings(options)
 
 

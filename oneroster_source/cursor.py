@@ -14,6 +14,8 @@ from oneroster_source.collection import Ask, Collection
 from oneroster_source.config import Settings
 from oneroster_source.spec import Endpoint
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 State = MutableMapping[str, Any]
 
 
@@ -22,8 +24,8 @@ class Cursors:
 
     Args:
         state: The resource's state in dlt. Layout: `schools` -> estab -> `cursor` and `full`
-            (instants in ISO 8601, UTC), `rejected` (whether the school has rows in
-            `rejected_rows`) and `read_as` (the settings that decide which rows are loaded).
+            (instants in ISO 8601, UTC) and `read_as` (the settings that decide which rows are
+            loaded).
         endpoint: The endpoint.
         settings: The run's settings.
     """
@@ -43,20 +45,18 @@ class Cursors:
         """Whether a run has ever read this school's collection whole."""
         return estab in self._schools
 
-    def has_rejected(self, estab: str) -> bool:
-        return bool(self._schools.get(estab, {}).get("rejected"))
-
     def ask(self, estab: str, *, full: bool) -> Ask:
         """What to read next: from the cursor, or everything."""
         entry = self._schools.get(estab, {})
         cursor = datetime.fromisoformat(entry["cursor"]) if entry.get("cursor") else None
-        if full or cursor is None or entry.get("read_as") != self._read_as:
+        lag = timedelta(seconds=self._settings.lag + 1)
+        # some providers stamp all rows with a year 1, from which nothing can be taken away
+        if full or cursor is None or cursor < _EPOCH + lag or entry.get("read_as") != self._read_as:
             return Ask("full", known=cursor)
-        since = (cursor - timedelta(seconds=self._settings.lag)).replace(microsecond=0)
-        # the filter asks for later than this, and rows at the very instant are wanted too
-        return Ask("delta", since=since - timedelta(seconds=1), known=cursor)
+        # a second more: the filter asks for later than this, and the very instant is wanted too
+        return Ask("delta", since=(cursor - lag).replace(microsecond=0), known=cursor)
 
-    def advance(self, estab: str, ask: Ask, collection: Collection, *, rejected: bool) -> str:
+    def advance(self, estab: str, ask: Ask, collection: Collection) -> str:
         """Notes that a collection was read whole and handed to dlt; returns the new cursor."""
         entry = dict(self._schools.get(estab, {}))
         cursor = max((c for c in (ask.known, collection.cursor) if c is not None), default=None)
@@ -64,7 +64,6 @@ class Cursors:
             entry["full"] = datetime.now(UTC).isoformat()
         entry |= {
             "cursor": cursor.astimezone(UTC).isoformat() if cursor else None,
-            "rejected": rejected or (ask.mode == "delta" and self.has_rejected(estab)),
             "read_as": self._read_as,
         }
         self._schools[estab] = entry

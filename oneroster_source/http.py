@@ -7,6 +7,7 @@ error carries text alone: a `requests` exception would hold the token and the pa
 from __future__ import annotations
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ from oneroster_source.errors import (
 )
 
 CONNECT_SECONDS = 10.0
+DRIP = 5
+"""How many times the timeout a whole answer may take, however steadily it drips."""
 _CHUNK = 1 << 16
 _TRANSIENT = {408, 425, 429}
 _DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
@@ -42,7 +45,6 @@ class Answer:
 
     status: int
     body: bytes
-    content_type: str
     total: int | None
     """`X-Total-Count`, if it is a number: a hint, which may be wrong."""
     date: datetime | None
@@ -130,9 +132,14 @@ class Server:
             stream=True,
             timeout=(min(CONNECT_SECONDS, self._timeout), self._timeout),
         ) as response:
-            body = bytearray()
+            body, deadline = bytearray(), time.monotonic() + DRIP * self._timeout
             for chunk in response.iter_content(_CHUNK):
                 body += chunk
+                if time.monotonic() > deadline:
+                    raise ServerUnavailable(
+                        "the server did not finish its answer in time",
+                        todo="lower page_size, or raise request_timeout",
+                    )
                 if len(body) > self._max_bytes:
                     raise BadResponse(
                         f"the answer is larger than {self._max_bytes >> 20} MiB",
@@ -142,7 +149,6 @@ class Server:
             return Answer(
                 status=response.status_code,
                 body=bytes(body),
-                content_type=headers.get("Content-Type", ""),
                 total=_count(headers.get("X-Total-Count", "")),
                 date=_date(headers.get("Date", "")),
                 retry_after=_retry_after(headers.get("Retry-After", "")),
@@ -171,7 +177,9 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
         error = ServerUnavailable(what, todo="try again later, or ask the provider")
         error.retry_after = answer.retry_after
         raise error
-    raise RequestRefused(what, todo="check the filter, or ask the provider what it supports")
+    raise RequestRefused(
+        what, todo="check the filter and page_size, or ask the provider what it supports"
+    )
 
 
 def _named(error: Exception) -> OneRosterError:

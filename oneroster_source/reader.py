@@ -69,6 +69,9 @@ class Sink(Protocol[T_in]):
 
 Fetch = Callable[[int | None, int | None], Page[T]]
 """Gets the page at an offset with a limit; both None ask for everything at once."""
+Last = Callable[[], str | None]
+"""Asks for the ids in descending order and gives the first: the last one of the collection. None if
+the server cannot be asked so."""
 
 
 @dataclass(slots=True)
@@ -104,6 +107,8 @@ def read(
     sink: Sink[T],
     *,
     limit: int,
+    last: Last = lambda: None,
+    filtered: bool = False,
     ahead: int = 1,
     executor: Executor | None = None,
     note: Callable[[str], None] = lambda text: None,
@@ -113,6 +118,8 @@ def read(
     Args:
         fetch: Gets a page. Called from `executor`, if there is one.
         limit: Rows to ask for in a page.
+        last: Asks for the last id, where the end is in doubt.
+        filtered: Whether a filter is sent: some servers state a total without regard to it.
         ahead: Pages to ask for at once.
         note: Takes remarks for people on what the server does.
 
@@ -125,6 +132,7 @@ def read(
     for _ in range(MAX_PASSES):
         sink.clear()
         reading = _Pass(fetch, sink, limit=limit, ahead=ahead, executor=executor)
+        reading.last, reading.filtered = last, filtered
         try:
             found = reading.run()
         except _StartOver:
@@ -132,7 +140,7 @@ def read(
             before, ahead = None, 1
             continue
         except _OffsetIgnored:
-            return _at_once(reading.fetch, sink, limit=limit, note=note)
+            return _at_once(reading.fetch, sink, limit=limit, last=last, note=note)
         finally:
             reading.drop_plans()
         if found.moved or not found.ordered:
@@ -164,22 +172,29 @@ def _remark(found: Findings, limit: int, note: Callable[[str], None]) -> None:
         note("rows came or left while they were read; the reading kept its place")
 
 
-def _at_once(fetch: Fetch[T], sink: Sink[T], *, limit: int, note: Callable[[str], None]) -> int:
+def _at_once(
+    fetch: Fetch[T], sink: Sink[T], *, limit: int, last: Last, note: Callable[[str], None]
+) -> int:
     """Reads from a server that ignores offset: everything in one answer, if it gives that."""
     page = fetch(None, None)
     rows = len(page.keys)
     if page.total is not None and page.total > rows:
         complete = False
-    elif page.total == rows or rows > limit:
+    elif fetch(0, 2).keys == page.keys and rows > 2:
+        # limit is ignored too, so nothing cuts the answer
         complete = True
+    elif fetch(0, limit + rows + 1).keys != page.keys:
+        complete = False
     else:
-        # an answer that a higher limit does not lengthen is not cut by a limit
-        complete = fetch(0, limit + rows + 1).keys == page.keys
+        end = last()
+        # where sort is ignored as well, the stated total is the only witness
+        sort_ignored = end in (None, page.keys[0]) and rows > 1
+        complete = end == page.keys[-1] or (sort_ignored and page.total == rows)
     if not complete:
         raise IncompleteRead(
             f"the server ignores offset, and gives {rows} rows"
             + (f" of {page.total}" if page.total else "")
-            + " in one answer",
+            + " in one answer, which cannot be shown to be all",
             todo="raise page_size above the number of rows, or ask the provider",
         )
     sink.clear()
@@ -209,6 +224,8 @@ class _Pass(Generic[T]):
         self._found = Findings()
         self._end = 0
         """Where the server's next unread row should be."""
+        self.last: Last = lambda: None
+        self.filtered = False
         self._first = ""
         self._known: deque[list[str]] = deque(maxlen=2)
         """The keys of the last two pages taken, to find the place again."""
@@ -258,15 +275,39 @@ class _Pass(Generic[T]):
                 self.drop_plans()
 
     def _is_end(self) -> bool:
-        """Whether the last row is the last, also where the server states that there are more."""
+        """Whether a page with the known last row alone is the end.
+
+        It is if as many rows were read as the server states. Otherwise a page of one row may be cut
+        short, and a server may give nothing beyond some offset.
+        """
         found = self._found
-        if found.total is None or found.total <= found.rows:
+        if found.total == found.rows:
             return True
+        if self._goes_on():
+            return False
+        if found.total is None or found.total < found.rows or found.moved:
+            return True
+        end = self.last()
+        sort_ignored = end is None or end == self._first
+        if end == self._known[-1][-1] or (sort_ignored and self.filtered):
+            return True
+        if self._goes_on():
+            # a row has just come in at the end
+            return False
+        raise IncompleteRead(
+            f"the server states a total of {found.total} rows, and gives nothing beyond the first"
+            f" {found.rows}",
+            todo="ask the provider whether it limits the offset; a page_size that holds all rows"
+            " may help",
+        )
+
+    def _goes_on(self) -> bool:
+        """Whether there are rows beyond the last one that was read; takes them."""
         page = self._page(self._end)
         if page.keys:
-            found.moved = True
+            self._found.moved = True
             self._take(page, self._end, 0)
-        return not page.keys
+        return bool(page.keys)
 
     def _go_back(self, offset: int) -> None:
         """Finds the place again after rows left before it."""

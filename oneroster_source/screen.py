@@ -15,7 +15,6 @@ from oneroster_source.check import Finding
 from oneroster_source.report import Outcome, Report
 from oneroster_source.warehouse import Holdings
 
-_MOST_LINES = 24
 _STATES = {"waiting": "dim", "reading": "cyan", "read": "green", "failed": "red"}
 
 
@@ -23,7 +22,7 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
-def progress(report: Report) -> RenderableType:
+def progress(report: Report, *, lines: int) -> RenderableType:
     """What is being read at this moment; one line for each collection, if they are few."""
     table = Table(box=None, pad_edge=False)
     for heading in ("school", "endpoint", ""):
@@ -32,7 +31,7 @@ def progress(report: Report) -> RenderableType:
         table.add_column(heading, justify="right")
     outcomes = list(report.outcomes)
     busy = [o for o in outcomes if o.state == "reading"]
-    for outcome in (outcomes if len(outcomes) <= _MOST_LINES else busy)[:_MOST_LINES]:
+    for outcome in (outcomes if len(outcomes) <= lines else busy)[: max(lines, 0)]:
         table.add_row(
             outcome.estab,
             outcome.endpoint,
@@ -47,24 +46,32 @@ def progress(report: Report) -> RenderableType:
     return Group(table, Spinner("dots", line))
 
 
-def summary(report: Report) -> RenderableType:
-    """The run, a line for each collection."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+def summary(report: Report, *, narrow: bool = False) -> RenderableType:
+    """The run, a line for each collection; on a `narrow` screen without requests and seconds."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("requests", "rows", "changed", "deleted", "rejected", "seconds"):
+    numbers = ["rows", "changed", "deleted", "rejected", "warnings"]
+    if not narrow:
+        numbers = ["requests", *numbers[:-1], "seconds", "warnings"]
+    for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("warnings", justify="right", no_wrap=True)
     for outcome in sorted(report.outcomes, key=lambda o: o.estab):
         failed = outcome.state == "failed"
+        values = {
+            "requests": number(outcome.requests),
+            "rows": number(outcome.rows),
+            "changed": number(outcome.changed),
+            "deleted": number(outcome.deleted),
+            "rejected": number(outcome.rejected),
+            "seconds": f"{outcome.seconds:.1f}",
+            "warnings": str(len(remarks(outcome)) or ""),
+        }
         table.add_row(
             outcome.estab,
             outcome.endpoint,
             "FAILED" if failed else outcome.mode,
-            *map(number, (outcome.requests, outcome.rows, outcome.changed)),
-            *map(number, (outcome.deleted, outcome.rejected)),
-            f"{outcome.seconds:.1f}",
-            str(len(remarks(outcome)) or ""),
+            *(values[heading] for heading in numbers),
             style="red" if failed else None,
         )
     return table

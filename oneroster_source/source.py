@@ -65,8 +65,10 @@ def oneroster(
         ConfigurationError: A setting is missing or wrong.
     """
     for name, value in (("since", since), ("until", until)):
-        if value is not None and value.tzinfo is None:
-            raise ConfigurationError(f"{name} has no time zone", todo="give a UTC datetime")
+        if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
+            raise ConfigurationError(
+                f"{name} is no datetime with a time zone", todo="give a UTC datetime"
+            )
     if full and (since or until):
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
@@ -202,14 +204,14 @@ class _Run:
         for tables in collection.tables(
             tombstones=not first, keep_deleted=self._settings.deleted == "keep"
         ):
-            if ask.mode != "full" and cursors.has_rejected(estab):
+            if ask.mode != "full":
                 ids = tables[endpoint.name].column("sourced_id")
                 yield _marked(REJECTED_ROWS.name, _no_rejected(estab, endpoint, ids))
             for name, rows in tables.items():
                 if len(rows):
                     yield _marked(name, rows)
         if ask.mode != "window":
-            outcome.cursor = cursors.advance(estab, ask, collection, rejected=outcome.rejected > 0)
+            outcome.cursor = cursors.advance(estab, ask, collection)
 
     def _client(self, school: School) -> Client:
         with self._lock:

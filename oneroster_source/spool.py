@@ -35,7 +35,6 @@ class Spool:
         self.rows = 0
         self._doubled = False
         self._last_key = ""
-        self.oldest: datetime | None = None
         self.newest: datetime | None = None
 
     def close(self) -> None:
@@ -50,7 +49,7 @@ class Spool:
         self._file.truncate()
         self._added(-self.rows)
         self.rows, self._doubled, self._last_key = 0, False, ""
-        self.oldest = self.newest = None
+        self.newest = None
 
     def add(self, content: pa.Table, start: int) -> None:
         """Takes the rows of a page from index `start` on."""
@@ -65,10 +64,9 @@ class Spool:
             pc.count_distinct(keys).as_py() < len(rows) or keys[0].as_py() == self._last_key
         )
         self._last_key = keys[-1].as_py()
-        stamps = pc.min_max(rows.column("date_last_modified")).as_py()
-        if stamps["min"] is not None:
-            self.oldest = min(self.oldest or stamps["min"], stamps["min"])
-            self.newest = max(self.newest or stamps["max"], stamps["max"])
+        newest = pc.max(rows.column("date_last_modified")).as_py()
+        if newest is not None:
+            self.newest = max(self.newest or newest, newest)
 
     def keys(self) -> set[str]:
         """The keys of all rows."""

@@ -7,6 +7,7 @@ could mislead the next one.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,10 @@ def use_defaults() -> None:
     providers = Container()[PluggableRunContext].providers
     if "oneroster defaults" not in providers:
         dlt.config.register_provider(
-            CustomLoaderDocProvider("oneroster defaults", lambda: _DEFAULTS, False)
+            CustomLoaderDocProvider("oneroster defaults", lambda: _DEFAULTS, False, locations=[])
         )
+        # dlt logs what a destination refuses, and so children's records
+        logging.getLogger("dlt").addFilter(lambda record: False)
 
 
 @dataclass(slots=True)
@@ -74,6 +77,9 @@ class Warehouse:
 
     def __init__(self, destination: str = "duckdb", dataset: str = "oneroster") -> None:
         use_defaults()
+        for what, text in (("destination", destination), ("dataset", dataset)):
+            if not text.strip():
+                raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
         self.dataset = dataset
         self._destination, self.name = _destination(destination, dataset)
 
@@ -170,11 +176,17 @@ def _named(error: BaseException, name: str) -> OneRosterError:
     for cause in chain:
         if isinstance(cause, OneRosterError):
             return cause
+    if any(isinstance(e, (ConfigurationException, UnknownDestinationModule)) for e in chain):
+        wrong = next(e for e in reversed(chain) if isinstance(e, DltException))
+        return ConfigurationError(
+            f"the destination {name!r} cannot be used: {clean(wrong, limit=700)}",
+            todo="name a DuckDB file, a postgresql:// URL, or a destination that is configured",
+        )
     step = next((e.step for e in chain if isinstance(e, PipelineStepFailed)), "")
     root = chain[-1]
-    known = (duckdb.IOException, OSError, MissingDependencyException, UnknownDestinationModule)
-    # only these are known to speak of files, servers and settings, never of rows
-    safe = next((e for e in chain if isinstance(e, (*known, ConfigurationException))), None)
+    # only these are known to speak of files, servers and packages, never of rows
+    known = (duckdb.IOException, OSError, MissingDependencyException)
+    safe = next((e for e in chain if isinstance(e, known)), None)
     said = clean(safe, limit=500) if safe is not None else type(root).__name__
     if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
         said = clean(root)

@@ -14,7 +14,7 @@ from oneroster_source import Report, oneroster
 
 def load_many_schools() -> None:
     pipeline = dlt.pipeline(
-        "many_schools",
+        "oneroster",
         destination=dlt.destinations.duckdb("roster.duckdb"),
         dataset_name="oneroster",
     )

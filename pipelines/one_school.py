@@ -12,7 +12,7 @@ from oneroster_source import oneroster
 
 def load_one_school() -> None:
     pipeline = dlt.pipeline(
-        "one_school", destination=dlt.destinations.duckdb("roster.duckdb"), dataset_name="oneroster"
+        "oneroster", destination=dlt.destinations.duckdb("roster.duckdb"), dataset_name="oneroster"
     )
     # without a report, a collection that cannot be read raises, and nothing is loaded
     pipeline.run(oneroster())

@@ -53,6 +53,10 @@ class Server:
         self.change(self.ids)
         return answer
 
+    def last(self) -> str | None:
+        rows = self.arrange(self.ids)
+        return rows[-1] if rows else None
+
 
 def ids(count: int) -> list[str]:
     return [f"{i:05}" for i in range(count)]
@@ -60,7 +64,8 @@ def ids(count: int) -> list[str]:
 
 def taken(server: Server, *, limit: int = 10, notes: list[str] | None = None) -> list[str]:
     rows = Rows()
-    read(server, rows, limit=limit, note=(notes if notes is not None else []).append)
+    noted = [] if notes is None else notes
+    read(server, rows, limit=limit, last=server.last, note=noted.append)
     return rows.found
 
 
@@ -89,6 +94,41 @@ def test_a_server_that_stops_short_of_its_total_is_asked_once_more_then_believed
     assert taken(server, notes=notes) == ids(25)
     assert server.asked[-1] == (25, 10)
     assert any("states a total of 100" in note for note in notes)
+
+
+def test_a_server_that_gives_nothing_beyond_an_offset_is_an_error() -> None:
+    class Window(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            kept = page.keys[: max(0, 30 - (offset or 0))]
+            return Page(kept, kept, page.total)
+
+    with pytest.raises(IncompleteRead, match="nothing beyond the first 30"):
+        taken(Window(ids(50)))
+
+
+def test_a_page_of_one_row_in_the_middle_is_no_end() -> None:
+    class Bytes(Server):
+        """Caps its pages by size, and has one row that fills a page."""
+
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            if "00018" in page.keys[1:]:
+                cut = page.keys[: page.keys.index("00018")]
+                return Page(cut, cut, None)
+            return page
+
+    assert taken(Bytes(ids(50), total=lambda n: None)) == ids(50)
+
+
+@pytest.mark.parametrize("total", [lambda n: None, lambda n: 10, lambda n: 40])
+def test_a_server_that_ignores_offset_and_caps_is_an_error(total) -> None:
+    class Stubborn(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            return super().__call__(0, min(limit or 10, 10))
+
+    with pytest.raises(IncompleteRead, match="ignores offset"):
+        taken(Stubborn(ids(40), total=total))
 
 
 def test_rows_that_leave_before_the_position_are_noticed_and_nothing_is_lost() -> None:

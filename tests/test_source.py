@@ -17,7 +17,8 @@ from oneroster_source import (
     Report,
     oneroster,
 )
-from oneroster_source.simulator import Fault, School
+from oneroster_source.config import resolve
+from oneroster_source.simulator import Fault, Quirks, School
 from oneroster_source.spec import V1P1
 
 ENDPOINTS = ("orgs", "academic_sessions", "courses", "classes", "users", "enrollments")
@@ -245,3 +246,50 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return error
+
+
+def test_rows_of_the_year_1_do_not_stop_later_runs(serve, school, sync, warehouse) -> None:
+    server = serve(school)
+    for org in school.rows("orgs"):
+        school.change("orgs", org["sourcedId"], dateLastModified="0001-01-01T00:00:00Z")
+    for _ in range(2):
+        report = sync(server, school, endpoints=["orgs"])
+        assert report.good and report.outcomes[0].mode == "full"
+    assert len(held(warehouse.name, "orgs")) == len(school.rows("orgs"))
+
+
+def test_a_filter_of_ones_own_that_the_server_ignores_is_told(serve, school, sync) -> None:
+    school.quirks = Quirks(ignore_filter=True)
+    filters = {
+        "users": "role='student'",
+        "enrollments": "class.sourcedId='none'",
+        "orgs": "status='active'",
+    }
+    report = sync(serve(school), school, endpoints=list(filters), filters=filters)
+    warned = {o.endpoint: o.warnings for o in report.outcomes}
+    assert warned == {
+        "orgs": [],
+        "users": ["the server ignores the filter by role"],
+        "enrollments": ["the server ignores the filter by class.sourcedId"],
+    }
+
+
+def test_a_server_with_nothing_beyond_the_end_but_404_is_read(
+    serve, school, sync, warehouse
+) -> None:
+    server = serve(school)
+    for org in school.rows("orgs")[1:]:
+        school.purge("orgs", org["sourcedId"])
+    school.faults.append(Fault("orgs", at=2, times=5, status=404))
+    report = sync(server, school, endpoints=["orgs"])
+    assert report.good
+    assert len(held(warehouse.name, "orgs")) == 1
+
+
+def test_a_school_that_is_given_takes_the_place_of_a_list_that_is_configured(monkeypatch) -> None:
+    monkeypatch.setenv("SOURCES__ONEROSTER__SCHOOLS", '[{"estab": "1", "shared_secret": "s"}]')
+    monkeypatch.setenv("SOURCES__ONEROSTER__RP", "r")
+    assert resolve(estab="2", shared_secret="t").schools[0].estab == "2"
+    monkeypatch.setenv("SOURCES__ONEROSTER__ESTAB", "3")
+    given = [{"estab": "4", "shared_secret": "u"}]
+    assert [s.estab for s in resolve(schools=given).schools] == ["4"]

@@ -28,12 +28,22 @@ from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 
 _CHECK = "check base_url, or ask the provider"
+# an escaped backslash first, since what follows it is no escape
+_NO_CHARACTER = re.compile(
+    r"\\\\|\\u0000"
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 _BARE_LIST = re.compile(r"\s*\[")
 _ENVELOPE = re.compile(r'\s*\{\s*"([A-Za-z]+)"\s*:\s*\[')
 
 _PAGE = "WITH page AS (SELECT unnest(from_json({rows}, '[\"JSON\"]')) AS raw FROM answer),"
 _NOTHING_ODD = pa.table(
-    {"extra": pa.nulls(1, pa.string()), "_problems": pa.nulls(1, pa.list_(pa.string()))}
+    {
+        "extra": pa.nulls(1, pa.string()),
+        "_problems": pa.nulls(1, pa.list_(pa.string())),
+        "_leftovers": pa.nulls(1, pa.list_(pa.string())),
+    }
 )
 
 
@@ -100,6 +110,13 @@ class Desk:
         return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
 
+def _mended(text: str) -> str:
+    """JSON text with U+FFFD for characters that no database holds: NUL, and half surrogates."""
+    if "\\u0000" not in text and "\\ud" not in text.lower():
+        return text
+    return _NO_CHARACTER.sub(lambda m: m[0] if m[0] == r"\\" else r"\ufffd", text)
+
+
 def arrow_schema(table: Table) -> pa.Schema:
     """The Arrow schema of a table in the warehouse."""
     return pa.schema(
@@ -122,18 +139,24 @@ class Shaper:
         self._children = tuple(endpoint.child_tables(references=references))
         self._queries = queries(endpoint)
 
+    def column_of(self, attribute: str) -> str | None:
+        """The column that holds an attribute, or a path such as `user.sourcedId`, if one does."""
+        columns = self.endpoint.table.columns
+        return next((c.name for c in columns if c.source == attribute and c.source), None)
+
     def parse(self, body: bytes) -> pa.Table:
         """One response body as one wide table, a row per object, in the server's order.
 
         Columns: those of the endpoint's table without `estab`; one struct (a reference) or list of
         structs for each child table, under the table's name; `_key`, which names the row even
-        where it has no sourcedId; `_problems`, the reasons why something could not be read.
+        where it has no sourcedId; `_problems`, the reasons why something could not be read;
+        `_leftovers`, the names of the attributes that `extra` holds.
 
         Raises:
             BadResponse: The body is not JSON, or does not hold this collection.
         """
         try:
-            text = body.decode("utf-8-sig")
+            text = _mended(body.decode("utf-8-sig"))
             with self._engine.holding(text) as desk:
                 return self._wide(desk, self._page(desk, text))
         except UnicodeDecodeError:

@@ -141,7 +141,7 @@ class Queries:
     rows: str
     """The wide rows, with `_odd`: whether something of the row did not fit into its columns."""
     oddities: str
-    """`extra` and `_problems` of the same rows; only worth asking where some row is odd."""
+    """`extra`, `_problems` and `_leftovers` of the same rows; only asked where some row is odd."""
 
 
 def queries(endpoint: Endpoint) -> Queries:
@@ -187,7 +187,7 @@ apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in p
 listed AS (SELECT raw, {_whens(faults)} AS problems, {_whens(leftovers)}
     || list_filter(keys, lambda k: NOT list_contains({declared}, k)) AS leftovers FROM apart)
 SELECT CASE WHEN len(leftovers) > 0 THEN pick(raw, leftovers) END AS extra,
-    CASE WHEN len(problems) > 0 THEN problems END AS _problems
+    CASE WHEN len(problems) > 0 THEN problems END AS _problems, leftovers AS _leftovers
 FROM listed""",
     )
 
