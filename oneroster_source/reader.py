@@ -95,7 +95,11 @@ class Findings:
 
 
 class _StartOver(Exception):
-    """The pass lost its place."""
+    """The pass lost its place; what it gives up for, if that is known."""
+
+    def __init__(self, reason: IncompleteRead | None = None) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class _OffsetIgnored(Exception):
@@ -116,7 +120,7 @@ def read(
     """Reads a whole collection into `sink`; returns the number of rows that it took.
 
     Args:
-        fetch: Gets a page. Called from `executor`, if there is one.
+        fetch: Gets a page. Like `last`, called from `executor`, if there is one.
         limit: Rows to ask for in a page.
         last: Asks for the last id, where the end is in doubt.
         filtered: Whether a filter is sent: some servers state a total without regard to it.
@@ -128,19 +132,27 @@ def read(
     """
     # pages overlap by a row, so a page of one row would never get on
     limit = max(2, limit)
+    ask_last = last if executor is None else lambda: executor.submit(last).result()
     before: set[str] | None = None
+    reason: IncompleteRead | None = None
     for _ in range(MAX_PASSES):
         sink.clear()
         reading = _Pass(fetch, sink, limit=limit, ahead=ahead, executor=executor)
-        reading.last, reading.filtered = last, filtered
+        reading.last, reading.filtered = ask_last, filtered
         try:
             found = reading.run()
-        except _StartOver:
+        except _StartOver as lost:
+            reason = lost.reason or reason
             # one request at a time, in case the server mixes up requests that come together
             before, ahead = None, 1
             continue
         except _OffsetIgnored:
-            return _at_once(reading.fetch, sink, limit=limit, last=last, note=note)
+            try:
+                return _at_once(reading.fetch, sink, limit=limit, last=ask_last, note=note)
+            except IncompleteRead as error:
+                # or rows came in before the position at one request after the other
+                before, ahead, reason = None, 1, error
+                continue
         finally:
             reading.drop_plans()
         if found.moved or not found.ordered:
@@ -154,7 +166,7 @@ def read(
             _remark(found, limit, note)
             return found.rows
         before = keys
-    raise IncompleteRead(
+    raise reason or IncompleteRead(
         f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
         " order that changes from request to request",
         todo="ask the provider for a stable order, or for a page_size that holds all rows",
@@ -180,7 +192,7 @@ def _at_once(
     rows = len(page.keys)
     if page.total is not None and page.total > rows:
         complete = False
-    elif fetch(0, 2).keys == page.keys and rows > 2:
+    elif rows > 1 and fetch(0, 1).keys == page.keys:
         # limit is ignored too, so nothing cuts the answer
         complete = True
     elif fetch(0, limit + rows + 1).keys != page.keys:
@@ -291,14 +303,14 @@ class _Pass(Generic[T]):
         sort_ignored = end is None or end == self._first
         if end == self._known[-1][-1] or (sort_ignored and self.filtered):
             return True
-        if self._goes_on():
-            # a row has just come in at the end
-            return False
-        raise IncompleteRead(
-            f"the server states a total of {found.total} rows, and gives nothing beyond the first"
-            f" {found.rows}",
-            todo="ask the provider whether it limits the offset; a page_size that holds all rows"
-            " may help",
+        # rows may just have come or left at the end; another pass will tell
+        raise _StartOver(
+            IncompleteRead(
+                f"the server states a total of {found.total} rows, and gives nothing beyond the"
+                f" first {found.rows}",
+                todo="ask the provider whether it limits the offset; a page_size that holds all"
+                " rows may help",
+            )
         )
 
     def _goes_on(self) -> bool:

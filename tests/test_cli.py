@@ -147,7 +147,7 @@ def test_a_wrong_password_names_the_school_and_the_servers_words(run: Run, serve
         (("sync",), {"ESTAB": "1", "PAGE_SISE": "5"}, "no setting 'page_sise'"),
         (("sync", "--destination", "oneroster.duckdb"), {"ESTAB": "1"}, "have the same name"),
         (("simulate", "--csv", "nowhere"), {}, "no folder nowhere"),
-        (("sync", "--report", "no/such/folder.json"), {"ESTAB": "1"}, "does not exist"),
+        (("sync", "--report", "no/such/folder.json"), {"ESTAB": "1"}, "cannot be written"),
         (("sync", "--nonsense"), {}, "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -627,7 +628,8 @@ def test_a_server_that_ignores_offset_is_asked_no_more_at_once(dial) -> None:
         return Page(found, found)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda k: read(fetch, k, limit=3, executor=line.server.pool), kept))
+        reading = partial(read, fetch, limit=3, last=lambda: IDS[-1], executor=line.server.pool)
+        list(pool.map(reading, kept))
     assert kept == [IDS] * 4 and line.simulator.most_at_once == 1
 
 
