@@ -12,7 +12,6 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
-from dlt.common.schema.typing import TDeleteInsertStrategyDict
 from dlt.extract import DltResource
 
 from oneroster_source.client import Client
@@ -21,10 +20,10 @@ from oneroster_source.config import School, Settings, resolve
 from oneroster_source.cursor import Cursors
 from oneroster_source.errors import ConfigurationError, OneRosterError
 from oneroster_source.http import Server
+from oneroster_source.merge import REJECTED_MERGE, child_merge, hints, no_rejected, row_merge
 from oneroster_source.report import Outcome, Report
 from oneroster_source.shape import Engine, Shaper, arrow_schema, tombstones_of
-from oneroster_source.shape.kinds import KINDS
-from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
+from oneroster_source.spec import REJECTED_ROWS, Endpoint
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
@@ -104,13 +103,13 @@ class _Run:
         # the variants first: they are made from the hints of the resource as it is then
         for table in endpoint.child_tables(references=self._settings.reference_tables):
             resource.apply_hints(
-                **_hints(table), write_disposition=_child_merge(table), create_table_variant=True
+                **hints(table), write_disposition=child_merge(table), create_table_variant=True
             )
         resource.apply_hints(
-            **_hints(REJECTED_ROWS), write_disposition=_REJECTED_MERGE, create_table_variant=True
+            **hints(REJECTED_ROWS), write_disposition=REJECTED_MERGE, create_table_variant=True
         )
-        merge = _row_merge(keep_deleted=self._settings.deleted == "keep")
-        resource.apply_hints(**_hints(endpoint.table), write_disposition=merge)
+        merge = row_merge(keep_deleted=self._settings.deleted == "keep")
+        resource.apply_hints(**hints(endpoint.table), write_disposition=merge)
         return resource
 
     def _rows(self, endpoint: Endpoint) -> Iterator[Any]:
@@ -200,13 +199,13 @@ class _Run:
             for table in endpoint.child_tables(references=self._settings.reference_tables):
                 yield _marked(table.name, tombstones_of(table, estab, pa.array([""])))
         if ask.mode == "full":
-            yield _marked(REJECTED_ROWS.name, _no_rejected(estab, endpoint, pa.array([""])))
+            yield _marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, pa.array([""])))
         for tables in collection.tables(
             tombstones=not first, keep_deleted=self._settings.deleted == "keep"
         ):
             if ask.mode != "full":
                 ids = tables[endpoint.name].column("sourced_id")
-                yield _marked(REJECTED_ROWS.name, _no_rejected(estab, endpoint, ids))
+                yield _marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, ids))
             for name, rows in tables.items():
                 if len(rows):
                     yield _marked(name, rows)
@@ -263,81 +262,3 @@ def _discard(future: Future[Collection]) -> None:
 
 def _marked(table: str, rows: pa.Table) -> Any:
     return dlt.mark.with_table_name(rows, table)
-
-
-def _hints(table: Table) -> dict[str, Any]:
-    return {
-        "table_name": table.name,
-        "primary_key": table.key or None,
-        "columns": {
-            column.name: {
-                "name": column.name,
-                "data_type": KINDS[column.kind].dlt,
-                "nullable": column.nullable,
-            }
-            for column in table.columns
-        },
-    }
-
-
-def _row_merge(*, keep_deleted: bool) -> TDeleteInsertStrategyDict:
-    return {
-        "disposition": "merge",
-        "strategy": "delete-insert",
-        "destination_scope": (
-            "EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
-            " AND s.sourced_id = {table}.sourced_id)"
-        ),
-        # always said, since dlt keeps a filter that an earlier run with other settings has set
-        "source_filter": "1 = 1" if keep_deleted else "_deleted = FALSE",
-    }
-
-
-def _child_merge(table: Table) -> TDeleteInsertStrategyDict:
-    """Replaces all child rows of the parents that are in the load, or of the school.
-
-    A row with the position -1 stands for a parent without child rows; one that also has an empty
-    parent, for the whole school. Neither is loaded.
-    """
-    parent = table.parent_key
-    return {
-        "disposition": "merge",
-        "strategy": "delete-insert",
-        "destination_scope": (
-            "EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
-            f" AND s.{parent} = {{table}}.{parent})"
-            " OR EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
-            f" AND s.{parent} = '')"
-        ),
-        "source_filter": "position >= 0",
-    }
-
-
-_SAME_COLLECTION = "s.estab = {table}.estab AND s.endpoint = {table}.endpoint"
-_REJECTED_MERGE: TDeleteInsertStrategyDict = {
-    "disposition": "merge",
-    "strategy": "delete-insert",
-    "destination_scope": (
-        f"EXISTS (SELECT 1 FROM {{staging_table}} s WHERE {_SAME_COLLECTION}"
-        " AND s.sourced_id = {table}.sourced_id)"
-        f" OR EXISTS (SELECT 1 FROM {{staging_table}} s WHERE {_SAME_COLLECTION}"
-        " AND s.sourced_id = '')"
-        " OR ({table}.sourced_id IS NULL AND EXISTS (SELECT 1 FROM {staging_table} s"
-        f" WHERE {_SAME_COLLECTION} AND s.sourced_id IS NULL))"
-    ),
-    "source_filter": "position >= 0",
-}
-
-
-def _no_rejected(estab: str, endpoint: Endpoint, ids: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Rows of `rejected_rows` that stand for "nothing of these was rejected"."""
-    return pa.table(
-        [
-            pa.repeat(estab, len(ids)),
-            pa.repeat(endpoint.name, len(ids)),
-            ids,
-            pa.repeat(pa.scalar(-1, pa.int64()), len(ids)),
-            pa.repeat("", len(ids)),
-        ],
-        schema=arrow_schema(REJECTED_ROWS),
-    )

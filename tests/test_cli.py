@@ -248,13 +248,22 @@ def test_help_is_there_for_every_command(run: Run) -> None:
         assert command in done.stdout
 
 
-def test_ctrl_c_stops_soon_and_says_that_nothing_was_lost(serve, school, tmp_path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
+    serve, school, tmp_path, sent
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     # a server that always asks for patience: the run would wait for minutes
     school.faults.append(Fault("*", status=503, times=10**6, headers=(("Retry-After", "20"),)))
     process = subprocess.Popen(
         [sys.executable, "-m", "oneroster_source", "sync"],
         cwd=tmp_path,
-        env={**os.environ, **environment(server := serve(school), school)},
+        env={
+            **os.environ,
+            **environment(server := serve(school), school),
+            "TMPDIR": str(temporary),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -262,7 +271,8 @@ def test_ctrl_c_stops_soon_and_says_that_nothing_was_lost(serve, school, tmp_pat
     deadline = time.monotonic() + 60
     while not server.requests and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=15)
     assert process.returncode == 130
     assert "Stopped. Nothing was lost" in said and "Traceback" not in said
+    assert list(temporary.iterdir()) == []

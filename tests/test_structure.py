@@ -27,6 +27,7 @@ ORDER = (
     "spool",
     "collection",
     "cursor",
+    "merge",
     "source",
     "warehouse",
     "check",
