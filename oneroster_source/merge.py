@@ -1,7 +1,7 @@
 """How each table is merged into the destination: dlt's hints, in SQL that any destination takes.
 
-Every merge deletes what the load speaks of, and inserts what it holds. A load speaks of more than it
-holds: rows with the position -1 stand for "nothing here", and are not inserted.
+Every merge deletes what the load speaks of, and inserts what it holds. A load speaks of more than
+it holds: rows with the position -1 stand for "nothing here", and are not inserted.
 """
 
 from __future__ import annotations
