@@ -274,6 +274,18 @@ def test_a_filter_of_ones_own_that_the_server_ignores_is_told(serve, school, syn
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["dateLastModified>'2001-01-01'", "beginDate!='soon'", "primary>='false'"],
+)
+def test_a_filter_that_only_the_server_can_judge_does_not_stop_the_run(
+    serve, school, sync, text
+) -> None:
+    report = sync(serve(school), school, endpoints=["enrollments"], filters={"enrollments": text})
+    assert report.good
+    assert report.outcomes[0].warnings == []
+
+
 def test_a_server_with_nothing_beyond_the_end_but_404_is_read(
     serve, school, sync, warehouse
 ) -> None:
