@@ -137,8 +137,15 @@ def read(
     reason: IncompleteRead | None = None
     for _ in range(MAX_PASSES):
         sink.clear()
-        reading = _Pass(fetch, sink, limit=limit, ahead=ahead, executor=executor)
-        reading.last, reading.filtered = ask_last, filtered
+        reading = _Pass(
+            fetch,
+            sink,
+            limit=limit,
+            last=ask_last,
+            filtered=filtered,
+            ahead=ahead,
+            executor=executor,
+        )
         try:
             found = reading.run()
         except _StartOver as lost:
@@ -224,20 +231,22 @@ class _Pass(Generic[T]):
         sink: Sink[T],
         *,
         limit: int,
+        last: Last,
+        filtered: bool,
         ahead: int,
         executor: Executor | None,
     ) -> None:
         self._fetch = fetch
         self._sink = sink
         self._limit = limit
+        self._last = last
+        self._filtered = filtered
         self._ahead = ahead
         self._executor = executor
         self._plans: deque[tuple[int, Future[Page[T]]]] = deque()
         self._found = Findings()
         self._end = 0
         """Where the server's next unread row should be."""
-        self.last: Last = lambda: None
-        self.filtered = False
         self._first = ""
         self._known: deque[list[str]] = deque(maxlen=2)
         """The keys of the last two pages taken, to find the place again."""
@@ -299,9 +308,9 @@ class _Pass(Generic[T]):
             return False
         if found.total is None or found.total < found.rows or found.moved:
             return True
-        end = self.last()
+        end = self._last()
         sort_ignored = end is None or end == self._first
-        if end == self._known[-1][-1] or (sort_ignored and self.filtered):
+        if end == self._known[-1][-1] or (sort_ignored and self._filtered):
             return True
         # rows may just have come or left at the end; another pass will tell
         raise _StartOver(
