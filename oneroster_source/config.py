@@ -43,6 +43,16 @@ class Options(BaseConfiguration):
     """Every setting, with its default, its meaning and its legal values."""
 
     base_url: str = _option(XPORTER, "Address of the API, up to the collections.", "an https URL")
+    ca_bundle: str | None = _option(
+        None,
+        "Certificates of a private authority that signed the server's: a PEM file.",
+        "the path of a file",
+    )
+    allow_http: bool = _option(
+        False,
+        "Whether to send tokens and records over plain http to other machines than this one.",
+        "true or false",
+    )
     rp: str | None = _option(None, "Relying party identifier.", "text without '|' and ':'")
     estab: str | None = _option(None, "Establishment identifier of the school.", "text without ':'")
     shared_secret: Annotated[str | None, SecretSentinel] = _option(
@@ -78,8 +88,28 @@ class Options(BaseConfiguration):
         300.0, "Seconds that one school's retries may wait in a run, in all.", "0 to 86400"
     )
     max_page_mb: int = _option(64, "Largest answer to accept, in MiB when unpacked.", "1 to 1024")
+    max_rows: int = _option(
+        10_000_000,
+        "Most rows of one collection; a server that gives more is taken for one without an end.",
+        "1 to 1000000000",
+    )
     lag: int = _option(
         86400, "Seconds that a delta reaches back before the cursor.", "0 to 315360000"
+    )
+    full_refresh_days: float = _option(
+        7.0,
+        "Days after which a collection is read whole again, to find what no delta tells;"
+        " 0 for every run.",
+        "0 to 3650",
+    )
+    max_delete_share: float = _option(
+        0.2,
+        "Largest share of a school's rows in a table that a full read may find gone; more, if more"
+        " than 20 rows, is an error, and deletes nothing.",
+        "0 to 1",
+    )
+    lock_timeout: float = _option(
+        60.0, "Seconds to wait for a DuckDB file that another process holds open.", "0 to 86400"
     )
     login: str = _option("xporter", "How to log in.", "xporter or oauth2")
     token_url: str | None = _option(None, "oauth2: address of the token endpoint.", "an https URL")
@@ -126,10 +156,16 @@ class Settings:
     request_timeout: float
     retry_budget: float
     max_page_mb: int
+    max_rows: int
     lag: int
+    full_refresh_days: float
+    max_delete_share: float
+    lock_timeout: float
     login: Login
     client_auth: Literal["header", "body"]
     scope: str
+    ca_bundle: str = ""
+    """The path of a PEM file; empty for the authorities that everyone trusts."""
     dialect: Dialect = field(default=V1P1, repr=False)
 
     def only(self, estabs: Sequence[str] | None) -> Settings:
@@ -273,6 +309,7 @@ def _settings(options: Options) -> Settings:
             raise _wrong("filters", f"names {name!r}, which is no endpoint")
         filters[name] = _filter(name, text)
     login = one_of("login", "xporter", "oauth2")
+    one_of("allow_http", True, False)
     return Settings(
         schools=_schools(options, login),
         # the order of the spec, whatever the order they were asked in
@@ -285,10 +322,15 @@ def _settings(options: Options) -> Settings:
         request_timeout=within("request_timeout", 0.001, 86_400),
         retry_budget=within("retry_budget", 0, 86_400),
         max_page_mb=within("max_page_mb", 1, 1024),
+        max_rows=within("max_rows", 1, 10**9),
         lag=within("lag", 0, 10 * 365 * 86_400),
+        full_refresh_days=within("full_refresh_days", 0, 3650),
+        max_delete_share=within("max_delete_share", 0, 1),
+        lock_timeout=within("lock_timeout", 0, 86_400),
         login=login,
         client_auth=one_of("client_auth", "header", "body"),
         scope=_scope(options.scope),
+        ca_bundle=_ca_bundle(options.ca_bundle),
     )
 
 
@@ -296,6 +338,14 @@ def _scope(scope: object) -> str:
     if not isinstance(scope or "", str):
         raise _wrong("scope", f"is {scope!r}")
     return str(scope or "")
+
+
+def _ca_bundle(path: object) -> str:
+    if path is None:
+        return ""
+    if not isinstance(path, str) or not os.access(path, os.R_OK) or not Path(path).is_file():
+        raise _wrong("ca_bundle", f"is {path!r}, which is no file that can be read")
+    return path
 
 
 def _filter(name: str, text: object) -> Filter:
@@ -370,8 +420,8 @@ def _school(entry: Mapping[str, Any], options: Options, login: Login, where: str
         estab=value("estab", needed=True),
         rp=value("rp", needed=xporter),
         shared_secret=value("shared_secret", needed=xporter),
-        base_url=_url("base_url", value("base_url", needed=True)),
-        token_url=_url("token_url", value("token_url", needed=not xporter)),
+        base_url=_url("base_url", value("base_url", needed=True), options),
+        token_url=_url("token_url", value("token_url", needed=not xporter), options),
         client_id=value("client_id", needed=not xporter),
         client_secret=value("client_secret", needed=not xporter),
     )
@@ -383,7 +433,7 @@ def _school(entry: Mapping[str, Any], options: Options, login: Login, where: str
     return school
 
 
-def _url(key: str, text: str) -> str:
+def _url(key: str, text: str, options: Options) -> str:
     if not text:
         return ""
     try:
@@ -395,8 +445,12 @@ def _url(key: str, text: str) -> str:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
         raise _wrong(key, "is no address like https://host/path")
-    if parts.scheme == "http" and not local:
-        raise _wrong(key, "is plain http: tokens and children's records need https")
+    if parts.scheme == "http" and not local and not options.allow_http:
+        raise _wrong(
+            key,
+            "is plain http: tokens and children's records need https (allow_http = true sends them"
+            " in the clear)",
+        )
     if parts.query or parts.fragment:
         raise _wrong(key, "has a query or a fragment")
     return text.rstrip("/")
