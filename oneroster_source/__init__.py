@@ -14,6 +14,7 @@ from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
     ConfigurationError,
+    DestinationBusy,
     DestinationError,
     EndpointNotFound,
     FilterError,
@@ -22,12 +23,14 @@ from oneroster_source.errors import (
     LoginError,
     OneRosterError,
     RequestRefused,
+    ResponseTooLarge,
     ServerUnavailable,
 )
 
 if TYPE_CHECKING:
     from oneroster_source.report import Outcome, Report
     from oneroster_source.source import oneroster
+    from oneroster_source.warehouse import Warehouse
 
 __version__ = "0.1.0"
 
@@ -35,6 +38,7 @@ __all__ = [
     "AccessDenied",
     "BadResponse",
     "ConfigurationError",
+    "DestinationBusy",
     "DestinationError",
     "EndpointNotFound",
     "FilterError",
@@ -45,7 +49,9 @@ __all__ = [
     "Outcome",
     "Report",
     "RequestRefused",
+    "ResponseTooLarge",
     "ServerUnavailable",
+    "Warehouse",
     "oneroster",
 ]
 
@@ -60,4 +66,8 @@ def __getattr__(name: str) -> Any:
         from oneroster_source import report
 
         return getattr(report, name)
+    if name == "Warehouse":
+        from oneroster_source.warehouse import Warehouse
+
+        return Warehouse
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

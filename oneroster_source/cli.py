@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneroster_source.errors import ConfigurationError, OneRosterError
+from oneroster_source.errors import ConfigurationError, DestinationBusy, OneRosterError
+from oneroster_source.lock import early
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
 
-FAILED, WRONG_USE, STOPPED = 1, 2, 130
+FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
 DEMO_ESTABS = ("9990001", "9990002")
 
 app = typer.Typer(
@@ -58,11 +59,14 @@ def main() -> None:
         app(standalone_mode=True)
     except OneRosterError as error:
         typer.echo(f"Error: {error}", err=True)
-        sys.exit(WRONG_USE if isinstance(error, ConfigurationError) else FAILED)
+        if isinstance(error, ConfigurationError):
+            sys.exit(WRONG_USE)
+        sys.exit(BUSY if isinstance(error, DestinationBusy) else FAILED)
 
 
 @app.command()
 def sync(
+    context: typer.Context,
     full: Annotated[bool, typer.Option("--full", help="Read everything again.")] = False,
     schools: Schools = None,
     endpoints: Endpoints = None,
@@ -71,6 +75,8 @@ def sync(
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
 ) -> None:
     """Load what changed since the last time; everything at first."""
+    # before the imports, so that a second run need not wait for them to be told to stop
+    context.with_resource(early(destination, dataset))
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
 
@@ -95,10 +101,12 @@ def sync(
 
 @app.command()
 def demo(
+    context: typer.Context,
     destination: Destination = "duckdb",
     pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.", min=1)] = 600,
 ) -> None:
     """Load two made-up schools from a server on this machine, and show what came."""
+    context.with_resource(early(destination, "oneroster"))
     from oneroster_source.report import Report
     from oneroster_source.simulator import Simulator, secondary_school
     from oneroster_source.warehouse import Warehouse

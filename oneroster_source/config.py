@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -219,10 +220,29 @@ def resolve(**given: Any) -> Settings:
         ConfigurationError: A setting is missing, wrong, or unknown; the message names the key, the
             places it was looked for, and the legal values.
     """
+    options = _options(given)
+    # one school that is given leaves no place for a list that is configured, and the other way
+    if given.get("estab") is not None and given.get("schools") is None:
+        options.schools = None
+    elif given.get("schools") is not None and given.get("estab") is None:
+        options.estab = None
+    return _settings(options)
+
+
+def lock_timeout(given: float | None = None) -> float:
+    """This one setting, which a look into the destination needs without any school.
+
+    Raises:
+        ConfigurationError: It is wrong, or the configuration cannot be read.
+    """
+    return _lock_timeout(_options({"lock_timeout": given}))
+
+
+def _options(given: Mapping[str, Any]) -> Options:
     problem: ConfigurationError | None = None
     try:
         _refuse_unknown(given)
-        options = resolve_configuration(
+        return resolve_configuration(
             Options(), sections=SECTIONS, explicit_value=_without_none(given)
         )
     except ValueNotSecretException as error:
@@ -241,14 +261,7 @@ def resolve(**given: Any) -> Settings:
         problem = _wrong(key, "has a value of the wrong type") if key in OPTIONS else None
         if problem is None:
             problem = ConfigurationError("the configuration cannot be read")
-    if problem is not None:
-        raise problem
-    # one school that is given leaves no place for a list that is configured, and the other way
-    if given.get("estab") is not None and given.get("schools") is None:
-        options.schools = None
-    elif given.get("schools") is not None and given.get("estab") is None:
-        options.estab = None
-    return _settings(options)
+    raise problem
 
 
 def _without_none(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,17 +290,24 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
             )
 
 
+def _within(options: Options, key: str, low: float, high: float) -> Any:
+    value = getattr(options, key)
+    # dlt converts what it looks up, but takes arguments as they are
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int if OPTIONS[key].type in (int, "int") else int | float)
+        or not low <= value <= high
+    ):
+        raise _wrong(key, f"is {value!r}")
+    return value
+
+
+def _lock_timeout(options: Options) -> float:
+    return float(_within(options, "lock_timeout", 0, 86_400))
+
+
 def _settings(options: Options) -> Settings:
-    def within(key: str, low: float, high: float) -> Any:
-        value = getattr(options, key)
-        # dlt converts what it looks up, but takes arguments as they are
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int if OPTIONS[key].type in (int, "int") else int | float)
-            or not low <= value <= high
-        ):
-            raise _wrong(key, f"is {value!r}")
-        return value
+    within = partial(_within, options)
 
     def one_of(key: str, *legal: object) -> Any:
         value = getattr(options, key)
@@ -326,7 +346,7 @@ def _settings(options: Options) -> Settings:
         lag=within("lag", 0, 10 * 365 * 86_400),
         full_refresh_days=within("full_refresh_days", 0, 3650),
         max_delete_share=within("max_delete_share", 0, 1),
-        lock_timeout=within("lock_timeout", 0, 86_400),
+        lock_timeout=_lock_timeout(options),
         login=login,
         client_auth=one_of("client_auth", "header", "body"),
         scope=_scope(options.scope),

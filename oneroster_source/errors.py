@@ -10,8 +10,10 @@
     ├── EndpointNotFound          404, or a redirect
     ├── ServerUnavailable         no usable answer, however often it was asked
     │   └── BadResponse           an answer that is not the JSON that OneRoster describes
+    ├── ResponseTooLarge          an answer larger than max_page_mb
     ├── IncompleteRead            the server's pages do not add up to one collection
     └── DestinationError          the warehouse cannot be opened or written
+        └── DestinationBusy       another run is loading into it
 
 A message says what happened, where (school, endpoint, offset), and what to do. None holds a
 secret, a token or a record; none keeps a request or response that would.
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
 
 
 def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> str:
@@ -91,9 +93,17 @@ class BadResponse(ServerUnavailable):
     """The answer is not JSON, or not the collection that was asked for."""
 
 
+class ResponseTooLarge(OneRosterError):
+    """The answer is larger than what may be kept in memory; to ask again would not help."""
+
+
 class IncompleteRead(OneRosterError):
     """The pages cannot be put together to a whole collection."""
 
 
 class DestinationError(OneRosterError):
     """The destination cannot be opened, read or written."""
+
+
+class DestinationBusy(DestinationError):
+    """Another run is loading into the destination; nothing was done."""

@@ -8,7 +8,6 @@ could mislead the next one.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,14 +25,16 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from oneroster_source import private
+from oneroster_source.access import opened, sole
+from oneroster_source.config import lock_timeout
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError, clean
+from oneroster_source.lock import DATABASE, duckdb_file, working_folder
 from oneroster_source.report import Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import REJECTED_ROWS, V1P1
 
 PIPELINE = "oneroster"
-DATABASE = "roster.duckdb"
-_DUCKDB_FILES = (".duckdb", ".ddb", ".db")
 
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
@@ -87,21 +88,21 @@ class Warehouse:
     def _pipeline(self) -> Iterator[dlt.Pipeline]:
         """A pipeline that knows only what the destination tells it."""
         problem: OneRosterError
-        with tempfile.TemporaryDirectory(prefix="oneroster-", ignore_cleanup_errors=True) as folder:
-            try:
+        try:
+            with private.umask(), working_folder() as folder:
                 yield dlt.pipeline(
                     PIPELINE,
                     destination=self._destination,
                     dataset_name=self.dataset,
-                    pipelines_dir=folder,
+                    pipelines_dir=str(folder),
                 )
-                return
-            except OneRosterError as error:
-                problem = error
-            except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
-                if any(isinstance(cause, KeyboardInterrupt) for cause in _chain(error)):
-                    raise KeyboardInterrupt from None
-                problem = _named(error, self.name)
+            return
+        except OneRosterError as error:
+            problem = error
+        except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
+            if any(isinstance(cause, KeyboardInterrupt) for cause in _chain(error)):
+                raise KeyboardInterrupt from None
+            problem = _named(error, self.name)
         raise problem
 
     def load(self, report: Report, **options: Any) -> None:
@@ -111,8 +112,16 @@ class Warehouse:
             OneRosterError: Nothing could be read, or the destination failed.
         """
         source = oneroster(report=report, **options)
-        with self._pipeline() as pipeline:
-            pipeline.run(source)
+        patience = lock_timeout(options.get("lock_timeout"))
+        with self._pipeline() as pipeline, sole(pipeline, self.name) as confirm:
+            with opened(pipeline, self.name, patience):
+                pipeline.sync_destination()
+            # reading may take an hour, in which others may use the file
+            pipeline.extract(source)
+            pipeline.normalize()
+            confirm()
+            with opened(pipeline, self.name, patience):
+                pipeline.load()
 
     def holdings(self) -> Holdings:
         """What the dataset holds now.
@@ -126,9 +135,10 @@ class Warehouse:
             todo="run `oneroster sync` first, or name another --destination or --dataset",
         )
         # to look is not to make
-        if self.name.endswith(_DUCKDB_FILES) and not Path(self.name).exists():
+        file = duckdb_file(self.name)
+        if file is not None and not Path(file).exists():
             raise nothing
-        with self._pipeline() as pipeline:
+        with self._pipeline() as pipeline, opened(pipeline, self.name, lock_timeout()):
             pipeline.sync_destination()
             if pipeline.first_run or not pipeline.default_schema_name:
                 raise nothing
@@ -153,21 +163,25 @@ class Warehouse:
 
 def _destination(text: str, dataset: str) -> tuple[Any, str]:
     """The dlt destination, and a name for people in which there is no password."""
-    path = text.removeprefix("duckdb:///") if text.startswith("duckdb:///") else text
-    if text == "duckdb":
-        configured = dlt.secrets.get("destination.duckdb.credentials", object)
-        path = DATABASE if configured is None else text
-    if path.endswith(_DUCKDB_FILES):
-        if Path(path).stem == dataset:
+    file = duckdb_file(text)
+    if text == "duckdb" and not _duckdb_is_configured():
+        file = DATABASE
+    if file is not None:
+        if Path(file).stem == dataset:
             raise ConfigurationError(
-                f"the DuckDB file {path} and the dataset {dataset!r} have the same name, which"
+                f"the DuckDB file {file} and the dataset {dataset!r} have the same name, which"
                 " DuckDB cannot tell apart",
                 todo="name the file or the dataset differently",
             )
-        return dlt.destinations.duckdb(path), path
+        return dlt.destinations.duckdb(file), file
     if text.startswith(("postgres://", "postgresql://")):
         return dlt.destinations.postgres(text), "the Postgres database"
     return text, text
+
+
+def _duckdb_is_configured() -> bool:
+    keys = ("destination.duckdb.credentials", "destination.duckdb.credentials.database")
+    return any(place.get(key) is not None for place in (dlt.secrets, dlt.config) for key in keys)
 
 
 def _named(error: BaseException, name: str) -> OneRosterError:

@@ -15,6 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # each module may import only what stands before it: nothing points upward
 ORDER = (
     "errors",
+    "private",
+    "lock",
     "spec",
     "filters",
     "config",
@@ -29,6 +31,7 @@ ORDER = (
     "cursor",
     "merge",
     "source",
+    "access",
     "warehouse",
     "check",
     "screen",
@@ -76,6 +79,7 @@ def test_the_front_door_is_small() -> None:
         "AccessDenied",
         "BadResponse",
         "ConfigurationError",
+        "DestinationBusy",
         "DestinationError",
         "EndpointNotFound",
         "FilterError",
@@ -86,7 +90,9 @@ def test_the_front_door_is_small() -> None:
         "Outcome",
         "Report",
         "RequestRefused",
+        "ResponseTooLarge",
         "ServerUnavailable",
+        "Warehouse",
         "oneroster",
     }
     assert all(getattr(oneroster_source, name) for name in oneroster_source.__all__)

@@ -1,0 +1,133 @@
+"""Who may use a destination now: one run at a time, and nobody else while dlt opens its file."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.destinations.exceptions import DestinationConnectionError
+
+from oneroster_source.errors import DestinationBusy, DestinationError, clean
+from oneroster_source.lock import alone, beside, hidden
+
+_log = logging.getLogger("oneroster_source")
+_PAUSE = 0.2
+
+
+@contextmanager
+def sole(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], object]]:
+    """Keeps every other run from the destination that a pipeline has found to be meant.
+
+    Yields:
+        What to call before writing: it raises where the lock was lost, as a server can lose it.
+
+    Raises:
+        DestinationBusy: Another run is in.
+        DestinationError: The lock cannot be made.
+    """
+    config: Any = pipeline.destination_client().config
+    confirm: Callable[[], object] = bool
+    with ExitStack() as stack:
+        if config.destination_type == "duckdb":
+            stack.enter_context(alone(beside(config.credentials.database), name))
+        else:
+            stack.enter_context(alone(hidden(str(config), pipeline.dataset_name), name))
+        if config.destination_type == "postgres":
+            confirm = stack.enter_context(_sole_writer(pipeline, name))
+        yield confirm
+
+
+@contextmanager
+def opened(pipeline: dlt.Pipeline, name: str, patience: float) -> Iterator[None]:
+    """Keeps a DuckDB file open, so that no program gets in between two connections of dlt's.
+
+    Args:
+        pipeline: It may have another destination too: then this does nothing.
+        name: The destination, for people.
+        patience: Seconds to wait for a program that holds the file already.
+
+    Raises:
+        DestinationError: It held the file for longer.
+    """
+    config: Any = pipeline.destination_client().config
+    if config.destination_type != "duckdb":
+        yield
+        return
+    # made in the way of dlt: DuckDB shares a file within a process among equal settings only
+    client = pipeline.sql_client()
+    end = time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            client.open_connection()
+            break
+        except DestinationConnectionError as error:
+            holder = _holder(str(error))
+            if not holder:
+                raise
+        if time.monotonic() >= end:
+            raise DestinationError(
+                f"{name} is held open by {holder}, for longer than the {patience:g} s of the"
+                " setting 'lock_timeout'",
+                todo="close the file there and run this again: nothing was lost",
+            )
+        if not told:
+            _log.warning("%s is held open by %s: waiting up to %g s", name, holder, patience)
+            told = True
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        client.close_connection()
+
+
+def _holder(said: str) -> str:
+    """The process that holds a DuckDB file, as far as DuckDB's words tell; empty where none does.
+
+    They are no promise of DuckDB's, so that they may one day tell less.
+    """
+    words = re.sub(r'"[^"]*"', "", said)
+    if not re.search(r"\block\b|another process", words, re.I):
+        return ""
+    process = re.search(r"PID (\d+)", words)
+    program = re.search(r"held in (.+?) \(", words)
+    return (f"process {process[1]}" if process else "another process") + (
+        f" ({clean(Path(program[1]).name)})" if program else ""
+    )
+
+
+@contextmanager
+def _sole_writer(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], object]]:
+    """Keeps the writers of other machines from a dataset in Postgres."""
+    client = pipeline.sql_client()
+    try:
+        client.open_connection()
+    except Exception as error:
+        # dlt lets the driver's own error out here
+        raise DestinationConnectionError("postgres", name, str(error), error) from error
+    try:
+        # a lock of a transaction, as one of a session outlives it in a pool of connections
+        client.native_connection.autocommit = False
+        digest = sha256(f"oneroster {pipeline.dataset_name}".encode()).digest()
+        found = client.execute_sql(
+            "SELECT pg_try_advisory_xact_lock(%s)"
+            # nothing happens on this connection for as long as the schools are read
+            ", set_config('idle_in_transaction_session_timeout', '0', true)"
+            ", set_config('tcp_keepalives_idle', '60', true)",
+            int.from_bytes(digest[:8], signed=True),
+        )
+        if not (found and found[0][0]):
+            raise DestinationBusy(
+                f"another run is loading into the dataset {pipeline.dataset_name!r} of {name}",
+                todo="run this again when that one has ended",
+            )
+        yield lambda: client.execute_sql("SELECT 1")
+    finally:
+        client.close_connection()
