@@ -108,7 +108,10 @@ class Warehouse:
     def load(self, report: Report, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
 
+        Files that the process makes meanwhile, in any thread, are for their owner only.
+
         Raises:
+            DestinationBusy: Another run is loading into this destination.
             OneRosterError: Nothing could be read, or the destination failed.
         """
         source = oneroster(report=report, **options)

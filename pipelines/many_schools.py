@@ -7,19 +7,12 @@ Run it with the list of schools in .dlt/secrets.toml, or as JSON in the environm
     uv run python pipelines/many_schools.py
 """
 
-import dlt
-
-from oneroster_source import Report, oneroster
+from oneroster_source import Report, Warehouse
 
 
 def load_many_schools() -> None:
-    pipeline = dlt.pipeline(
-        "oneroster",
-        destination=dlt.destinations.duckdb("roster.duckdb"),
-        dataset_name="oneroster",
-    )
     report = Report()
-    pipeline.run(oneroster(report=report))
+    Warehouse("roster.duckdb").load(report)
     for outcome in report.outcomes:
         print(outcome.estab, outcome.endpoint, outcome.mode, outcome.rows, outcome.error)  # noqa: T201
     # after the load, so that the schools that could be read are there
