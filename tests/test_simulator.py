@@ -219,6 +219,20 @@ def test_revoked_tokens_are_refused_and_new_ones_work(server: Simulator) -> None
     assert Caller(server).get("users").status_code == 200
 
 
+def test_a_token_can_be_good_for_a_few_requests(server: Simulator, school: School) -> None:
+    school.token_uses = 2
+    caller = Caller(server)
+    assert [caller.get("users").status_code for _ in range(3)] == [200, 200, 401]
+    assert Caller(server).get("users").status_code == 200
+
+
+def test_a_token_answer_can_say_otherwise(server: Simulator, school: School) -> None:
+    school.token_answer = {"expires_in": None, "token_type": "mac"}
+    answer = token(server, f"{school.rp}|{school.estab}:{school.shared_secret}").json()
+    assert answer == {"access_token": answer["access_token"]} | school.token_answer
+    assert Caller(server).get("users").status_code == 200
+
+
 def test_the_token_decides_which_school_is_read() -> None:
     schools = [School(e, collections={"users": [user(f"u{e}", "")]}) for e in ("1", "2")]
     with Simulator(schools) as server:
@@ -814,6 +828,13 @@ def test_a_cut_answer_is_shorter_than_it_promised(caller: Caller, school: School
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
         caller.get("users")
     assert caller.get("users").status_code == 200
+
+
+def test_a_dripping_answer_is_whole_in_the_end(caller: Caller, school: School) -> None:
+    whole = caller.get("orgs").content
+    school.faults.append(Fault("orgs", kind="drip", seconds=0.0001))
+    dripped = caller.get("orgs")
+    assert (dripped.status_code, dripped.content) == (200, whole)
 
 
 def test_a_hanging_server_answers_in_the_end(caller: Caller, school: School) -> None:

@@ -67,7 +67,7 @@ def refusal(status: int, error: str, description: str, **headers: str) -> Respon
 async def _collection(name: str, base_url: Callable[[], str], request: Request) -> Response:
     school: School | None = request.state.school
     token = bearer_token(request.headers.get("authorization", ""))
-    if school is None or token is None or not school.tokens.valid(token):
+    if school is None or token is None or not school.tokens.admit(token):
         description = "The bearer token is missing, unknown or has expired"
         return refusal(401, "invalid_token", description, www_authenticate="Bearer")
     if name in school.forbidden:
@@ -107,12 +107,13 @@ async def _oauth_token(schools: Sequence[School], request: Request) -> Response:
 
 def _granted(school: School, **more: str) -> Response:
     life = school.token_life
-    granted = {
-        "access_token": school.tokens.issue(life),
+    answer = {
+        "access_token": school.tokens.issue(life, school.token_uses),
         "token_type": "Bearer",
         "expires_in": int(life) if float(life).is_integer() else life,
     }
-    return Response(orjson.dumps(granted | more), media_type="application/json")
+    answer |= more | school.token_answer
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def _invalid_client() -> Response:

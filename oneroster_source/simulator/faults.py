@@ -17,6 +17,7 @@ FaultKind: TypeAlias = Literal[
     "status",
     "reset",
     "cut",
+    "drip",
     "hang",
     "html",
     "bad_json",
@@ -42,7 +43,7 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
     kind: FaultKind = "status"
     seconds: float = 0.0
-    """How long a "hang" waits before it answers."""
+    """How long a "hang" waits before it answers, and a "drip" before each byte."""
 
 
 Genuine: TypeAlias = Callable[[], Awaitable[Response]]
@@ -81,6 +82,20 @@ class Cut(Response):
         await _disconnected(receive)
 
 
+class Drip(Response):
+    """Sends the body byte by byte."""
+
+    seconds = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        for byte in bytes(self.body):
+            await asyncio.sleep(self.seconds)
+            await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+        await send({"type": "http.response.body"})
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -100,6 +115,13 @@ async def _cut(fault: Fault, path: str, genuine: Genuine) -> Response:
     cut = Cut(answer.body, answer.status_code)
     cut.raw_headers = answer.raw_headers
     return cut
+
+
+async def _drip(fault: Fault, path: str, genuine: Genuine) -> Response:
+    answer = await genuine()
+    drip = Drip(answer.body, answer.status_code)
+    drip.raw_headers, drip.seconds = answer.raw_headers, fault.seconds
+    return drip
 
 
 async def _hang(fault: Fault, path: str, genuine: Genuine) -> Response:
@@ -144,6 +166,7 @@ _KINDS: dict[FaultKind, Callable[[Fault, str, Genuine], Awaitable[Response]]] = 
     "status": _status,
     "reset": _reset,
     "cut": _cut,
+    "drip": _drip,
     "hang": _hang,
     "html": _html,
     "bad_json": _bad_json,

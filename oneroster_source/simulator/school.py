@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,10 @@ class School:
         """Collections that this caller is not authorised to read: 403."""
         self.token_life: float = 3600
         """Seconds that tokens live, from when they are issued."""
+        self.token_uses: float = math.inf
+        """Requests that each token is good for."""
+        self.token_answer: dict[str, Any] = {}
+        """What token answers say otherwise, such as {"expires_in": None}."""
         self.skew = timedelta()
         """How far the provider's clock is ahead."""
         self.on_page: Callable[[str, int, int], None] | None = None

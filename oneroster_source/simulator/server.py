@@ -28,6 +28,7 @@ class Simulator:
         port: 0 takes a free one; started again, a server keeps the port it had.
         host: a loopback address.
         latency: seconds that every answer takes at least.
+        certificate: path of a PEM file; with it, and its `key`, https is served.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class Simulator:
         port: int = 0,
         host: str = "127.0.0.1",
         latency: float = 0.0,
+        certificate: str | None = None,
+        key: str | None = None,
     ) -> None:
         self._schools = {school.estab: school for school in schools}
         if len(self._schools) < len(schools):
@@ -44,6 +47,7 @@ class Simulator:
         self.errors: list[Exception] = []
         """What was raised, and answered with 500: by hooks, or by mistakes in here."""
         self._host = host
+        self._certificate, self._key = certificate, key
         self._port = port
         self._recorder = Recorder()
         everyone = list(self._schools.values())
@@ -85,8 +89,10 @@ class Simulator:
         if self._thread is not None:
             raise RuntimeError("the simulator is running already")
         listener = socket.create_server((self._host, self._port), backlog=1024)
+        # asyncio sees to this only for sockets that were made with a protocol
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
-        self._server = _Server(_config(self._app))
+        self._server = _Server(_config(self._app, self._certificate, self._key))
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="oneroster-simulator", daemon=True
         )
@@ -124,7 +130,8 @@ class Simulator:
     def _url(self, path: str) -> str:
         if not self._port:
             raise RuntimeError("the simulator has no address before it is started")
-        return f"http://{self._host}:{self._port}{path}"
+        scheme = "https" if self._certificate else "http"
+        return f"{scheme}://{self._host}:{self._port}{path}"
 
 
 class _Protocol(HttpToolsProtocol):
@@ -167,7 +174,7 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0)
 
 
-def _config(app: Front) -> uvicorn.Config:
+def _config(app: Front, certificate: str | None, key: str | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Protocol,
@@ -182,4 +189,6 @@ def _config(app: Front) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=60,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )

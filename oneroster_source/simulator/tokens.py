@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import math
 import secrets
 import time
 from urllib.parse import unquote_plus
@@ -15,20 +16,24 @@ class Tokens:
 
     def __init__(self) -> None:
         self._ends: dict[str, float] = {}
+        self._uses: dict[str, float] = {}
 
-    def issue(self, life: float) -> str:
+    def issue(self, life: float, uses: float = math.inf) -> str:
         token = secrets.token_urlsafe(32)
         self._ends[token] = time.monotonic() + life
+        self._uses[token] = uses
         return token
 
     def known(self, token: str) -> bool:
         return token in self._ends
 
-    def valid(self, token: str) -> bool:
-        return time.monotonic() < self._ends.get(token, float("-inf"))
+    def admit(self, token: str) -> bool:
+        """Whether the token is good for a request; this request counts as a use of it."""
+        self._uses[token] = self._uses.get(token, math.inf) - 1
+        return self._uses[token] >= 0 and time.monotonic() < self._ends.get(token, -math.inf)
 
     def revoke(self) -> None:
-        self._ends = dict.fromkeys(self._ends, float("-inf"))
+        self._ends = dict.fromkeys(self._ends, -math.inf)
 
 
 def bearer_token(header: str) -> str | None:
