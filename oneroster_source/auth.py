@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from oneroster_source.http import Answer, Server, checked
 
 UNKNOWN_LIFE = 300.0
 """Seconds that a token is used for when the server does not say how long it lives."""
+_REMEMBERED = 64
+"""Tokens to keep out of messages, in which a server may repeat them: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Token:
         # the header too: a server may repeat what it was sent
         basic = self._request.authorization.removeprefix("Basic ")
         self._secrets = (school.shared_secret, school.client_secret, basic)
-        self._old = ""
+        self._issued: deque[str] = deque(maxlen=_REMEMBERED)
         self._todo = (
             "check rp, estab and shared_secret; a school that authorises again gets a new secret"
             if settings.login == "xporter"
@@ -81,10 +84,14 @@ class Token:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown: the school's secrets and the token."""
-        return (*self._secrets, self._value, self._old)
+        return (*self._secrets, *self._issued)
 
-    def get(self, *, refused: str = "") -> str:
-        """The token to use; a new one if it is about to end, or is the `refused` one.
+    def get(self, *, refused: str = "", alone: bool = False) -> tuple[str, bool]:
+        """The token to use, and whether this call had to log in for it.
+
+        Args:
+            refused: A token that the server refused, so that another is needed.
+            alone: Whether to log in for the caller alone, so that nobody else uses the token up.
 
         Raises:
             LoginError: The server refused, or its answer has no token.
@@ -96,16 +103,19 @@ class Token:
                 raise LoginError(
                     self._refusal.what, where=self._refusal.where, todo=self._refusal.todo
                 )
-            if not self._value or self._value == refused or time.monotonic() >= self._until:
-                try:
-                    value, life = self._login()
-                    self._old, self._value = self._value, value
-                except LoginError as error:
-                    self._refusal = error
-                    raise
+            if not alone and self._value not in ("", refused) and time.monotonic() < self._until:
+                return self._value, False
+            try:
+                token, life = self._login()
+            except LoginError as error:
+                self._refusal = error
+                raise
+            self._issued.append(token)
+            if not alone:
                 # a tenth of a short life, at most a minute
                 self._until = time.monotonic() + life - min(60.0, life / 10)
-            return self._value
+                self._value = token
+            return token, True
 
     def _login(self) -> tuple[str, float]:
         request = self._request

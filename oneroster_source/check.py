@@ -35,6 +35,7 @@ def check(settings: Settings) -> Iterator[Finding]:
             concurrency=1,
             timeout=settings.request_timeout,
             max_bytes=settings.max_page_mb << 20,
+            ca_bundle=settings.ca_bundle,
         )
         try:
             yield from _check_school(school, settings, server, engine)

@@ -23,6 +23,8 @@ T = TypeVar("T")
 TRIES = 6
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
+LOGINS = 2
+"""Logins of one request, its repeats included, after which a 401 is a denial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +88,29 @@ class Client:
         if "offset" in params:
             where += f" at offset {params['offset']}"
 
+        logins: list[str] = []
+
         def once() -> Reply[T]:
-            answer = self._authorised(url, sent)
-            return Reply(read(answer.body), answer.total, answer.date)
+            with self.server.turn:
+                answer = self._authorised(url, sent, logins)
+                return Reply(read(answer.body), answer.total, answer.date)
 
         return self._repeated(once, where)
 
-    def _authorised(self, url: str, sent: Callable[[], None]) -> Answer:
-        token = self._token.get()
-        for last in (False, True):
+    def _authorised(self, url: str, sent: Callable[[], None], logins: list[str]) -> Answer:
+        """The answer to a request with a token; `logins` are the tokens that it logged in for."""
+        token, refusals = "", 0
+        while True:
+            # what is renewed for all, the others may use up: after that, a token of its own
+            alone = bool(refusals) and refusals + len(logins) > 1
+            token, new = self._token.get(refused=token, alone=alone)
+            if new:
+                logins.append(token)
             sent()
             answer = self.server.request("GET", url, authorization=f"Bearer {token}")
-            if answer.status != 401 or last:
-                break
-            token = self._token.get(refused=token)
-        return checked(answer, self._token.secrets)
+            if answer.status != 401 or len(logins) >= LOGINS:
+                return checked(answer, self._token.secrets)
+            refusals += 1
 
     def login(self) -> None:
         """Gets a token now, if there is none.

@@ -12,6 +12,7 @@
     │   └── BadResponse           an answer that is not the JSON that OneRoster describes
     ├── ResponseTooLarge          an answer larger than max_page_mb
     ├── IncompleteRead            the server's pages do not add up to one collection
+    ├── MassDeletion              more rows are gone at the server than max_delete_share allows
     └── DestinationError          the warehouse cannot be opened or written
         └── DestinationBusy       another run is loading into it
 
@@ -99,6 +100,10 @@ class ResponseTooLarge(OneRosterError):
 
 class IncompleteRead(OneRosterError):
     """The pages cannot be put together to a whole collection."""
+
+
+class MassDeletion(OneRosterError):
+    """So many rows are gone at the server that it may be a mistake; nothing was changed."""
 
 
 class DestinationError(OneRosterError):

@@ -7,12 +7,17 @@ error carries text alone: a `requests` exception would hold the token and the pa
 from __future__ import annotations
 
 import re
+import ssl
+import threading
 import time
+import zlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any
 
 import orjson
 import requests
@@ -27,6 +32,7 @@ from oneroster_source.errors import (
     InsecureServer,
     OneRosterError,
     RequestRefused,
+    ResponseTooLarge,
     ServerUnavailable,
     clean,
 )
@@ -34,7 +40,10 @@ from oneroster_source.errors import (
 CONNECT_SECONDS = 10.0
 DRIP = 5
 """How many times the timeout a whole answer may take, however steadily it drips."""
+THREADS = 16
+"""Threads for each request that may be under way: most of them wait for their turn, or a retry."""
 _CHUNK = 1 << 16
+_PACKED = ("gzip", "x-gzip", "deflate")
 _TRANSIENT = {408, 425, 429}
 _DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
 
@@ -55,13 +64,9 @@ class Answer:
     def description(self, secrets: tuple[str, ...]) -> str:
         """The server's own words on an error, cut and cleaned; empty if it has none."""
         try:
-            payload = orjson.loads(self.body)
+            return clean(_words(orjson.loads(self.body)), secrets=secrets)
         except orjson.JSONDecodeError:
             return ""
-        if not isinstance(payload, dict):
-            return ""
-        words = next((payload[key] for key in _DESCRIPTIONS if payload.get(key)), "")
-        return clean(words, secrets=secrets) if isinstance(words, str) else ""
 
 
 class _Plain(AuthBase):
@@ -76,6 +81,12 @@ class _Plain(AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        # where it is told not to follow, `requests` still reads the body to its end, however large
+        return None
+
+
 class Server:
     """One host and port.
 
@@ -83,15 +94,25 @@ class Server:
         concurrency: Requests under way at once, for all schools that it serves.
         timeout: Seconds to wait for it to answer.
         max_bytes: Largest body to accept, unpacked.
+        ca_bundle: Path of the certificates to trust; empty for those that everyone trusts.
     """
 
-    def __init__(self, *, concurrency: int, timeout: float, max_bytes: int) -> None:
-        self.pool = ThreadPoolExecutor(concurrency, thread_name_prefix="oneroster-page")
+    def __init__(
+        self, *, concurrency: int, timeout: float, max_bytes: int, ca_bundle: str = ""
+    ) -> None:
+        self.pool = ThreadPoolExecutor(THREADS * concurrency, thread_name_prefix="oneroster-page")
+        self.turn = threading.Semaphore(concurrency)
+        """To be held while a request is made and read, and not between two tries: a school that
+        has to wait keeps no other one waiting."""
         self._timeout = timeout
         self._max_bytes = max_bytes
-        self._session = requests.Session()
+        self._closed = False
+        # with each request, since the environment may override a session's own
+        self._verify = ca_bundle or True
+        self._session = _Session()
         self._session.headers["User-Agent"] = "oneroster-source"
         self._session.headers["Accept"] = "application/json"
+        self._session.headers["Accept-Encoding"] = "gzip"
         # schools share the connections, and must not share a session at the server
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = HTTPAdapter(pool_maxsize=concurrency, max_retries=0)
@@ -100,6 +121,7 @@ class Server:
 
     def close(self) -> None:
         """Drops what has not begun, waits for what has, and closes the connections."""
+        self._closed = True
         self.pool.shutdown(cancel_futures=True)
         self._session.close()
 
@@ -109,14 +131,23 @@ class Server:
         """Sends one request, once.
 
         Raises:
-            ServerUnavailable: No answer, or one that broke off or was too large.
+            InsecureServer: Its certificate cannot be verified; nothing was sent.
+            ServerUnavailable: No answer, or one that broke off.
             BadResponse: The body is not what its encoding says.
+            ResponseTooLarge: It is larger than what may be kept in memory.
         """
+        if self._closed:
+            raise OneRosterError("the run was stopped")
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:
             raise
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            zlib.error,
+        ) as error:
             problem = _named(error)
         raise problem
 
@@ -130,29 +161,57 @@ class Server:
             auth=_Plain(authorization),
             allow_redirects=False,
             stream=True,
+            verify=self._verify,
             timeout=(min(CONNECT_SECONDS, self._timeout), self._timeout),
         ) as response:
-            body, deadline = bytearray(), time.monotonic() + DRIP * self._timeout
-            for chunk in response.iter_content(_CHUNK):
-                body += chunk
-                if time.monotonic() > deadline:
-                    raise ServerUnavailable(
-                        "the server did not finish its answer in time",
-                        todo="lower page_size, or raise request_timeout",
-                    )
-                if len(body) > self._max_bytes:
-                    raise BadResponse(
-                        f"the answer is larger than {self._max_bytes >> 20} MiB",
-                        todo="lower page_size, or raise max_page_mb",
-                    )
             headers = response.headers
+            date = _date(headers.get("Date", ""))
             return Answer(
                 status=response.status_code,
-                body=bytes(body),
+                body=self._body(response),
                 total=_count(headers.get("X-Total-Count", "")),
-                date=_date(headers.get("Date", "")),
-                retry_after=_retry_after(headers.get("Retry-After", "")),
+                date=date,
+                retry_after=_retry_after(headers.get("Retry-After", ""), date),
             )
+
+    def _body(self, response: requests.Response) -> bytes:
+        body = bytearray()
+        chunks = _received(response.raw, time.monotonic() + DRIP * self._timeout)
+        packed = response.headers.get("Content-Encoding", "").strip().lower() in _PACKED
+        for chunk in _unpacked(chunks) if packed else chunks:
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise ResponseTooLarge(
+                    f"the answer is larger than {self._max_bytes >> 20} MiB",
+                    todo="lower page_size, or raise max_page_mb",
+                )
+        return bytes(body)
+
+
+def _received(raw: Any, deadline: float) -> Iterator[bytes]:
+    """A body as it comes in."""
+    # `read` would wait until a chunk is full; before urllib3 2.2 there is nothing else
+    read = getattr(raw, "read1", raw.read)
+    while chunk := read(_CHUNK, decode_content=False):
+        if time.monotonic() > deadline:
+            raise ServerUnavailable(
+                "the server did not finish its answer in time",
+                todo="lower page_size, or raise request_timeout",
+            )
+        yield chunk
+
+
+def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A body unpacked in pieces: `requests` may make 64 MiB of one chunk."""
+    unpacker = None
+    for chunk in chunks:
+        while chunk:
+            if unpacker is None or unpacker.eof:
+                unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            yield unpacker.decompress(chunk, _CHUNK)
+            chunk = unpacker.unconsumed_tail or unpacker.unused_data
+    if unpacker is not None and not unpacker.eof:
+        raise zlib.error("cut short")
 
 
 def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
@@ -182,39 +241,56 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     )
 
 
+def _words(payload: object, levels: int = 3) -> str:
+    """The description in an error's JSON: providers wrap it in objects and lists of their own."""
+    if isinstance(payload, list):
+        payload = dict(enumerate(payload[:1]))
+    if not isinstance(payload, dict) or not levels:
+        return ""
+    own = (payload.get(key) for key in _DESCRIPTIONS)
+    inner = (_words(value, levels - 1) for value in payload.values())
+    return next((text for text in (*own, *inner) if isinstance(text, str) and text), "")
+
+
 def _named(error: Exception) -> OneRosterError:
     """Our error for one of `requests`, with nothing of it inside."""
     reasons = _reasons(error)
-    if "SSLError" in reasons or "SSLCertVerificationError" in reasons:
+    names = {type(reason).__name__ for reason in reasons}
+    for reason in reasons:
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return InsecureServer(
+                f"the server's TLS certificate cannot be verified: {clean(reason.verify_message)}",
+                todo="check base_url; for a private authority set ca_bundle to its certificates",
+            )
+    if "SSLError" in names and "SSLEOFError" not in names:
         return InsecureServer(
-            "the server's TLS certificate cannot be verified",
-            todo="check base_url; for a private authority set REQUESTS_CA_BUNDLE to its file",
+            "no secure connection to the server can be made", todo="check base_url and ca_bundle"
         )
-    if "NameResolutionError" in reasons or "gaierror" in reasons:
-        what = "the server's name cannot be resolved"
-    elif "ConnectionRefusedError" in reasons:
-        what = "the server refuses the connection"
-    elif any("Timeout" in reason for reason in reasons):
-        what = "the server did not answer in time"
-    elif "ContentDecodingError" in reasons or "DecodeError" in reasons:
+    if isinstance(error, zlib.error):
         return BadResponse("the answer's compression is broken", todo="ask the provider")
-    elif "ChunkedEncodingError" in reasons or "IncompleteRead" in reasons:
+    if names & {"NameResolutionError", "gaierror"}:
+        what = "the server's name cannot be resolved"
+    elif "ConnectionRefusedError" in names:
+        what = "the server refuses the connection"
+    elif any("Timeout" in name for name in names):
+        what = "the server did not answer in time"
+    elif "IncompleteRead" in names:
         what = "the answer broke off"
     else:
         what = "the connection failed"
     return ServerUnavailable(what, todo="check the network and base_url, then run again")
 
 
-def _reasons(error: BaseException) -> set[str]:
-    """Class names of an error and of all that it wraps."""
-    names: set[str] = set()
+def _reasons(error: BaseException) -> list[BaseException]:
+    """An error and all that it wraps."""
+    found: list[BaseException] = []
     waiting: list[object] = [error]
-    while waiting and len(names) < 50:
+    while waiting and len(found) < 50:
         item = waiting.pop()
         if isinstance(item, BaseException):
-            names.add(type(item).__name__)
+            found.append(item)
             waiting += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    return names
+    return found
 
 
 def _count(text: str) -> int | None:
@@ -229,9 +305,9 @@ def _date(text: str) -> datetime | None:
         return None
 
 
-def _retry_after(text: str) -> float | None:
-    """Seconds, from a number (fractions too) or from a date."""
+def _retry_after(text: str, now: datetime | None) -> float | None:
+    """Seconds, from a number (fractions too) or from a date, which is by the server's clock."""
     if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", text):
         return float(text)
     date = _date(text)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else None
+    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds()) if date else None

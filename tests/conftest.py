@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import postgres as postgres_server
 import pytest
 
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
@@ -51,6 +52,20 @@ def school() -> School:
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     return Warehouse(str(tmp_path / "roster.duckdb"))
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A Postgres server, one for all tests of a process."""
+    with postgres_server.server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(server_url: str) -> Iterator[str]:
+    """The URL of a new Postgres database."""
+    with postgres_server.fresh(server_url) as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ import gzip
 import json
 import logging
 import time
+import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +29,7 @@ from oneroster_source.errors import (
     LoginError,
     OneRosterError,
     RequestRefused,
+    ResponseTooLarge,
     ServerUnavailable,
     clean,
 )
@@ -60,6 +63,7 @@ class Line:
             concurrency=self.settings.concurrency,
             timeout=self.settings.request_timeout,
             max_bytes=self.settings.max_page_mb << 20,
+            ca_bundle=self.settings.ca_bundle,
         )
         self.waits: list[float] = []
         self.client = Client(
@@ -180,7 +184,7 @@ def test_tokens_that_live_for_a_moment_are_renewed_in_the_middle_of_a_run(line) 
     line.school.token_life = 0.2
     for _ in range(4):
         assert line.users() == IDS
-        time.sleep(0.15)
+        time.sleep(0.2)
     assert logins(line) >= 3 and line.waits == []
 
 
@@ -196,6 +200,70 @@ def test_a_request_logs_in_at_most_twice(line) -> None:
     line.happens(Fault("users", status=401, times=9))
     error = line.fails(AccessDenied)
     assert "401" in error.what and logins(line) == 2 and len(line.received("users")) == 2
+
+
+def test_a_request_counts_its_logins_over_all_its_tries(line) -> None:
+    line.happens(*[Fault("users", status=status) for status in (401, 503, 401)])
+    line.fails(AccessDenied)
+    assert logins(line) == 2 and len(line.received("users")) == 3
+
+
+def test_a_request_with_the_token_of_an_earlier_one_may_log_in_twice(line) -> None:
+    line.users()
+    line.happens(Fault("users", status=401, times=99))
+    line.fails(AccessDenied)
+    assert logins(line) == 3 and len(line.received("users")) == 4
+
+
+def test_a_token_that_another_request_renewed_and_that_died_is_no_denial(line) -> None:
+    line.users()
+    turns = iter([True])
+
+    def sent() -> None:
+        if next(turns, False):
+            line.school.revoke_tokens()
+            assert line.users() == IDS
+            line.school.revoke_tokens()
+
+    assert line.client.get("/users", PAGE, ids, sent=sent).value == IDS
+    assert [r.status for r in line.received("users")] == [200, 401, 200, 401, 401, 200]
+    assert logins(line) == 3
+
+
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_a_token_that_is_soon_used_up_is_renewed_as_often(line, uses) -> None:
+    line.school.token_uses = uses
+    assert [line.users() for _ in range(6)] == [IDS] * 6
+    assert logins(line) == 6 / uses and line.waits == []
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_requests_that_use_up_each_others_tokens_all_get_through(dial, uses) -> None:
+    line = dial(latency=0.01, concurrency=4)
+    line.school.token_uses = uses
+    asked = [line.server.pool.submit(line.users) for _ in range(24)]
+    assert [future.result(60) for future in asked] == [IDS] * 24
+    assert logins(line) <= 2 * 24 and len(line.received("users")) <= 4 * 24
+
+
+def test_a_token_that_says_it_lives_for_a_moment_is_used_once(line) -> None:
+    line.school.token_answer = {"expires_in": 0.001}
+    for _ in range(3):
+        assert line.users() == IDS
+        time.sleep(0.002)
+    assert logins(line) == 3 and line.waits == []
+
+
+def test_tokens_that_never_were_alive_are_a_denial_after_two(line) -> None:
+    line.school.token_life, line.school.token_answer = 0, {"expires_in": 3600}
+    line.fails(AccessDenied)
+    assert logins(line) == 2 and len(line.received("users")) == 2
+
+
+def test_a_login_waits_as_long_as_it_is_asked_to(line) -> None:
+    line.happens(Fault("auth/token", status=429, headers=(("Retry-After", "7"),)))
+    assert line.users() == IDS
+    assert len(line.waits) == 1 and 7 <= line.waits[0] <= 7.2
 
 
 def test_many_threads_share_one_login_and_one_renewal(dial) -> None:
@@ -425,6 +493,13 @@ def test_a_server_that_hangs_is_left_and_asked_again(dial) -> None:
     assert "did not answer in time" in line.fails(ServerUnavailable).what
 
 
+def test_a_server_that_drips_is_left(dial) -> None:
+    line = dial(request_timeout=0.1, retry_budget=0)
+    line.users()
+    line.happens(Fault("users", kind="drip", seconds=0.02))
+    assert "did not finish" in line.fails(ServerUnavailable).what
+
+
 def test_a_server_that_is_not_there_is_said_to_be_away(line) -> None:
     line.users()
     line.simulator.stop()
@@ -445,6 +520,29 @@ def test_the_servers_own_words_are_one_line_and_not_too_long(line) -> None:
     error = line.fails(RequestRefused)
     assert "bad filter [31m xxx" in error.what and len(error.what) < 300
     assert clean(error.what, limit=999) == error.what
+
+
+WORDS = "it is\u2066\x1b[31m full"
+TOLD = {
+    "OAuth": {"error": "no", "error_description": WORDS},
+    "imsx": {"imsx_codeMajor": "failure", "imsx_description": WORDS},
+    "a set of imsx": {"statusInfoSet": [{"imsx_severity": "error", "imsx_description": WORDS}]},
+    "an object of imsx": {"imsx_StatusInfo": {"imsx_codeMinor": {"a": [1]}, "description": WORDS}},
+    "a list": [{"message": WORDS}],
+    "a null before it": {"error": None, "errors": [], "message": WORDS},
+}
+
+
+@pytest.mark.parametrize("path", ["users", "auth/token"])
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
+def test_the_servers_own_words_are_found_in_every_form_of_error(line, path, told) -> None:
+    line.happens(Fault(path, status=400, body=json.dumps(told).encode()))
+    assert line.fails().what.endswith("400: it is [31m full")
+
+
+def test_a_huge_error_is_cut(line) -> None:
+    line.happens(Fault("users", status=400, body=text(message="x" * 5_000_000)))
+    assert len(str(line.fails(RequestRefused))) < 500
 
 
 @pytest.mark.parametrize(
@@ -500,6 +598,14 @@ def test_the_wait_that_a_server_asks_for_is_kept(line, said, low, high) -> None:
 def test_a_date_to_come_back_at_is_kept(line) -> None:
     then = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     line.happens(Fault("users", status=503, headers=(("Retry-After", then),)))
+    assert line.users() == IDS and 50 <= line.waits[0] <= 60.2
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_date_to_come_back_at_is_by_the_servers_clock(line, days) -> None:
+    line.school.skew = timedelta(days=days)
+    then = format_datetime(datetime.now(UTC) + timedelta(days=days, seconds=60), usegmt=True)
+    line.happens(Fault("users", status=429, headers=(("Retry-After", then),)))
     assert line.users() == IDS and 50 <= line.waits[0] <= 60.2
 
 
@@ -559,9 +665,10 @@ def test_an_answer_that_is_too_large_is_refused(dial, packed) -> None:
     headers = (("content-encoding", "gzip"),) if packed else ()
     body = gzip.compress(body) if packed else body
     line.happens(Fault("users", status=200, body=body, headers=headers, times=99))
-    error = line.fails(BadResponse)
-    assert "larger than 1 MiB" in error.what and "page_size" in error.todo
-    assert ESTAB in error.where
+    error = line.fails(ResponseTooLarge)
+    assert "larger than 1 MiB" in error.what and ESTAB in error.where
+    assert "page_size" in error.todo and "max_page_mb" in error.todo
+    assert len(line.received("users")) == 1
 
 
 def test_an_answer_just_small_enough_is_taken(dial) -> None:
@@ -570,6 +677,42 @@ def test_an_answer_just_small_enough_is_taken(dial) -> None:
     body = start + b" " * ((1 << 20) - len(start) - len(end)) + end
     line.happens(Fault("users", status=200, body=body))
     assert line.users() == []
+
+
+@pytest.mark.parametrize(
+    ("packing", "packed"),
+    [
+        ("gzip", gzip.compress),
+        ("GZip", gzip.compress),
+        ("x-gzip", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:])),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+    ],
+    ids=["gzip", "in other letters", "in two parts", "deflate", "not at all"],
+)
+def test_an_answer_may_be_packed(line, packing, packed) -> None:
+    body = packed(text(users=USERS))
+    line.happens(Fault("users", status=200, body=body, headers=(("content-encoding", packing),)))
+    assert line.users() == IDS
+
+
+def test_an_answer_whose_packing_breaks_off_is_asked_for_again(line) -> None:
+    body = gzip.compress(text(users=USERS))[:-8]
+    headers = (("content-encoding", "gzip"),)
+    line.happens(Fault("users", status=200, body=body, headers=headers, times=TRIES))
+    assert "compression" in line.fails(BadResponse).what
+
+
+def test_an_empty_answer_that_says_it_is_packed_keeps_its_status(line) -> None:
+    headers = (("content-encoding", "gzip"),)
+    line.happens(Fault("users", status=403, body=b"", headers=headers))
+    line.fails(AccessDenied)
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://\xff\xfe", "//", "http://"])
+def test_a_redirect_to_nowhere_is_an_error_as_any_other(line, location) -> None:
+    line.happens(Fault("users", kind="redirect", headers=(("location", location),)))
+    assert "302" in line.fails(EndpointNotFound).what
 
 
 @pytest.mark.parametrize("path", ["users", "auth/token"])
@@ -605,6 +748,47 @@ def test_there_are_never_more_requests_at_once_than_allowed(dial, limit) -> None
     asked = [line.server.pool.submit(line.users) for _ in range(12)]
     assert [future.result() for future in asked] == [IDS] * 12
     assert line.simulator.most_at_once == limit
+
+
+def test_who_waits_for_another_try_keeps_nobody_else_waiting(dial) -> None:
+    line = dial(concurrency=1)
+    waiting, served = Event(), Event()
+
+    def wait(seconds: float) -> None:
+        waiting.set()
+        assert served.wait(10)
+
+    line.client._sleep = wait
+    line.happens(Fault("users", status=503))
+    first = line.server.pool.submit(line.users)
+    assert waiting.wait(10)
+    try:
+        assert line.server.pool.submit(line.users).result(10) == IDS
+    finally:
+        served.set()
+    assert first.result(10) == IDS
+
+
+def test_what_waits_for_its_turn_when_the_run_ends_is_not_asked(dial) -> None:
+    line = dial(concurrency=1)
+    line.users()
+    come, go = Event(), Event()
+
+    def hold(*page: object) -> None:
+        come.set()
+        assert go.wait(10)
+
+    line.school.on_page = hold
+    asked = [line.server.pool.submit(line.users) for _ in range(5)]
+    assert come.wait(10)
+    with ThreadPoolExecutor(1) as other:
+        closing = other.submit(line.server.close)
+        while not line.server.pool._shutdown:
+            time.sleep(0.001)
+        go.set()
+        closing.result(10)
+    assert sum(future.exception() is None for future in asked) == 1
+    assert len(line.received("users")) == 2
 
 
 class Kept(list[str]):

@@ -1,0 +1,364 @@
+"""Servers that misbehave: what they send is bounded, where they point to is not visited."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import pytest
+from test_cli import environment
+from test_client import ESTAB, IDS, SHAPER, USERS, Line, text
+from truth import held
+
+from oneroster_source.collection import Ask, Collection, collect
+from oneroster_source.errors import (
+    BadResponse,
+    IncompleteRead,
+    InsecureServer,
+    ServerUnavailable,
+)
+from oneroster_source.http import Server
+from oneroster_source.report import Report
+from oneroster_source.simulator import Fault, Quirks, School, Simulator
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def users() -> School:
+    return School(ESTAB, collections={"users": USERS})
+
+
+Dial = Callable[..., Line]
+
+
+@pytest.fixture
+def dial(users: School) -> Iterator[Dial]:
+    """Connects clients to a server."""
+    lines: list[Line] = []
+
+    def connect(server: Simulator, **more: object) -> Line:
+        lines.append(Line(server, users, **more))
+        return lines[-1]
+
+    yield connect
+    for line in lines:
+        line.server.close()
+
+
+def read(line: Line) -> Collection:
+    """The users, read whole."""
+    outcome = Report().outcome(ESTAB, "users")
+    return collect(line.client, SHAPER, Ask("full"), line.settings, outcome)
+
+
+def rows(line: Line) -> int:
+    collection = read(line)
+    try:
+        return sum(len(t["users"]) for t in collection.tables(tombstones=False, keep_deleted=True))
+    finally:
+        collection.close()
+
+
+# too much
+
+
+BOMBS = """
+import sys
+from pathlib import Path
+from oneroster_source.errors import OneRosterError
+from oneroster_source.http import Server
+
+def memory(what):
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index(what) + 1]) >> 10
+
+server = Server(concurrency=1, timeout=10, max_bytes=64 << 20)
+for _ in range(int(sys.argv[3])):
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS:")
+    try:
+        server.request("GET", sys.argv[1], authorization=sys.argv[2])
+    except OneRosterError as error:
+        print(type(error).__name__, memory("VmHWM:") - before)
+"""
+
+
+def bomb(mib: int) -> bytes:
+    """That many MiB of nothing, in gzip; a block that ends on a whole byte can be repeated."""
+    packer = zlib.compressobj(9, wbits=31)
+    blocks = [packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2)]
+    return blocks[0] + blocks[1] * (mib - 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc to measure by")
+def test_a_bomb_of_300_mib_is_an_error_within_100_mib(serve, users) -> None:
+    packed = (("content-encoding", "gzip"),)
+    led = (*packed, ("location", "/elsewhere"))
+    bombs = [(200, packed), (302, led), (500, packed)]
+    users.faults += [
+        Fault("users", status=status, body=bomb(300), headers=headers) for status, headers in bombs
+    ]
+    server = serve(users)
+    basic = "Basic cGFydG5lci1ycHwzMjgxMTEwOnN1cGVyLXNlY3JldA=="
+    done = subprocess.run(
+        [sys.executable, "-c", BOMBS, f"{server.base_url}/users", basic, str(len(bombs))],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert [name for name, _ in found] == ["ResponseTooLarge"] * len(bombs)
+    assert all(int(grown) <= 100 for _, grown in found), found
+
+
+DEEP = 100_000
+PITS = {
+    "a list": b"[" * DEEP + b"]" * DEEP,
+    "a list without an end": b"[" * DEEP,
+    "an object": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+    "the envelope": b'{"users":' + b"[" * DEEP + b"]" * DEEP + b"}",
+}
+
+
+@pytest.mark.parametrize("body", PITS.values(), ids=PITS)
+def test_json_without_a_floor_gives_no_rows_and_does_no_harm(serve, dial, users, body) -> None:
+    users.faults.append(Fault("users", status=200, body=body, times=999))
+    line = dial(serve(users), retry_budget=0)
+    try:
+        assert rows(line) == 0
+    except (BadResponse, IncompleteRead) as error:
+        assert len(str(error)) < 500
+    assert len(line.simulator.requests) < 50
+    users.faults.clear()
+    assert rows(line) == len(USERS)
+
+
+def test_a_deep_value_is_kept_as_text(serve, dial, users) -> None:
+    deep = b'{"a":' * DEEP + b"1" + b"}" * DEEP
+    row = b'{"sourcedId":"a","status":"active","metadata":%b,"odd":%b}' % (deep, deep)
+    users.faults.append(Fault("users", status=200, body=b'{"users":[%b]}' % row, times=9))
+    assert rows(dial(serve(users))) == 1
+
+
+@pytest.mark.parametrize("total", ["right", "none", "low"])
+def test_a_collection_without_an_end_is_an_error(serve, dial, users, total) -> None:
+    numbers = count()
+
+    def grow(name: str, offset: int, limit: int) -> None:
+        for number in [next(numbers) for _ in range(100)]:
+            users.add(name, {"sourcedId": f"y{number:06}"})
+
+    users.on_page, users.quirks = grow, Quirks(total=total)
+    line = dial(serve(users), page_size=50, max_rows=1000)
+    with pytest.raises(IncompleteRead, match="more than 1,000 rows") as caught:
+        read(line)
+    assert "max_rows" in caught.value.todo and f"school {ESTAB}, users" in caught.value.where
+    assert len(line.simulator.requests) < 50
+
+
+def test_a_collection_of_just_as_many_rows_as_allowed_is_read(serve, dial, users) -> None:
+    assert rows(dial(serve(users), max_rows=len(USERS))) == len(USERS)
+    with pytest.raises(IncompleteRead):
+        read(dial(serve(users), max_rows=len(USERS) - 1))
+
+
+@pytest.mark.parametrize(("page_size", "total"), [(1, "9"), (5, "9"), (10, "999999999")])
+def test_the_same_page_for_ever_is_no_collection(serve, dial, users, page_size, total) -> None:
+    page, headers = text(users=USERS), (("X-Total-Count", total),)
+    users.faults.append(Fault("users", status=200, body=page, headers=headers, times=9999))
+    line = dial(serve(users), page_size=page_size)
+    with pytest.raises(IncompleteRead):
+        read(line)
+    assert len(line.simulator.requests) < 50
+
+
+# elsewhere
+
+
+WATCHED = """
+import sys
+
+def watch(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        print(event, details[-1] if event == "socket.connect" else details[:2], file=sys.stderr)
+
+sys.addaudithook(watch)
+from oneroster_source.cli import main
+main()
+"""
+
+
+def test_nothing_but_the_configured_server_is_contacted(serve, users, tmp_path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        there = f"http://127.0.0.1:{other.getsockname()[1]}/users"
+        row = USERS[0] | {"orgs": [{"sourcedId": "o", "type": "org", "href": there}], "href": there}
+        body = text(users=[row], next=there, links={"next": {"href": there}})
+        headers = tuple(
+            {
+                "Link": f'<{there}>; rel="next"',
+                "Location": there,
+                "Content-Location": there,
+                "Refresh": f"0; url={there}",
+                "X-Total-Count": "1",
+            }.items()
+        )
+        users.faults += [
+            Fault("auth/token", kind="hang", headers=headers),
+            Fault("users", status=200, body=body, headers=headers, times=99),
+            Fault("orgs", kind="redirect", headers=headers, times=99),
+        ]
+        server = serve(users)
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, "sync"],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                **environment(server, users),
+                "SOURCES__ONEROSTER__ENDPOINTS": '["users", "orgs"]',
+            },
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert done.returncode == 1 and "redirects are not followed" in done.stdout + done.stderr
+    assert held(str(tmp_path / "roster.duckdb"), "users__orgs")[0][-1] == there
+    contacts = {line for line in done.stderr.splitlines() if line.startswith("socket.")}
+    own = server.base_url.split("/")[2].split(":")
+    assert contacts and all(own[0] in contact and own[1] in contact for contact in contacts)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of certificates and their keys, of two authorities and of servers."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make certificates with")
+    folder = tmp_path_factory.mktemp("keys")
+
+    def openssl(words: str) -> None:
+        subprocess.run(
+            ["openssl", *words.split()], cwd=folder, capture_output=True, timeout=30, check=True
+        )
+
+    def made(name: str) -> str:
+        new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+        return f"req {new} -keyout {name}.key -out {name}.pem -subj /CN={name}"
+
+    for name in ("authority", "stranger"):
+        openssl(f"{made(name)} -x509 -days 2 -addext keyUsage=critical,keyCertSign,cRLSign")
+    openssl(f"{made('self-signed')} -x509 -days 2 -addext subjectAltName=IP:127.0.0.1")
+    for number, (name, address, days) in enumerate(
+        [("good", "127.0.0.1", 2), ("expired", "127.0.0.1", -1), ("elsewhere", "127.0.0.2", 2)], 1
+    ):
+        openssl(made(name))
+        (folder / "more").write_text(
+            f"subjectAltName=IP:{address}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash"
+        )
+        signed = f"-CA authority.pem -CAkey authority.key -set_serial {number} -extfile more"
+        openssl(f"x509 -req -in {name}.pem -out {name}.pem -days {days} {signed}")
+    return folder
+
+
+Secure = Callable[..., Line]
+
+
+@pytest.fixture
+def secure(serve, dial, users, keys, monkeypatch) -> Secure:
+    """Serves https with a certificate; the client trusts one bundle, its environment another."""
+
+    def connect(certificate: str, bundle: str = "", environment: str | None = None) -> Line:
+        server = serve(
+            users,
+            certificate=str(keys / f"{certificate}.pem"),
+            key=str(keys / f"{certificate}.key"),
+        )
+        if environment is not None:
+            path = environment and str(keys / f"{environment}.pem")
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", path)
+            monkeypatch.setenv("CURL_CA_BUNDLE", path)
+        return dial(server, **({"ca_bundle": str(keys / f"{bundle}.pem")} if bundle else {}))
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    "trusted",
+    [("authority",), ("", "authority"), ("authority", "stranger"), ("self-signed",)],
+    ids=["ca_bundle", "the environment", "ca_bundle before the environment", "itself"],
+)
+def test_a_server_is_read_whose_authority_is_trusted(secure, trusted) -> None:
+    line = secure("self-signed" if "self-signed" in trusted else "good", *trusted)
+    assert line.simulator.base_url.startswith("https://")
+    assert line.users() == IDS
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted", "why"),
+    [
+        pytest.param("good", (), "unable to get local issuer", id="an authority nobody knows"),
+        pytest.param("good", ("stranger",), "", id="another authority"),
+        pytest.param("good", ("stranger", "authority"), "", id="the environment alone"),
+        pytest.param("good", ("", ""), "", id="an empty environment"),
+        pytest.param("self-signed", ("authority",), "self-signed", id="itself"),
+        pytest.param("expired", ("authority",), "expired", id="one that has expired"),
+        pytest.param("elsewhere", ("authority",), "127.0.0.1", id="one of another host"),
+    ],
+)
+def test_a_server_is_told_nothing_whose_certificate_is_not_trusted(
+    secure, certificate, trusted, why
+) -> None:
+    line = secure(certificate, *trusted)
+    error = line.fails(InsecureServer)
+    assert "certificate cannot be verified" in error.what and why in error.what
+    assert "ca_bundle" in error.todo and f"school {ESTAB}" in error.where
+    assert line.waits == [] and line.simulator.requests == []
+
+
+def test_a_bundle_that_holds_no_certificate_trusts_nobody(dial, serve, users, keys) -> None:
+    server = serve(users, certificate=str(keys / "good.pem"), key=str(keys / "good.key"))
+    line = dial(server, ca_bundle=str(keys / "good.key"))
+    assert "ca_bundle" in line.fails(InsecureServer).todo
+    assert server.requests == []
+
+
+def test_a_server_that_speaks_no_tls_is_told_nothing(dial, serve, users) -> None:
+    server = serve(users)
+    line = dial(server, base_url=server.base_url.replace("http:", "https:"))
+    assert "secure connection" in line.fails(InsecureServer).what
+    assert server.requests == []
+
+
+def test_a_server_that_hangs_up_while_tls_is_agreed_on_may_come_back() -> None:
+    server = Server(concurrency=1, timeout=10, max_bytes=MIB)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as other:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+
+        listener.settimeout(10)
+        done = other.submit(hang_up)
+        with pytest.raises(ServerUnavailable):
+            server.request(
+                "GET", f"https://127.0.0.1:{listener.getsockname()[1]}/", authorization="Bearer x"
+            )
+        done.result(10)
+    server.close()
