@@ -32,6 +32,8 @@ T_in = TypeVar("T_in", contravariant=True)
 MAX_PASSES = 4
 MAX_STEPS_BACK = 12
 MAX_STALLS = 3
+KNOWN_ROWS = 1000
+"""As many rows may come in at once before the position, however small the pages are."""
 
 _ORDERS: tuple[Callable[[str], object], ...] = (
     str,
@@ -85,13 +87,17 @@ class Findings:
     pages: int = 0
     """Pages that held new rows."""
     orders: list[Callable[[str], object]] = field(default_factory=lambda: list(_ORDERS))
+    joined: bool = True
+    """No page was taken without the row before it."""
     moved: bool = False
     """Rows came or left before the reading position."""
 
     @property
     def ordered(self) -> bool:
-        """Whether the rows' places can be relied on: one page, or ids in order."""
-        return self.pages <= 1 or (bool(self.orders) and self.widest > 1)
+        """Whether the rows' places can be relied on: ids in order, or one page that stayed."""
+        if self.pages <= 1 and not self.moved:
+            return True
+        return bool(self.orders) and self.joined
 
 
 class _StartOver(Exception):
@@ -168,15 +174,18 @@ def read(
             _remark(found, limit, note)
             return found.rows
         keys = sink.keys()
-        if keys == before:
+        # where rows move that are in no order, only their number shows that none was passed over
+        whole = not found.moved or len(keys) == found.total
+        if whole and keys == before:
             note("the server does not sort by sourcedId; two whole passes agreed")
             _remark(found, limit, note)
             return found.rows
-        before = keys
+        before = keys if whole else None
     raise reason or IncompleteRead(
         f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
-        " order that changes from request to request",
-        todo="ask the provider for a stable order, or for a page_size that holds all rows",
+        " order that changes from request to request, or too many come and go at once",
+        todo="try again later; if it stays, ask the provider for a stable order, or for a page_size"
+        " that holds all rows",
     )
 
 
@@ -248,15 +257,20 @@ class _Pass(Generic[T]):
         self._end = 0
         """Where the server's next unread row should be."""
         self._first = ""
-        self._known: deque[list[str]] = deque(maxlen=2)
-        """The keys of the last two pages taken, to find the place again."""
+        self._alone = 0
+        """Where the last row came alone, though there were rows after it."""
+        self._lost = 0
+        """How often the place was lost."""
+        self._known: deque[str] = deque(maxlen=max(2 * limit, KNOWN_ROWS))
+        """The keys of the last rows taken, to find the place again."""
 
     def run(self) -> Findings:
         first = self._page(0)
         found = self._found
         found.total = first.total
         if not first.keys:
-            if first.total:
+            # a total may be that of all rows, whatever the filter
+            if first.total and not (self._filtered and self._last() is None):
                 raise IncompleteRead(
                     f"the server states a total of {first.total} rows and gives none",
                     todo="ask the provider; nothing was changed in the destination",
@@ -268,13 +282,14 @@ class _Pass(Generic[T]):
             # a server that has only ever given single rows may be unable to give two
             offset = self._end - 1 if found.widest > 1 else self._end
             page = self._page(offset)
-            tail = self._known[-1][-1]
+            tail = self._known[-1]
             if found.widest <= 1:
                 if not page.keys:
                     return found
                 if tail in page.keys:
                     raise _OffsetIgnored
                 start = 0
+                found.joined = False
             elif tail in page.keys:
                 start = page.keys.index(tail) + 1
                 found.moved |= start > 1
@@ -284,38 +299,44 @@ class _Pass(Generic[T]):
             if start < len(page.keys):
                 self._take(page, offset, start)
                 stalls = 0
-            elif len(page.keys) == 1 and self._is_end():
-                return found
-            else:
-                stalls += 1
-                if stalls > MAX_STALLS:
-                    raise _OffsetIgnored
-                # it may be a stale answer: believed only if it comes twice
-                if stalls > 1:
-                    self._end = offset + len(page.keys)
-                self.drop_plans()
+                continue
+            if len(page.keys) == 1:
+                rows = found.rows
+                if self._is_end(page.total):
+                    return found
+                if found.rows > rows:
+                    stalls = 0
+                    continue
+            stalls += 1
+            # a page that starts like the first one is no page further down
+            if stalls > (MAX_STALLS if page.keys[0] == self._first else MAX_STEPS_BACK):
+                raise _OffsetIgnored
+            # it may be a stale answer: believed only if it comes twice
+            if stalls > 1:
+                self._end = offset + len(page.keys)
+            self.drop_plans()
 
-    def _is_end(self) -> bool:
-        """Whether a page with the known last row alone is the end.
+    def _is_end(self, total: int | None) -> bool:
+        """Whether a page with the known last row alone, and this total, is the end.
 
-        It is if as many rows were read as the server states. Otherwise a page of one row may be cut
-        short, and a server may give nothing beyond some offset.
+        It is if the row is the last of that total. Otherwise a page of one row may be cut short,
+        and a server may give nothing beyond some offset.
         """
-        found = self._found
-        if found.total == found.rows:
+        found, end = self._found, self._end
+        if total == end:
             return True
         if self._goes_on():
             return False
-        if found.total is None or found.total < found.rows or found.moved:
+        if total is None or total < end:
             return True
-        end = self._last()
-        sort_ignored = end is None or end == self._first
-        if end == self._known[-1][-1] or (sort_ignored and self._filtered):
+        last = self._last()
+        sort_ignored = last is None or last == self._first
+        if last == self._known[-1] or (sort_ignored and self._filtered):
             return True
         # rows may just have come or left at the end; another pass will tell
         raise _StartOver(
             IncompleteRead(
-                f"the server states a total of {found.total} rows, and gives nothing beyond the"
+                f"the server states a total of {total} rows, and gives nothing beyond the"
                 f" first {found.rows}",
                 todo="ask the provider whether it limits the offset; a page_size that holds all"
                 " rows may help",
@@ -323,16 +344,28 @@ class _Pass(Generic[T]):
         )
 
     def _goes_on(self) -> bool:
-        """Whether there are rows beyond the last one that was read; takes them."""
+        """Whether there may be rows beyond the last one that was read.
+
+        They may just have come in, so the last one is asked for again. If it is still alone, the
+        server cannot give it together with them, and they are taken.
+        """
         page = self._page(self._end)
         if page.keys:
-            self._found.moved = True
-            self._take(page, self._end, 0)
+            # rows that came in at this moment push known ones here
+            known = not set(self._known).isdisjoint(page.keys)
+            self._found.moved |= known
+            alone, self._alone = self._alone, self._end
+            if alone == self._end and not known:
+                self._found.joined = False
+                self._take(page, self._end, 0)
         return bool(page.keys)
 
     def _go_back(self, offset: int) -> None:
         """Finds the place again after rows left before it."""
-        known = {key for keys in self._known for key in keys}
+        self._lost += 1
+        if self._lost > MAX_STEPS_BACK + self._found.pages:
+            raise _StartOver
+        known = set(self._known)
         # the same page once more, in case that answer was stale; then pages further to the front
         for steps in range(MAX_STEPS_BACK):
             offset = max(0, offset - self._found.widest * min(steps, 1))
@@ -340,13 +373,14 @@ class _Pass(Generic[T]):
             places = [i for i, key in enumerate(page.keys) if key in known]
             if places:
                 # the same page, asked for again, may just have been stale before
-                self._found.moved |= steps > 0 or places[-1] > 0
+                stayed = places == [0] and page.keys[0] == self._known[-1] and not steps
+                self._found.moved |= not stayed
                 start = places[-1] + 1
+                # go on from the row that is known
+                self._known.append(page.keys[places[-1]])
                 if start < len(page.keys):
                     self._take(page, offset, start)
                 else:
-                    # the page ends with a row that is known: go on from that one
-                    self._known.append([page.keys[-1]])
                     self._end = offset + len(page.keys)
                 return
             if offset == 0 and steps:
@@ -355,23 +389,30 @@ class _Pass(Generic[T]):
 
     def _take(self, page: Page[T], offset: int, start: int) -> None:
         found, fresh = self._found, page.keys[start:]
-        tail = self._known[-1][-1:] if self._known else []
         if found.rows and self._first in fresh:
             # the server began again from the start, or moved its first row to the end
             raise _StartOver
         self._first = self._first or fresh[0]
-        found.orders = [order for order in found.orders if _rises([*tail, *fresh], order)]
+        if self._known:
+            self._compare([self._known[-1], fresh[0]])
         found.rows += len(fresh)
         found.pages += 1
         found.widest = max(found.widest, len(page.keys))
-        self._known.append(fresh)
+        self._known.extend(fresh)
         self._end = offset + len(page.keys)
         self._sink.add(page.content, start)
 
     def _page(self, offset: int) -> Page[T]:
         """The page at `offset`; the ones that should follow are asked for at the same time."""
-        if self._executor is None:
-            return self._fetch(offset, self._limit)
+        page = self._planned(offset) if self._executor else self._fetch(offset, self._limit)
+        self._compare(page.keys)
+        return page
+
+    def _compare(self, keys: list[str]) -> None:
+        """Keeps those orders in which the keys come."""
+        self._found.orders = [order for order in self._found.orders if _rises(keys, order)]
+
+    def _planned(self, offset: int) -> Page[T]:
         if not self._plans or self._plans[0][0] != offset:
             self.drop_plans()
             self._plan(offset)
@@ -402,7 +443,7 @@ class _Pass(Generic[T]):
         self._plans.append((offset, self._executor.submit(self._fetch, offset, self._limit)))
 
     def fetch(self, offset: int | None, limit: int | None) -> Page[T]:
-        """One page, asked for by the executor: it bounds the requests at once."""
+        """One page, asked for by the executor as all others are."""
         if self._executor is None:
             return self._fetch(offset, limit)
         return self._executor.submit(self._fetch, offset, limit).result()

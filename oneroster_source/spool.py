@@ -6,6 +6,7 @@ removes with the process. Only whole collections go on to the destination.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
+
+from oneroster_source.errors import IncompleteRead
 
 IN_MEMORY = 4 << 20
 """Bytes of a collection that stay in memory."""
@@ -26,16 +29,20 @@ class Spool:
 
     Args:
         added: Called with the number of rows whenever rows come in; negative when they are undone.
+        max_rows: Most rows to take.
     """
 
-    def __init__(self, added: Callable[[int], None] = lambda rows: None) -> None:
+    def __init__(
+        self, added: Callable[[int], None] = lambda rows: None, *, max_rows: float = math.inf
+    ) -> None:
         self._added = added
+        self._max_rows = max_rows
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self.rows = 0
         self._doubled = False
         self._last_key = ""
-        self.newest: datetime | None = None
+        self._newest: datetime | None = None
 
     def close(self) -> None:
         self._file.close()
@@ -49,11 +56,21 @@ class Spool:
         self._file.truncate()
         self._added(-self.rows)
         self.rows, self._doubled, self._last_key = 0, False, ""
-        self.newest = None
+        self._newest = None
 
     def add(self, content: pa.Table, start: int) -> None:
-        """Takes the rows of a page from index `start` on."""
+        """Takes the rows of a page from index `start` on.
+
+        Raises:
+            IncompleteRead: They would be more than `max_rows`.
+        """
         rows = content.slice(start).combine_chunks()
+        if self.rows + len(rows) > self._max_rows:
+            raise IncompleteRead(
+                f"the server gives more than {self._max_rows:,} rows",
+                todo="if the collection is that large, raise max_rows; if not, it is without an"
+                " end: ask the provider",
+            )
         if self._writer is None:
             self._writer = pa.ipc.new_stream(self._file, rows.schema)
         self._writer.write_table(rows)
@@ -66,11 +83,24 @@ class Spool:
         self._last_key = keys[-1].as_py()
         newest = pc.max(rows.column("date_last_modified")).as_py()
         if newest is not None:
-            self.newest = max(self.newest or newest, newest)
+            self._newest = max(self._newest or newest, newest)
 
     def keys(self) -> set[str]:
         """The keys of all rows."""
         return {key for rows in self._batches() for key in rows.column("_key").to_pylist()}
+
+    def ids(self) -> pa.ChunkedArray:
+        """The sourcedId of every row that has one."""
+        found = [rows.column("sourced_id").drop_null() for rows in self._batches()]
+        return pa.chunked_array(found, pa.string())
+
+    def newest(self, until: datetime) -> datetime | None:
+        """The newest `dateLastModified` that is not after `until`."""
+        if self._newest is None or self._newest <= until:
+            return self._newest
+        stamps = (rows.column("date_last_modified") for rows in self._batches())
+        past = (pc.max(s.filter(pc.less_equal(s, pa.scalar(until, s.type)))) for s in stamps)
+        return max((m for stamp in past if (m := stamp.as_py()) is not None), default=None)
 
     def expect_repeats(self) -> None:
         """Takes notice that a row may have come twice: only the newest of each is given out."""

@@ -88,6 +88,16 @@ def test_an_empty_answer_before_the_stated_total_is_an_error() -> None:
         taken(Server([], total=lambda n: 7))
 
 
+def test_an_empty_answer_to_a_filter_is_believed_unless_there_is_a_last_row() -> None:
+    """The total may be that of all rows, whatever the filter."""
+    empty = Server([], total=lambda n: 7)
+    rows = Rows()
+    read(empty, rows, limit=10, last=empty.last, filtered=True)
+    assert rows.found == []
+    with pytest.raises(IncompleteRead, match="total of 7"):
+        read(empty, rows, limit=10, last=lambda: "00006", filtered=True)
+
+
 def test_a_server_that_stops_short_of_its_total_is_asked_once_more_then_believed() -> None:
     notes: list[str] = []
     server = Server(ids(25), total=lambda n: 100)
@@ -119,6 +129,21 @@ def test_a_page_of_one_row_in_the_middle_is_no_end() -> None:
             return page
 
     assert taken(Bytes(ids(50), total=lambda n: None)) == ids(50)
+
+
+def test_rows_that_never_come_with_the_one_before_are_read_until_two_passes_agree() -> None:
+    class Heavy(Server):
+        """Cuts a page before each of its large rows."""
+
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            ends = (i for i, key in enumerate(page.keys) if i and int(key) % 7 == 0)
+            kept = page.keys[: next(ends, None)]
+            return Page(kept, kept, None)
+
+    server = Heavy(ids(50))
+    assert taken(server) == ids(50)
+    assert sum(offset == 0 for offset, _ in server.asked) == 2
 
 
 @pytest.mark.parametrize("total", [lambda n: None, lambda n: 10, lambda n: 40])
@@ -158,6 +183,75 @@ def test_rows_in_another_order_at_every_request_are_an_error() -> None:
     server = Server(ids(60), arrange=lambda rows: shuffle.sample(rows, len(rows)))
     with pytest.raises(IncompleteRead, match="order"):
         taken(server)
+
+
+@pytest.mark.parametrize("limit", [12, 16, 20, 25, 29])
+@pytest.mark.parametrize("total", [lambda n: n, lambda n: None])
+def test_random_order_is_an_error_also_where_a_page_holds_nearly_all(
+    limit: int, total: Callable[[int], int | None]
+) -> None:
+    shuffle = Random(limit)
+    for _ in range(30):
+        server = Server(ids(30), total=total, arrange=lambda rows: shuffle.sample(rows, len(rows)))
+        with pytest.raises(IncompleteRead):
+            taken(server, limit=limit)
+        assert len(server.asked) < 400
+
+
+def test_rows_that_come_in_while_the_end_is_looked_for_cost_no_second_pass() -> None:
+    """One with each request, before the last row: the offset was not ignored, nor the order."""
+    server = Server([f"{i * 100:05}" for i in range(20)], total=lambda n: None)
+    new = iter(f"{1850 + i:05}" for i in range(8))
+
+    def come(all_ids: list[str]) -> None:
+        if len(server.asked) > 2 and (row := next(new, "")):
+            all_ids.append(row)
+
+    server.change = come
+    assert set(taken(server)) >= {f"{i * 100:05}" for i in range(20)}
+    assert sum(offset == 0 for offset, _ in server.asked) == 1
+
+
+def test_rows_that_come_in_beside_the_position_are_no_other_order() -> None:
+    server = Server([f"{i * 100:05}" for i in range(40)])
+
+    def come(all_ids: list[str]) -> None:
+        if len(server.asked) == 4:
+            # one shifts the place by one, the others push the last row off its page
+            all_ids += ["00001", *(f"{i:05}" for i in range(1101, 1110))]
+
+    server.change = come
+    found = taken(server, limit=4)
+    assert {f"{i * 100:05}" for i in range(40)} <= set(found)
+    assert len(found) == len(set(found))
+    assert sum(offset == 0 for offset, _ in server.asked) == 1
+
+
+def test_what_began_with_single_rows_is_read_until_two_passes_agree() -> None:
+    class Narrow(Server):
+        """Its first row is so large that it comes alone; then that row is gone."""
+
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            return Page(page.keys[:1], page.keys[:1], None) if "00000" in page.keys else page
+
+    server = Narrow(ids(40), total=lambda n: None)
+    server.change = lambda all_ids: all_ids.remove("00000") if "00000" in all_ids else None
+    assert set(taken(server)) == set(ids(40)) - {"00000"}
+
+
+def test_more_rows_than_two_pages_hold_come_in_at_once() -> None:
+    server = Server([f"{i * 100:05}" for i in range(40)])
+
+    def come(all_ids: list[str]) -> None:
+        if len(server.asked) == 4:
+            all_ids += [f"{i:05}" for i in range(1, 12)]
+
+    server.change = come
+    found = taken(server, limit=4)
+    assert {f"{i * 100:05}" for i in range(40)} <= set(found)
+    assert len(found) == len(set(found))
+    assert sum(offset == 0 for offset, _ in server.asked) == 1
 
 
 def test_a_fixed_order_that_is_not_by_id_is_read_until_two_passes_agree() -> None:
