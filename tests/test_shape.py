@@ -69,7 +69,19 @@ DATES = {
     "": None,
     None: None,
 }
-NO_DATES = ["2026-09-01T12:30:00", "01/09/2026", "infinity", "0000-01-01", "2026-13-01", 20260901]
+NO_DATES = [
+    "2026-09-01T12:30:00",
+    "01/09/2026",
+    "infinity",
+    "0000-01-01",
+    "2026-13-01",
+    20260901,
+    "2026-9-1  ",
+    "2026-09-1Z",
+    "99999-1-01",
+    "1-1-1 (BC)",
+    "-999-01-01",
+]
 
 
 @pytest.mark.parametrize(("sent", "read"), DATES.items(), ids=map(str, DATES))
@@ -142,6 +154,11 @@ REFERENCES: dict[str, tuple[Any, tuple[Any, ...] | None, bool]] = {
     "an object that says more": (
         {"sourcedId": "c1", "type": "class", "href": "h", "name": "7A"},
         ("c1", "class", "h"),
+        True,
+    ),
+    "numbers, of the length of three texts": (
+        {"sourcedId": 1, "type": 2, "href": 3, "a": 4},
+        ("1", "2", "3"),
         True,
     ),
     "two ids": ({"sourcedId": "c1", "id": "c2"}, ("c1", None, None), True),
@@ -226,6 +243,8 @@ def test_undeclared_attributes_go_to_extra_whatever_their_names() -> None:
         (r"a\ude00b", "a\ufffdb"),
         (r"\ud83d\ude00", "\U0001f600"),
         (r"\\u0000", r"\u0000"),
+        (r"\\ud800\udc00", "\\ud800\ufffd"),
+        (r"\ud800\ud83d\ude00\ude00", "\ufffd\U0001f600\ufffd"),
         (r"\\\u0000", "\\\ufffd"),
         ("Zoë", "Zoë"),
     ],
@@ -245,6 +264,52 @@ def test_strange_values_of_unknown_attributes_are_named_and_kept(value: str) -> 
     found = SHAPERS["users"].parse(body.encode()).to_pylist()[0]
     assert found["_leftovers"] == ["foo"]
     assert found["extra"].startswith('{"foo":')
+
+
+def body_of(attributes: str) -> bytes:
+    return f'{{"users": [{{"sourcedId": "a", {attributes}}}]}}'.encode()
+
+
+@pytest.mark.parametrize("sent", ["NaN", "Infinity", "-Infinity", "nan", "-inf"])
+def test_numbers_that_json_does_not_have_become_texts(sent: str) -> None:
+    attributes = f'"username": {sent}, "metadata": {{"x": [{sent} ]}}, "foo": {sent}\n'
+    found = SHAPERS["users"].parse(body_of(attributes)).to_pylist()[0]
+    assert found["username"] == sent
+    assert json.loads(found["metadata"]) == {"x": [sent]}
+    assert json.loads(found["extra"]) == {"foo": sent}
+
+
+def test_texts_that_look_like_such_numbers_stay_as_they_are() -> None:
+    looks = '[NaN], "nan", \\'
+    body = body_of(f'"username": {json.dumps(looks)}, "foo": NaN, "bar": "')
+    with pytest.raises(BadResponse):
+        SHAPERS["users"].parse(body)
+    found = SHAPERS["users"].parse(body.replace(b', "bar": "', b"")).to_pylist()[0]
+    assert found["username"] == looks
+
+
+def test_an_attribute_that_is_sent_twice_is_reported_and_kept_with_all_its_values() -> None:
+    body = body_of('"username": "x", "email": null, "foo": 1, "username": "y", "foo": 2, "foo": []')
+    tables = SHAPERS["users"].tables(SHAPERS["users"].parse(body), "1")
+    [found] = tables["users"].to_pylist()
+    assert found["username"] == "x"
+    assert json.loads(found["extra"]) == {"foo": [1, 2, []], "username": ["x", "y"]}
+    assert tables["rejected_rows"].column("reason").to_pylist() == [
+        "foo: sent more than once",
+        "username: sent more than once",
+    ]
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        '"orgs":[{"sourcedId":"o1","sourcedId":"o2"}]',
+        '"userIds":[{"type":"mis","identifier":"1","identifier":"2"}]',
+    ],
+)
+def test_a_list_item_that_says_something_twice_is_kept_as_sent(attribute: str) -> None:
+    found = SHAPERS["users"].parse(body_of(attribute)).to_pylist()[0]
+    assert found["extra"] == "{" + attribute + "}"
 
 
 def test_metadata_stays_json() -> None:
@@ -291,6 +356,8 @@ def test_a_deleted_row_keeps_its_children_only_if_asked() -> None:
         b'{"users": null}',
         b'{"users": {"sourcedId": "a"}}',
         b'{"classes": []}',
+        b'{"users": [], "users": []}',
+        b'{"users": [], "Users": []}',
         b'"users"',
         b"null",
         b"[1, 2",

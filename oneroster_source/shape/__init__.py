@@ -28,14 +28,18 @@ from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 
 _CHECK = "check base_url, or ask the provider"
-# an escaped backslash first, since what follows it is no escape
-_NO_CHARACTER = re.compile(
-    r"\\\\|\\u0000"
-    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPED = re.compile(
+    # what is right comes first and is passed over: a backslash, which what follows does not
+    # escape, and whole surrogate pairs
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(\\u0000|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+_NO_NUMBER = re.compile(r"(?:nan|inf(?:inity)?)\s*[,\]}]")
+# a text, which is passed over, to its end or to that of the body
+_TEXT_OR_NO_NUMBER = re.compile(
+    r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|(-?\b(?:nan|inf(?:inity)?)\b)', re.IGNORECASE | re.DOTALL
 )
 _BARE_LIST = re.compile(r"\s*\[")
-_ENVELOPE = re.compile(r'\s*\{\s*"([A-Za-z]+)"\s*:\s*\[')
 
 _PAGE = "WITH page AS (SELECT unnest(from_json({rows}, '[\"JSON\"]')) AS raw FROM answer),"
 _NOTHING_ODD = pa.table(
@@ -111,10 +115,16 @@ class Desk:
 
 
 def _mended(text: str) -> str:
-    """JSON text with U+FFFD for characters that no database holds: NUL, and half surrogates."""
-    if "\\u0000" not in text and "\\ud" not in text.lower():
-        return text
-    return _NO_CHARACTER.sub(lambda m: m[0] if m[0] == r"\\" else r"\ufffd", text)
+    """JSON text that every database can hold, with U+FFFD for NUL and for half surrogates.
+
+    NaN and Infinity, which JSON does not have and some servers write, become texts.
+    """
+    lower = text.lower()
+    if "\\u0000" in text or "\\ud" in lower:
+        text = _ESCAPED.sub(lambda m: r"\ufffd" if m[1] else m[0], text)
+    if ("nan" in lower or "inf" in lower) and _NO_NUMBER.search(lower):
+        text = _TEXT_OR_NO_NUMBER.sub(lambda m: f'"{m[1]}"' if m[1] else m[0], text)
+    return text
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -182,19 +192,18 @@ class Shaper:
         if _BARE_LIST.match(text):
             return _PAGE.format(rows="body")
         wanted = self.endpoint.collection
-        match = _ENVELOPE.match(text)
-        key = match[1] if match and match[1].lower() == wanted.lower() else None
-        if key is None:
-            found = desk.ask(
-                "SELECT k, json_type(member(body::JSON, k)) = 'ARRAY' AS is_list"
-                " FROM (SELECT body, unnest(json_keys(body)) AS k FROM answer)"
-                f" WHERE lower(k) = lower({literal(wanted)})"
-            ).to_pylist()
-            if not found:
-                raise BadResponse(f"the answer holds no {wanted!r}", todo=_CHECK)
-            if not found[0]["is_list"]:
-                raise BadResponse(f"{wanted!r} in the answer is not a list", todo=_CHECK)
-            key = found[0]["k"]
+        found = desk.ask(
+            "SELECT k, json_type(body, pointer(k)) = 'ARRAY' AS is_list"
+            " FROM (SELECT body, unnest(json_keys(body)) AS k FROM answer)"
+            f" WHERE lower(k) = lower({literal(wanted)})"
+        ).to_pylist()
+        if not found:
+            raise BadResponse(f"the answer holds no {wanted!r}", todo=_CHECK)
+        if len(found) > 1:
+            raise BadResponse(f"the answer holds {wanted!r} more than once", todo=_CHECK)
+        if not found[0]["is_list"]:
+            raise BadResponse(f"{wanted!r} in the answer is not a list", todo=_CHECK)
+        key = found[0]["k"]
         return _PAGE.format(rows=f"member(body::JSON, {literal(key)})")
 
     def tables(

@@ -5,8 +5,11 @@ CREATE MACRO as_flag(x) AS CASE lower(x)
     WHEN 'true' THEN true WHEN '1' THEN true WHEN 'false' THEN false WHEN '0' THEN false END;
 
 -- a cast alone would also take 'infinity' and 'epoch', and years that Python and Postgres lack
+-- and would read '2026-9-1 ', '99999-1-01' and '1-1-1 (BC)'
 CREATE MACRO as_date(x) AS CASE
-    WHEN ascii(x) BETWEEN 48 AND 57 AND left(x, 4) <> '0000' AND (length(x) = 10
+    WHEN ascii(x) BETWEEN 48 AND 57 AND left(x, 4) <> '0000' AND x[5] = '-' AND x[8] = '-'
+        AND x[10] BETWEEN '0' AND '9'
+        AND (length(x) = 10
         OR regexp_full_match(x, '.{10}[T ]00:00(:00(\.0+)?)?(Z|[+-]\d\d(:?\d\d)?)?'))
     THEN TRY_CAST(left(x, 10) AS DATE) END;
 
@@ -35,19 +38,33 @@ CREATE MACRO ref_id(x, p) AS nullif(CASE WHEN p IS NULL THEN x->>'$'
     ELSE coalesce(p."sourcedId", p."sourceId", p.id, x->>'$.sourceID') END, '');
 CREATE MACRO as_ref(x, p) AS {'sourced_id': ref_id(x, p),
     'type': nullif(p.type, ''), 'href': nullif(p.href, '')};
--- whether a reference says more than its columns hold; most have these three members only,
--- which the length of the text proves without another look inside
+CREATE MACRO has_repeats(names) AS list_unique(names) < len(names);
+-- whether a reference says more than its columns hold; most have these three members only, as
+-- texts, which the length proves without another look inside (of the last one, a number would
+-- leave room for a fourth)
 CREATE MACRO ref_has_more(x, p) AS CASE
     WHEN p IS NULL THEN false
     WHEN strlen(x::VARCHAR) = 36 + strlen(p."sourcedId") + strlen(p.type) + strlen(p.href)
+        AND ends_with(x::VARCHAR, '"}')
     THEN false
     ELSE NOT list_has_all(
             ['sourcedId', 'sourceId', 'sourceID', 'id', 'type', 'href'], json_keys(x))
+        OR has_repeats(json_keys(x))
         OR len(list_intersect(['sourcedId', 'sourceId', 'sourceID', 'id'], json_keys(x))) > 1 END;
 
 CREATE MACRO has_other_keys(x, names) AS starts_with(x::VARCHAR, '{')
-    AND NOT list_has_all(names, json_keys(x));
-CREATE MACRO member(x, name) AS json_extract(
-    x, '/' || replace(replace(name, '~', '~0'), '/', '~1'));
-CREATE MACRO pick(x, names) AS '{' || array_to_string(list_transform(
-    names, lambda n: to_json(n)::VARCHAR || ':' || member(x, n)::VARCHAR), ',') || '}';
+    AND (NOT list_has_all(names, json_keys(x)) OR has_repeats(json_keys(x)));
+CREATE MACRO pointer(name) AS '/' || replace(replace(name, '~', '~0'), '/', '~1');
+CREATE MACRO member(x, name) AS json_extract(x, pointer(name));
+-- the names that come more than once
+CREATE MACRO repeated(names) AS CASE WHEN has_repeats(names) THEN list_sort(list_distinct(
+    list_transform(list_filter(list_zip(list_sort(names), list_sort(names)[2:]),
+        lambda pair: pair[1] = pair[2]), lambda pair: pair[1]))) ELSE [] END;
+CREATE MACRO as_member(name, value) AS to_json(name)::VARCHAR || ':' || value::VARCHAR;
+-- the members of x with these names, of which none comes twice
+CREATE MACRO pick(x, names) AS
+    list_transform(names, lambda n: as_member(n, member(x, n)));
+-- for each name, the list of all that x holds under it
+CREATE MACRO pick_all(x, names) AS list_transform(names, lambda n: as_member(n, '['
+    || array_to_string(list_transform(list_filter(list_zip(json_keys(x), json_extract(x, '$.*')),
+    lambda m: m[1] = n), lambda m: m[2]::VARCHAR), ',') || ']'));

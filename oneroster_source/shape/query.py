@@ -170,7 +170,10 @@ read AS (SELECT raw, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s
 apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in part.apart)}
     FROM read)"""
     # all members read and none more: proof by counting, before looking at their names
-    unknown = f"(len(keys) <> {sent} AND NOT list_has_all({declared}, keys))"
+    unknown = (
+        f"CASE WHEN len(keys) <> {sent} THEN NOT list_has_all({declared}, keys)"
+        " OR has_repeats(keys) ELSE false END"
+    )
     odd = " OR ".join(test for test, _ in [*faults, *leftovers])
     columns = [
         "sourced_id",
@@ -184,11 +187,18 @@ apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in p
         rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"
         " FROM apart",
         oddities=f"""{layers},
-listed AS (SELECT raw, {_whens(faults)} AS problems, {_whens(leftovers)}
-    || list_filter(keys, lambda k: NOT list_contains({declared}, k)) AS leftovers FROM apart)
-SELECT CASE WHEN len(leftovers) > 0 THEN pick(raw, leftovers) END AS extra,
-    CASE WHEN len(problems) > 0 THEN problems END AS _problems, leftovers AS _leftovers
-FROM listed""",
+listed AS (SELECT *, {_whens(faults)} AS faults, {_whens(leftovers)}
+    || list_filter(keys, lambda k: NOT list_contains({declared}, k)) AS leftovers,
+    repeated(keys) AS twice FROM apart),
+parted AS (SELECT raw, faults, twice, CASE WHEN len(twice) > 0
+    THEN list_filter(leftovers, lambda k: NOT list_contains(twice, k)) ELSE leftovers END AS once
+    FROM listed)
+SELECT CASE WHEN len(once) > 0 OR len(twice) > 0 THEN '{{' ||
+    array_to_string(pick(raw, once) || pick_all(raw, twice), ',') || '}}' END AS extra,
+    CASE WHEN len(faults) > 0 OR len(twice) > 0 THEN
+    faults || list_transform(twice, lambda k: k || ': sent more than once') END AS _problems,
+    once || twice AS _leftovers
+FROM parted""",
     )
 
 
