@@ -45,12 +45,11 @@ def sole(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def opened(pipeline: dlt.Pipeline, name: str, patience: float) -> Iterator[None]:
+def opened(pipeline: dlt.Pipeline, patience: float) -> Iterator[None]:
     """Keeps a DuckDB file open, so that no program gets in between two connections of dlt's.
 
     Args:
         pipeline: It may have another destination too: then this does nothing.
-        name: The destination, for people.
         patience: Seconds to wait for a program that holds the file already.
 
     Raises:
@@ -60,6 +59,8 @@ def opened(pipeline: dlt.Pipeline, name: str, patience: float) -> Iterator[None]
     if config.destination_type != "duckdb":
         yield
         return
+    path = Path(config.credentials.database)
+    name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     # made in the way of dlt: DuckDB shares a file within a process among equal settings only
     client = pipeline.sql_client()
     end = time.monotonic() + patience

@@ -68,6 +68,10 @@ def main() -> None:
 def sync(
     context: typer.Context,
     full: Annotated[bool, typer.Option("--full", help="Read everything again.")] = False,
+    allow_deletes: Annotated[
+        bool,
+        typer.Option("--allow-deletes", help="Believe the server however many rows are gone."),
+    ] = False,
     schools: Schools = None,
     endpoints: Endpoints = None,
     destination: Destination = "duckdb",
@@ -89,6 +93,7 @@ def sync(
             warehouse,
             done,
             full=full,
+            allow_deletes=allow_deletes,
             only=_listed(schools),
             endpoints=_listed(endpoints),
         )

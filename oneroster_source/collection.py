@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,6 +46,10 @@ class Ask:
         return wanted
 
 
+IMPRECISION = timedelta(days=2)
+"""A filter may be by the day, and in another time zone: older rows than this show that it is
+ignored."""
+
 _COMPARE = {
     "=": pc.equal,
     "!=": pc.not_equal,
@@ -64,6 +68,8 @@ class Collection:
         self._shaper = shaper
         self._ask = ask
         self._outcome = outcome
+        self.mode = ask.mode
+        """What it is, which may be more than was asked for: see `whole`."""
         self.started: datetime | None = None
         """The server's clock when it was first asked."""
         self.asked = Filter()
@@ -71,11 +77,23 @@ class Collection:
         # ours, for a server that does not tell its time
         self._begun = datetime.now(UTC)
 
+    def whole(self) -> None:
+        """Takes notice that the server gave everything, though only changes were wanted."""
+        self.mode = self._outcome.mode = "full"
+
     @property
-    def cursor(self) -> datetime | None:
-        """Up to where the school's rows are known now: never past the server's own clock."""
-        newest = self._spool.newest
-        return min(newest, self.started or self._begun) if newest else None
+    def clock(self) -> datetime:
+        """The time, by the server's clock, when the reading began."""
+        return self.started or self._begun
+
+    @property
+    def newest(self) -> datetime | None:
+        """The newest `dateLastModified` that is not in the future."""
+        return self._spool.newest(self.clock)
+
+    def ids(self) -> pa.ChunkedArray:
+        """The sourcedId of every row that has one."""
+        return self._spool.ids()
 
     def tables(self, *, tombstones: bool, keep_deleted: bool) -> Iterator[dict[str, pa.Table]]:
         """The tables to load, in batches; counts what they hold in the outcome."""
@@ -114,6 +132,8 @@ class Collection:
             # rows without a stamp may have changed
             later = pc.greater(stamps, pa.scalar(self._ask.known, stamps.type))
             changed = wide.filter(pc.fill_null(later, True))
+        live = pc.and_not(pc.is_valid(wide.column("sourced_id")), wide.column("_deleted"))
+        outcome.live += pc.sum(live).as_py() or 0
         outcome.changed += len(changed)
         outcome.deleted += pc.sum(changed.column("_deleted")).as_py() or 0
         outcome.rejected += len(pc.list_flatten(wide.column("_problems")))
@@ -134,7 +154,7 @@ def collect(
     def added(rows: int) -> None:
         outcome.rows += rows
 
-    spool = Spool(added)
+    spool = Spool(added, max_rows=settings.max_rows)
     collection = Collection(spool, shaper, ask, outcome)
     problem: OneRosterError
     try:
@@ -167,7 +187,10 @@ def _read(
         if not narrow and not ask.filter:
             continue
         wanted = own & ask.filter if narrow else own
-        pages = _Pages(client, shaper, wanted, collection, outcome, ordered=ordered)
+        expected = ask.since - IMPRECISION if narrow and ask.mode == "delta" and ask.since else None
+        pages = _Pages(
+            client, shaper, wanted, collection, outcome, ordered=ordered, expected=expected
+        )
         try:
             read(
                 pages,
@@ -179,6 +202,11 @@ def _read(
                 executor=client.server.pool,
                 note=outcome.warn,
             )
+        except _FilterIgnored:
+            outcome.warn("the server ignores the filter by dateLastModified; all rows were read")
+            ask = Ask("full", known=ask.known)
+            collection.whole()
+            return _read(client, shaper, ask, settings, outcome, collection, spool)
         except RequestRefused as error:
             refusal = refusal or error
             continue
@@ -187,13 +215,22 @@ def _read(
             outcome.warn("the server refuses to sort by sourcedId")
         if not narrow:
             outcome.warn("the server refuses to filter by dateLastModified; all rows were read")
+            if ask.mode == "delta":
+                collection.whole()
         return
     if refusal is not None:
         raise refusal
 
 
+class _FilterIgnored(Exception):
+    """The server gives rows that are much older than those it was asked for."""
+
+
 class _Pages:
-    """Fetches the pages of one reading. Called from many threads."""
+    """Fetches the pages of one reading. Called from many threads.
+
+    Rows that changed before the instant `expected` show that the server ignores the filter.
+    """
 
     def __init__(
         self,
@@ -204,11 +241,13 @@ class _Pages:
         outcome: Outcome,
         *,
         ordered: bool,
+        expected: datetime | None,
     ) -> None:
         self._client = client
         self._shaper = shaper
         self._collection = collection
         self._outcome = outcome
+        self._expected = expected
         self._params = {"filter": str(wanted)} if wanted else {}
         if ordered:
             self._params |= {"sort": "sourcedId", "orderBy": "asc"}
@@ -232,6 +271,10 @@ class _Pages:
             if reply.date is not None:
                 started = self._collection.started
                 self._collection.started = min(started or reply.date, reply.date)
+        if self._expected is not None:
+            oldest = pc.min(reply.value.column("date_last_modified")).as_py()
+            if oldest is not None and oldest < self._expected:
+                raise _FilterIgnored
         return Page(reply.value.column("_key").to_pylist(), reply.value, reply.total)
 
     def last(self) -> str | None:

@@ -76,7 +76,7 @@ class Options(BaseConfiguration):
     )
     page_size: int = _option(1000, "Rows to ask for in one request.", "1 to 100000")
     deleted: str = _option(
-        "keep", "What becomes of rows that the provider marks `tobedeleted`.", "keep or remove"
+        "keep", "What becomes of rows that are marked `tobedeleted`, or gone.", "keep or remove"
     )
     reference_tables: bool = _option(
         True, "Whether single references get a child table each.", "true or false"

@@ -15,8 +15,24 @@ from oneroster_source.config import Settings
 from oneroster_source.spec import Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SKEW = timedelta(days=2)
+"""Clocks may differ by as much: what is further in the future is wrong."""
 
 State = MutableMapping[str, Any]
+
+
+def next_cursor(
+    known: datetime | None, newest: datetime | None, clock: datetime
+) -> datetime | None:
+    """Up to where a school's changes are known: never in the future, where it would hide changes.
+
+    Args:
+        known: The cursor before.
+        newest: The newest change that was read.
+        clock: The server's time when the reading began.
+    """
+    found = [instant for instant in (known, newest) if instant is not None]
+    return min(max(found), clock) if found else None
 
 
 class Cursors:
@@ -41,30 +57,43 @@ class Cursors:
             "dialect": settings.dialect.version,
         }
 
-    def known(self, estab: str) -> bool:
-        """Whether a run has ever read this school's collection whole."""
-        return estab in self._schools
+    def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
+        """What to read next: from the cursor, or everything if that is due.
 
-    def ask(self, estab: str, *, full: bool) -> Ask:
-        """What to read next: from the cursor, or everything."""
+        Args:
+            estab: The school.
+            full: Whether to read everything anyway.
+            now: The time, by this machine's clock.
+        """
         entry = self._schools.get(estab, {})
-        cursor = datetime.fromisoformat(entry["cursor"]) if entry.get("cursor") else None
+        cursor = _instant(entry.get("cursor"))
         lag = timedelta(seconds=self._settings.lag + 1)
-        # some providers stamp all rows with a year 1, from which nothing can be taken away
-        if full or cursor is None or cursor < _EPOCH + lag or entry.get("read_as") != self._read_as:
+        if (
+            full
+            or cursor is None
+            # some providers stamp all rows with a year 1, from which nothing can be taken away
+            or not _EPOCH + lag <= cursor <= now + _SKEW
+            or entry.get("read_as") != self._read_as
+            or self._is_due(_instant(entry.get("full")), now)
+        ):
             return Ask("full", known=cursor)
         # a second more: the filter asks for later than this, and the very instant is wanted too
         return Ask("delta", since=(cursor - lag).replace(microsecond=0), known=cursor)
 
-    def advance(self, estab: str, ask: Ask, collection: Collection) -> str:
+    def _is_due(self, last: datetime | None, now: datetime) -> bool:
+        days = timedelta(days=self._settings.full_refresh_days)
+        return last is None or not -min(_SKEW, days) <= now - last < days
+
+    def advance(self, estab: str, collection: Collection, *, now: datetime) -> str:
         """Notes that a collection was read whole and handed to dlt; returns the new cursor."""
         entry = dict(self._schools.get(estab, {}))
-        cursor = max((c for c in (ask.known, collection.cursor) if c is not None), default=None)
-        if ask.mode == "full":
-            entry["full"] = datetime.now(UTC).isoformat()
-        entry |= {
-            "cursor": cursor.astimezone(UTC).isoformat() if cursor else None,
-            "read_as": self._read_as,
-        }
+        cursor = next_cursor(_instant(entry.get("cursor")), collection.newest, collection.clock)
+        if collection.mode == "full":
+            entry["full"] = now.isoformat()
+        entry |= {"cursor": cursor.isoformat() if cursor else None, "read_as": self._read_as}
         self._schools[estab] = entry
         return entry["cursor"] or ""
+
+
+def _instant(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -106,7 +106,12 @@ def early(destination: str, dataset: str) -> Iterator[None]:
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """A new private folder, removed at the end; so are those that a killed run left behind."""
+    """A new private folder, removed at the end; so are those that a killed run left behind.
+
+    Raises:
+        ConfigurationError: There is no place for it.
+        DestinationError: Somebody else removed it meanwhile.
+    """
     base = private.folder()
     for path in base.glob(_WORK + "*"):
         # what is locked belongs to a run that is alive
@@ -120,6 +125,13 @@ def working_folder() -> Iterator[Path]:
             held = _take(path, os.O_DIRECTORY)
     try:
         yield path
+    except Exception:
+        if not _stands_at(path, held):
+            raise DestinationError(
+                f"the folder of this run, {path}, was removed while it ran",
+                todo="nothing was lost: run this again, and let nothing clear that folder",
+            ) from None
+        raise
     finally:
         _remove(path, held)
 
@@ -131,17 +143,22 @@ def _take(path: Path, flags: int) -> int | None:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # the one before may have removed it in the meantime: then it locks nothing
-            if os.path.samestat(os.fstat(held), path.lstat()):
+            if _stands_at(path, held):
                 return held
         except BlockingIOError:
             os.close(held)
             return None
-        except FileNotFoundError:
-            pass
         except BaseException:
             os.close(held)
             raise
         os.close(held)
+
+
+def _stands_at(path: Path, held: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _remove(path: Path, held: int | None) -> None:

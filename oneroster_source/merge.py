@@ -15,6 +15,10 @@ from oneroster_source.shape import arrow_schema
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 
+# dlt deletes and inserts in one transaction only where it sees a word of DDL in the SQL: without,
+# a run that is killed in between would leave rows deleted that no delta brings back
+_AT_ONCE = "'CREATE' <> ''"
+
 
 def hints(table: Table) -> dict[str, Any]:
     """The name, key and column types of a table, as `apply_hints` takes them."""
@@ -42,7 +46,7 @@ def row_merge(*, keep_deleted: bool) -> TDeleteInsertStrategyDict:
             " AND s.sourced_id = {table}.sourced_id)"
         ),
         # always said, since dlt keeps a filter that an earlier run with other settings has set
-        "source_filter": "1 = 1" if keep_deleted else "_deleted = FALSE",
+        "source_filter": _AT_ONCE if keep_deleted else f"_deleted = FALSE AND {_AT_ONCE}",
     }
 
 
@@ -62,7 +66,7 @@ def child_merge(table: Table) -> TDeleteInsertStrategyDict:
             " OR EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
             f" AND s.{parent} = '')"
         ),
-        "source_filter": "position >= 0",
+        "source_filter": f"position >= 0 AND {_AT_ONCE}",
     }
 
 
@@ -78,7 +82,7 @@ REJECTED_MERGE: TDeleteInsertStrategyDict = {
         " OR ({table}.sourced_id IS NULL AND EXISTS (SELECT 1 FROM {staging_table} s"
         f" WHERE {_SAME_COLLECTION} AND s.sourced_id IS NULL))"
     ),
-    "source_filter": "position >= 0",
+    "source_filter": f"position >= 0 AND {_AT_ONCE}",
 }
 
 

@@ -28,6 +28,10 @@ class Outcome:
     """Of these, rows that changed since the school's last good run; all of them on the first."""
     deleted: int = 0
     """Of the changed, rows that the provider marks as deleted."""
+    gone: int = 0
+    """Rows that a full pass found to be gone at the server, and that are deleted now."""
+    live: int = 0
+    """Of the rows read, those that have a sourcedId, each once, and are not deleted."""
     rejected: int = 0
     """Values and rows that could not be read; see the table `rejected_rows`."""
     seconds: float = 0.0
@@ -61,6 +65,8 @@ class Report:
     seconds: float = 0.0
     error: str = ""
     """Why the run as a whole failed, if it did."""
+    problems: list[str] = field(default_factory=list)
+    """What does not hold in the destination after the load."""
 
     def outcome(self, estab: str, endpoint: str) -> Outcome:
         """A new outcome, listed in this report."""
@@ -74,14 +80,16 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return not self.error and not self.failed
+        return not (self.error or self.failed or self.problems)
 
     def raise_for_failures(self) -> None:
         """Raises an error that names what failed, if anything did.
 
         Raises:
-            OneRosterError: A school's endpoint could not be read.
+            OneRosterError: A school's endpoint could not be read, or the destination is not sound.
         """
+        if self.problems:
+            raise OneRosterError("the destination is not sound", todo="; ".join(self.problems[:3]))
         if self.failed:
             raise OneRosterError(
                 f"{len(self.failed)} of {len(self.outcomes)} collections failed",
@@ -98,5 +106,6 @@ class Report:
             "seconds": round(self.seconds, 3),
             "good": self.good,
             "error": self.error,
+            "problems": self.problems,
             "collections": outcomes,
         }

@@ -51,7 +51,7 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
-    numbers = ["rows", "changed", "deleted", "rejected", "warnings"]
+    numbers = ["rows", "changed", "deleted", "gone", "rejected", "warnings"]
     if not narrow:
         numbers = ["requests", *numbers[:-1], "seconds", "warnings"]
     for heading in numbers:
@@ -63,6 +63,7 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
             "rows": number(outcome.rows),
             "changed": number(outcome.changed),
             "deleted": number(outcome.deleted),
+            "gone": number(outcome.gone),
             "rejected": number(outcome.rejected),
             "seconds": f"{outcome.seconds:.1f}",
             "warnings": str(len(remarks(outcome)) or ""),
@@ -104,6 +105,8 @@ def lines(report: Report) -> Iterable[str]:
     for error, endpoints in failed.items():
         # one cause may fail all endpoints of a school
         yield f"Failed: {', '.join(endpoints)}: {error}"
+    for problem in report.problems:
+        yield f"Failed: {problem}"
 
 
 def findings(found: Iterable[Finding]) -> RenderableType:

@@ -7,23 +7,27 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import dlt
 import pyarrow as pa
+from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.extract import DltResource
 
 from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
 from oneroster_source.config import School, Settings, resolve
 from oneroster_source.cursor import Cursors
+from oneroster_source.deletion import alive, deleted, gone, removal
 from oneroster_source.errors import ConfigurationError, OneRosterError
+from oneroster_source.held import Held
 from oneroster_source.http import Server
 from oneroster_source.merge import REJECTED_MERGE, child_merge, hints, no_rejected, row_merge
 from oneroster_source.report import Outcome, Report
 from oneroster_source.shape import Engine, Shaper, arrow_schema, tombstones_of
-from oneroster_source.spec import REJECTED_ROWS, Endpoint
+from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
@@ -40,6 +44,7 @@ def oneroster(
     since: datetime | None = None,
     until: datetime | None = None,
     full: bool = False,
+    allow_deletes: bool = False,
     only: Sequence[str] | None = None,
     report: Report | None = None,
     **settings: Any,
@@ -51,6 +56,7 @@ def oneroster(
             leave the cursors where they are.
         until: Read rows changed before this instant.
         full: Read everything again, whatever the cursors say.
+        allow_deletes: Believe a full pass however many rows are gone at the server.
         only: The estabs to read, of the schools that are configured.
         report: Filled with what was read. With a report, a collection that fails is noted there
             and the others go on: look at `report.failed`. Without one, a failure raises.
@@ -72,7 +78,7 @@ def oneroster(
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
     window = Ask("window", since=since, until=until) if since or until else None
-    run = _Run(resolved, report, window=window, full=full)
+    run = _Run(resolved, report, window=window, full=full, allow_deletes=allow_deletes)
     return [run.resource(resolved.dialect[name]) for name in resolved.endpoints]
 
 
@@ -80,16 +86,27 @@ class _Run:
     """What the resources of one source share: servers, clients, and threads."""
 
     def __init__(
-        self, settings: Settings, report: Report | None, *, window: Ask | None, full: bool
+        self,
+        settings: Settings,
+        report: Report | None,
+        *,
+        window: Ask | None,
+        full: bool,
+        allow_deletes: bool,
     ) -> None:
         self._settings = settings
         self._report = report or Report()
         self._strict = report is None
         self._window = window
         self._full = full
+        self._allow_deletes = allow_deletes
+        self._now = datetime.now(UTC)
+        self._held = Held(settings.lock_timeout)
+        self._keep = settings.deleted == "keep"
         self._engine = Engine()
         self._lock = threading.Lock()
         self._active = 0
+        self._there: frozenset[str] = frozenset()
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._servers: dict[str, Server] = {}
@@ -101,16 +118,19 @@ class _Run:
             lambda: self._rows(endpoint), name=endpoint.name, max_table_nesting=0
         )
         # the variants first: they are made from the hints of the resource as it is then
-        for table in endpoint.child_tables(references=self._settings.reference_tables):
+        for table in endpoint.child_tables():
             resource.apply_hints(
                 **hints(table), write_disposition=child_merge(table), create_table_variant=True
             )
         resource.apply_hints(
             **hints(REJECTED_ROWS), write_disposition=REJECTED_MERGE, create_table_variant=True
         )
-        merge = row_merge(keep_deleted=self._settings.deleted == "keep")
+        merge = row_merge(keep_deleted=self._keep)
         resource.apply_hints(**hints(endpoint.table), write_disposition=merge)
         return resource
+
+    def _child_tables(self, endpoint: Endpoint) -> Iterator[Table]:
+        return endpoint.child_tables(references=self._settings.reference_tables)
 
     def _rows(self, endpoint: Endpoint) -> Iterator[Any]:
         """Reads the endpoint of all schools side by side; yields each when it is whole.
@@ -120,7 +140,7 @@ class _Run:
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
-        reading: dict[Future[Collection], tuple[Ask, Outcome]] = {}
+        reading: dict[Future[Collection], Outcome] = {}
         self._enter()
         try:
             yield from self._tables_to_make(endpoint)
@@ -128,13 +148,12 @@ class _Run:
                 # no more at once, so that what is read does not pile up before it is loaded
                 while todo and len(reading) < MOST_COLLECTIONS:
                     school, ask, outcome = todo.popleft()
-                    reading[self._submit(school, shaper, ask, outcome)] = (ask, outcome)
+                    reading[self._submit(school, shaper, ask, outcome)] = outcome
                 whole, _ = wait(reading, timeout=0, return_when=FIRST_COMPLETED)
                 if not whole:
                     yield None
                 for future in whole:
-                    ask, outcome = reading.pop(future)
-                    yield from self._finish(future, endpoint, cursors, ask, outcome)
+                    yield from self._finish(future, endpoint, cursors, reading.pop(future))
         finally:
             for future in reading:
                 future.add_done_callback(_discard)
@@ -142,17 +161,15 @@ class _Run:
 
     def _todo(self, endpoint: Endpoint, cursors: Cursors) -> Iterator[tuple[School, Ask, Outcome]]:
         for school in self._settings.schools:
-            ask = self._window or cursors.ask(school.estab, full=self._full)
+            ask = self._window or cursors.ask(school.estab, full=self._full, now=self._now)
             outcome = self._report.outcome(school.estab, endpoint.name)
             outcome.mode = ask.mode
             yield school, ask, outcome
 
     def _tables_to_make(self, endpoint: Endpoint) -> Iterator[Any]:
         """All tables that the destination has not got yet, empty: they exist from then on."""
-        there = set(dlt.current.source_schema().data_table_names(seen_data_only=True))
-        tables = endpoint.tables(references=self._settings.reference_tables)
-        for table in (*tables, REJECTED_ROWS):
-            if table.name not in there:
+        for table in (endpoint.table, *self._child_tables(endpoint), REJECTED_ROWS):
+            if table.name not in self._there:
                 yield _marked(table.name, arrow_schema(table).empty_table())
 
     def _submit(
@@ -163,54 +180,81 @@ class _Run:
         return self._pool.submit(collect, client, shaper, ask, self._settings, outcome)
 
     def _finish(
-        self,
-        future: Future[Collection],
-        endpoint: Endpoint,
-        cursors: Cursors,
-        ask: Ask,
-        outcome: Outcome,
-    ) -> Iterator[Any]:
-        try:
-            collection = future.result()
-        except OneRosterError as error:
-            outcome.end(error)
-            if self._strict:
-                raise
-            return
-        try:
-            yield from self._load(endpoint, cursors, ask, outcome, collection)
-        finally:
-            collection.close()
-        outcome.end()
-
-    def _load(
-        self,
-        endpoint: Endpoint,
-        cursors: Cursors,
-        ask: Ask,
-        outcome: Outcome,
-        collection: Collection,
+        self, future: Future[Collection], endpoint: Endpoint, cursors: Cursors, outcome: Outcome
     ) -> Iterator[Any]:
         """Hands a whole collection to dlt, then moves its cursor: both are in the same load."""
-        estab = outcome.estab
-        first = ask.mode == "full" and not cursors.known(estab)
-        if first:
-            # nothing of the school is to remain, not even of a first load that was cut short
-            for table in endpoint.child_tables(references=self._settings.reference_tables):
-                yield _marked(table.name, tombstones_of(table, estab, pa.array([""])))
-        if ask.mode == "full":
-            yield _marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, pa.array([""])))
-        for tables in collection.tables(
-            tombstones=not first, keep_deleted=self._settings.deleted == "keep"
-        ):
-            if ask.mode != "full":
-                ids = tables[endpoint.name].column("sourced_id")
-                yield _marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, ids))
-            for name, rows in tables.items():
-                if len(rows):
-                    yield _marked(name, rows)
-        if ask.mode != "window":
-            outcome.cursor = cursors.advance(estab, ask, collection)
+        with ExitStack() as stack:
+            try:
+                collection = future.result()
+                stack.callback(collection.close)
+                # asked before anything is handed over, since it may fail
+                absent, cleared = self._absent(endpoint, collection, outcome)
+            except OneRosterError as error:
+                outcome.end(error)
+                if self._strict:
+                    raise
+                return
+            yield from absent
+            for tables in collection.tables(tombstones=not cleared, keep_deleted=self._keep):
+                if collection.mode != "full":
+                    ids = tables[endpoint.name].column("sourced_id")
+                    tables[REJECTED_ROWS.name] = pa.concat_tables(
+                        [no_rejected(outcome.estab, endpoint, ids), tables[REJECTED_ROWS.name]]
+                    )
+                yield from (_marked(name, rows) for name, rows in tables.items() if len(rows))
+            if collection.mode != "window":
+                outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
+        outcome.end()
+
+    def _absent(
+        self, endpoint: Endpoint, collection: Collection, outcome: Outcome
+    ) -> tuple[list[Any], bool]:
+        """What a full pass says of the rows that it did not contain, as tables to load.
+
+        Returns:
+            The tables, and whether they already speak of all child rows of the school.
+
+        Raises:
+            OneRosterError: It cannot be believed, or the destination cannot be asked.
+        """
+        if collection.mode != "full":
+            return [], False
+        table, estab, there = endpoint.table, outcome.estab, set(self._there)
+        found = [_marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, pa.array([""])))]
+        held = arrow_schema(table).empty_table()
+        try:
+            if table.name in there:
+                held = self._held.ids(table, estab)
+        except SqlClientNotAvailable:
+            outcome.warn("the destination takes no queries: rows that are gone at the server stay")
+            return found, False
+        lost = gone(
+            held,
+            collection.ids(),
+            share=self._settings.max_delete_share,
+            allowed=self._allow_deletes,
+            where=f"school {estab}, {endpoint.name}",
+        )
+        outcome.gone = len(alive(lost))
+        if self._keep and len(lost):
+            rows = self._held.rows(table, estab, alive(lost).column("sourced_id").to_pylist())
+            found.append(_marked(table.name, deleted(rows)))
+            for child in endpoint.child_tables():
+                if child.name in there:
+                    # the child rows of what is kept stay; those of nothing go
+                    parents = self._held.orphans(child, table, estab)
+                    found.append(_marked(child.name, tombstones_of(child, estab, parents)))
+            return found, False
+        # nothing of the school is to remain, neither of a load that was cut short, nor in a
+        # table that is not loaded any more
+        there |= {child.name for child in self._child_tables(endpoint)}
+        found += [
+            _marked(child.name, tombstones_of(child, estab, pa.array([""])))
+            for child in endpoint.child_tables()
+            if child.name in there
+        ]
+        found.append(_marked(table.name, removal(table, estab, lost.column("sourced_id"))))
+        return found, True
 
     def _client(self, school: School) -> Client:
         with self._lock:
@@ -220,6 +264,7 @@ class _Run:
                     concurrency=self._settings.concurrency,
                     timeout=self._settings.request_timeout,
                     max_bytes=self._settings.max_page_mb << 20,
+                    ca_bundle=self._settings.ca_bundle,
                 )
             client = self._clients.get(school.estab)
             if client is None:
@@ -237,6 +282,9 @@ class _Run:
             self._active += 1
             if self._pool is None:
                 self._stopped.clear()
+                # asked once: dlt takes back what it has seen as soon as a table gets new rows
+                schema = dlt.current.source_schema()
+                self._there = frozenset(schema.data_table_names(seen_data_only=True))
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
 
     def _leave(self) -> None:

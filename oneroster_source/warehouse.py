@@ -8,6 +8,8 @@ could mislead the next one.
 from __future__ import annotations
 
 import logging
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.specs import PluggableRunContext
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException, MissingDependencyException
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from oneroster_source import private
@@ -33,8 +36,11 @@ from oneroster_source.lock import DATABASE, duckdb_file, working_folder
 from oneroster_source.report import Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import REJECTED_ROWS, V1P1
+from oneroster_source.verify import problems
 
 PIPELINE = "oneroster"
+_log = logging.getLogger("oneroster_source")
+_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
@@ -117,14 +123,19 @@ class Warehouse:
         source = oneroster(report=report, **options)
         patience = lock_timeout(options.get("lock_timeout"))
         with self._pipeline() as pipeline, sole(pipeline, self.name) as confirm:
-            with opened(pipeline, self.name, patience):
+            with opened(pipeline, patience):
                 pipeline.sync_destination()
+                _make_anew(pipeline)
             # reading may take an hour, in which others may use the file
             pipeline.extract(source)
-            pipeline.normalize()
+            packed = pipeline.normalize()
             confirm()
-            with opened(pipeline, self.name, patience):
+            with opened(pipeline, patience):
                 pipeline.load()
+                if packed is not None:
+                    changed = {table for table, rows in packed.row_counts.items() if rows}
+                    with pipeline.sql_client() as client:
+                        report.problems += problems(client, V1P1.endpoints, changed, report)
 
     def holdings(self) -> Holdings:
         """What the dataset holds now.
@@ -141,7 +152,7 @@ class Warehouse:
         file = duckdb_file(self.name)
         if file is not None and not Path(file).exists():
             raise nothing
-        with self._pipeline() as pipeline, opened(pipeline, self.name, lock_timeout()):
+        with self._pipeline() as pipeline, opened(pipeline, lock_timeout()):
             pipeline.sync_destination()
             if pipeline.first_run or not pipeline.default_schema_name:
                 raise nothing
@@ -162,6 +173,31 @@ class Warehouse:
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
                 found.last_load = last[0][0] if last else None
         return found
+
+
+def _make_anew(pipeline: dlt.Pipeline) -> None:
+    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole."""
+    if not pipeline.default_schema_name:
+        return
+    expected = pipeline.default_schema.data_table_names(seen_data_only=True)
+    with pipeline.destination_client() as client:
+        found = client.get_storage_tables(expected)
+        missing = {name for name, columns in found if not columns}
+    if not missing:
+        return
+    _log.warning("dropped since the last load, and read again: %s", ", ".join(sorted(missing)))
+    # first, and in a load of its own: a run that is killed in between leaves nothing that looks
+    # as if it had been loaded
+    with pipeline.managed_state(extract_state=True) as state:
+        resources = state.get("sources", {}).get("oneroster", {}).get("resources", {})
+        for endpoint in V1P1.endpoints:
+            tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
+            if missing & tables and endpoint.name in resources:
+                del resources[endpoint.name]
+    pipeline.normalize()
+    pipeline.load()
+    with pipeline.destination_client() as client:
+        client.update_stored_schema(only_tables=missing, force=True)
 
 
 def _destination(text: str, dataset: str) -> tuple[Any, str]:
@@ -199,10 +235,26 @@ def _named(error: BaseException, name: str) -> OneRosterError:
             f"the destination {name!r} cannot be used: {clean(wrong, limit=700)}",
             todo="name a DuckDB file, a postgresql:// URL, or a destination that is configured",
         )
+    full = next((found[0] for e in chain if (found := _FULL.search(str(e)))), "")
+    if full:
+        # Python itself writes nothing but what waits to be loaded
+        ours = any(isinstance(e, OSError) for e in chain)
+        place = f"the folder for temporary files, {tempfile.gettempdir()}" if ours else name
+        return DestinationError(
+            f"there is no room in {place}: {full}",
+            todo="nothing was lost: make room and run this again"
+            + (", or let the variable TMPDIR name another folder" if ours else ""),
+        )
+    if any(isinstance(e, DatabaseUndefinedRelation) for e in chain):
+        return DestinationError(
+            f"{name}: a table in which dlt keeps its own records was dropped",
+            todo="nothing was lost: drop all tables of the dataset whose names begin with _dlt_,"
+            " then run `oneroster sync --full`",
+        )
     step = next((e.step for e in chain if isinstance(e, PipelineStepFailed)), "")
     root = chain[-1]
     # only these are known to speak of files, servers and packages, never of rows
-    known = (duckdb.IOException, OSError, MissingDependencyException)
+    known = (duckdb.IOException, duckdb.ConnectionException, OSError, MissingDependencyException)
     safe = next((e for e in chain if isinstance(e, known)), None)
     said = clean(safe, limit=500) if safe is not None else type(root).__name__
     if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":

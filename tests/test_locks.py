@@ -9,9 +9,7 @@ import json
 import logging
 import os
 import random
-import shutil
 import signal
-import socket
 import stat
 import statistics
 import subprocess
@@ -26,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psycopg2
 import pytest
 from conftest import settings
+from postgres import query
 from test_cli import environment
 from truth import Truth, differences
 
@@ -289,65 +287,6 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, serve, school) 
 # --- Postgres ---
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real server that lives as long as the tests here."""
-    folder = tmp_path_factory.mktemp("postgres")
-    # it refuses to be run by root
-    who = {"user": "postgres"} if os.geteuid() == 0 else {}
-    if who:
-        for path in (folder, *folder.parents[:3]):
-            path.chmod(0o755)
-        shutil.chown(folder, "postgres")
-    data = folder / "data"
-    try:
-        subprocess.run(
-            ["initdb", "-D", data, "-U", "loader", "-A", "trust", "--no-sync"],
-            check=True,
-            capture_output=True,
-            timeout=60,
-            cwd=folder,
-            **who,
-        )
-    except FileNotFoundError:
-        pytest.skip("there is no Postgres on this machine")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "fsync=off"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        **who,
-    )
-    url = f"postgresql://loader:hunter2@127.0.0.1:{port}/postgres"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg2.connect(url).close()
-                break
-            except psycopg2.OperationalError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def query(url: str, text: str) -> list[tuple[object, ...]]:
-    connection = psycopg2.connect(url)
-    try:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(text)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
-
-
 def on_first_page(school: School, work: Callable[[], None]) -> None:
     """Does something once, while a run has read a page and waits for it."""
     school.on_page = lambda *_: (setattr(school, "on_page", None), work())  # type: ignore[assignment]
@@ -453,7 +392,8 @@ def test_a_file_that_is_held_at_the_start_is_waited_for(serve, sync, school, war
     with python(HOLD, warehouse.name, "True") as holder, on_wait(holder.kill) as said:
         sync(server, school, **ORGS)
     assert said == [
-        f"{warehouse.name} is held open by process {holder.pid} ({program}): waiting up to 60 s"
+        f"{Path(warehouse.name).name} is held open by process {holder.pid} ({program}):"
+        " waiting up to 60 s"
     ]
     assert differs(warehouse.name, server, school) == {}
     with python(HOLD, warehouse.name, "False") as holder, on_wait(holder.kill) as said:

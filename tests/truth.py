@@ -5,11 +5,14 @@ Written from the standard and the list of tables in README, without a look at `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import duckdb
+from postgres import query
 
 from oneroster_source.simulator import School
 
@@ -202,22 +205,48 @@ def columns(table: str) -> list[str]:
     return ["estab", f"{singular}_sourced_id", "position", *rest]
 
 
-def held(database: str, table: str) -> list[Row]:
-    """A table as DuckDB holds it."""
-    names = ", ".join(f'"{name}"' for name in columns(table))
+@contextmanager
+def opened(database: str) -> Iterator[Callable[[str], list[Row]]]:
+    """Asks a DuckDB file, or the database at a Postgres URL."""
+    if database.startswith("postgresql://"):
+        yield partial(query, database)
+        return
     with duckdb.connect(database, read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        return connection.execute(f"SELECT {names} FROM oneroster.{table}").fetchall()
+        yield lambda text: connection.execute(text).fetchall()
+
+
+def held(database: str, table: str) -> list[Row]:
+    """A table as the destination holds it."""
+    with opened(database) as ask:
+        return ask(_all_of(table))
+
+
+def _all_of(table: str) -> str:
+    names = ", ".join(f'"{name}"' for name in columns(table))
+    return f"SELECT {names} FROM oneroster.{table}"
+
+
+def staged(database: str) -> list[str]:
+    """Tables of the staging dataset in which a load has left rows."""
+    with opened(database) as ask:
+        found = ask(
+            "SELECT table_name FROM information_schema.tables"
+            " WHERE table_schema = 'oneroster_staging' AND substr(table_name, 1, 5) <> '_dlt_'"
+        )
+        assert found, "there is a staging dataset"
+        return [t for (t,) in found if ask(f"SELECT 1 FROM oneroster_staging.{t} LIMIT 1")]
 
 
 def differences(database: str, truth: Truth) -> dict[str, tuple[list[Row], list[Row]]]:
     """For each table that differs: rows that are missing, and rows that should not be there."""
     found = {}
-    for table, rows in truth.tables.items():
-        there = held(database, table)
-        missing, extra = _minus(rows, there), _minus(there, rows)
-        if missing or extra:
-            found[table] = (missing[:3], extra[:3])
+    with opened(database) as ask:
+        for table, rows in truth.tables.items():
+            there = ask(_all_of(table))
+            missing, extra = _minus(rows, there), _minus(there, rows)
+            if missing or extra:
+                found[table] = (missing[:3], extra[:3])
     return found
 
 

@@ -1,0 +1,79 @@
+"""What a full pass did not contain, and whether that can be believed."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oneroster_source.errors import MassDeletion
+from oneroster_source.shape import arrow_schema
+from oneroster_source.spec import Table
+
+FEW = 20
+"""As many rows may go at once from a collection of any size."""
+
+
+def gone(
+    held: pa.Table,
+    read: pa.ChunkedArray,
+    *,
+    share: float,
+    allowed: bool = False,
+    where: str = "",
+) -> pa.Table:
+    """The rows of a school that the destination holds and a full pass did not contain.
+
+    Args:
+        held: What the destination holds: `sourced_id` and `_deleted`.
+        read: Every sourcedId of the pass.
+        share: Largest share of the rows not yet deleted that may be gone, if they are not few.
+        allowed: Whether more may be gone, even all.
+        where: The collection, for people.
+
+    Returns:
+        Rows of `held`, those that were deleted before included.
+
+    Raises:
+        MassDeletion: Too many are gone, or all.
+    """
+    absent = held.filter(pc.invert(pc.is_in(held.column("sourced_id"), value_set=read)))
+    live, lost = alive(held).num_rows, alive(absent).num_rows
+    if lost and not allowed:
+        if not len(read):
+            what = f"the server gives no rows where the destination holds {live:,}"
+        elif lost > FEW and lost > share * live:
+            what = (
+                f"{lost:,} of {live:,} rows are gone at the server ({lost / live:.0%}), more than"
+                f" max_delete_share ({share:.0%})"
+            )
+        else:
+            return absent
+        raise MassDeletion(
+            f"{what}; nothing was changed",
+            where=where,
+            todo="ask the provider whether that is right; if it is, run"
+            " `oneroster sync --full --allow-deletes`",
+        )
+    return absent
+
+
+def alive(rows: pa.Table) -> pa.Table:
+    """Those that are not deleted."""
+    return rows.filter(pc.invert(rows.column("_deleted")))
+
+
+def deleted(rows: pa.Table) -> pa.Table:
+    """The same rows, deleted."""
+    place = rows.column_names.index("_deleted")
+    return rows.set_column(place, rows.field(place), pa.repeat(True, len(rows)))
+
+
+def removal(table: Table, estab: str, ids: pa.ChunkedArray) -> pa.Table:
+    """Rows that speak of `ids`, and of which the merge keeps none."""
+    given = {
+        "estab": pa.repeat(estab, len(ids)),
+        "sourced_id": ids,
+        "_deleted": pa.repeat(True, len(ids)),
+    }
+    schema = arrow_schema(table)
+    return pa.table([given.get(f.name, pa.nulls(len(ids), f.type)) for f in schema], schema=schema)

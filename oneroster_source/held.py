@@ -1,0 +1,112 @@
+"""What the destination holds, as a load asks it before it adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dlt
+import orjson
+import pyarrow as pa
+from dlt.destinations.sql_client import SqlClientBase
+
+from oneroster_source.access import opened
+from oneroster_source.shape import arrow_schema
+from oneroster_source.spec import Table
+
+_ROWS = 50_000
+_IDS = 500
+"""Values in one query: any destination takes as many."""
+
+
+def worded(client: SqlClientBase[Any], query: str, **tables: Table) -> str:
+    """A query with its `{table}` and `{column}` names as the destination writes them.
+
+    Args:
+        client: dlt's client of the destination.
+        query: SQL that any destination takes, names in braces.
+        **tables: The tables by the names that stand for them in the query.
+    """
+    columns = {column.name for table in tables.values() for column in table.columns}
+    names = {name: client.escape_column_name(name) for name in columns}
+    names |= {n: client.make_qualified_table_name(table.name) for n, table in tables.items()}
+    return query.format(**names)
+
+
+class Held:
+    """The tables of the pipeline that runs, asked one school at a time.
+
+    It is connected for each question only: in between, others may use a DuckDB file.
+
+    Every method raises SqlClientNotAvailable (dlt's) for a destination that answers no SQL, and
+    DestinationError for a file that stays held.
+
+    Args:
+        patience: Seconds to wait for a DuckDB file that another process holds open.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+
+    def ids(self, table: Table, estab: str) -> pa.Table:
+        """The `sourced_id` and `_deleted` of a school's rows."""
+        schema = arrow_schema(table)
+        query = "SELECT {sourced_id}, {_deleted} FROM {table} WHERE {estab} = %s"
+        found = self._asked(query, estab, table=table)
+        return _table(found, [schema.field("sourced_id"), schema.field("_deleted")])
+
+    def rows(self, table: Table, estab: str, ids: list[str]) -> pa.Table:
+        """Those rows of a school, whole."""
+        schema = arrow_schema(table)
+        columns = ", ".join(f"{{{name}}}" for name in schema.names)
+
+        def found() -> Iterator[list[tuple[Any, ...]]]:
+            for begin in range(0, len(ids), _IDS):
+                some = ids[begin : begin + _IDS]
+                query = (
+                    f"SELECT {columns} FROM {{table}} WHERE {{estab}} = %s"
+                    f" AND {{sourced_id}} IN ({', '.join(['%s'] * len(some))})"
+                )
+                yield from self._asked(query, estab, *some, table=table)
+
+        as_text = [i for i, column in enumerate(table.columns) if column.kind == "json"]
+        return _table(found(), list(schema), as_text)
+
+    def orphans(self, child: Table, table: Table, estab: str) -> pa.ChunkedArray:
+        """The parents that a school's child rows name and that the destination has not got."""
+        parent = f"{{{child.parent_key}}}"
+        query = (
+            f"SELECT DISTINCT c.{parent} FROM {{child}} c WHERE c.{{estab}} = %s AND NOT EXISTS"
+            f" (SELECT 1 FROM {{table}} p WHERE p.{{estab}} = c.{{estab}}"
+            f" AND p.{{sourced_id}} = c.{parent})"
+        )
+        found = self._asked(query, estab, table=table, child=child)
+        return _table(found, [pa.field(child.parent_key, pa.string())]).column(0)
+
+    def _asked(self, query: str, *values: str, **tables: Table) -> Iterator[list[tuple[Any, ...]]]:
+        pipeline, schema = dlt.current.pipeline(), dlt.current.source_schema()
+        with (
+            opened(pipeline, self._patience),
+            pipeline.sql_client(schema.name) as client,
+            client.execute_query(worded(client, query, **tables), *values) as cursor,
+        ):
+            yield from cursor.iter_fetch(_ROWS)
+
+
+def _table(
+    found: Iterator[list[tuple[Any, ...]]], fields: list[pa.Field], as_text: list[int] | None = None
+) -> pa.Table:
+    """Rows from a database driver; JSON in the columns `as_text` may have been read by it."""
+    schema = pa.schema([pa.field(field.name, field.type) for field in fields])
+    batches = []
+    for rows in found:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        for i in as_text or ():
+            columns[i] = [_json(value) for value in columns[i]]
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, fields, strict=True)]
+        batches.append(pa.table(arrays, schema=schema))
+    return pa.concat_tables(batches) if batches else schema.empty_table()
+
+
+def _json(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()

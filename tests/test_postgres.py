@@ -1,0 +1,161 @@
+"""From a real server to a real Postgres: whole tables against the server's own truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from postgres import query
+from truth import REFERENCE_TABLES, Truth, differences, held, staged
+
+from oneroster_source.simulator import School, Simulator, secondary_school
+from oneroster_source.warehouse import Warehouse
+
+
+@pytest.fixture
+def warehouse(postgres: str) -> Warehouse:
+    """What `sync` loads into, here."""
+    return Warehouse(postgres)
+
+
+@pytest.fixture
+def differ(postgres: str) -> Callable[..., dict[str, object]]:
+    """How the tables differ from what a server holds; the staging dataset holds nothing."""
+
+    def differ(server: Simulator, *schools: School, **options: bool) -> dict[str, object]:
+        assert staged(postgres) == []
+        return dict(differences(postgres, Truth(server.base_url, schools, **options)))
+
+    return differ
+
+
+def test_a_first_load_and_a_second_of_unchanged_data(serve, sync, school, differ) -> None:
+    server = serve(school)
+    assert sync(server, school, page_size=100).good
+    assert differ(server, school) == {}
+    report = sync(server, school)
+    assert {o.mode for o in report.outcomes} == {"delta"}
+    assert sum(o.changed for o in report.outcomes) == 0
+    assert differ(server, school) == {}
+
+
+def test_a_delta_updates_marks_adds_and_lets_lists_shrink(serve, sync, school, differ) -> None:
+    server = serve(school)
+    sync(server, school)
+    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
+    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
+    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
+    school.change("users", users[1], grades=None, userIds=None)
+    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
+    school.change("classes", classes[1], terms=None, course=None)
+    school.delete("users", users[2])
+    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
+    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
+    enrollment = school.rows("enrollments")[0]
+    school.change("enrollments", enrollment["sourcedId"], endDate="2026-02-28", primary=True)
+    report = sync(server, school)
+    assert differ(server, school) == {}
+    changed = {o.endpoint: (o.mode, o.changed, o.deleted) for o in report.outcomes if o.changed}
+    assert changed == {
+        "users": ("delta", 4, 1),
+        "classes": ("delta", 2, 0),
+        "enrollments": ("delta", 1, 0),
+    }
+
+
+def test_deleted_rows_are_removed_kept_and_removed_again(serve, sync, school, differ) -> None:
+    server = serve(school)
+    sync(server, school, deleted="remove")
+    assert differ(server, school, keep=False) == {}
+    victims = [u["sourcedId"] for u in school.rows("users") if u["status"] == "active"][:5]
+    for victim in victims:
+        school.delete("users", victim)
+    sync(server, school, deleted="remove")
+    assert differ(server, school, keep=False) == {}
+    school.change("users", victims[0], status="active")
+    sync(server, school)
+    assert differ(server, school) == {}
+    sync(server, school, deleted="remove")
+    assert differ(server, school, keep=False) == {}
+
+
+def test_schools_with_the_same_ids_do_not_meet(serve, sync, differ) -> None:
+    schools = [secondary_school(7, estab, pupils=10) for estab in ("1", "2")]
+    server = serve(*schools)
+    sync(server, *schools)
+    assert differ(server, *schools) == {}
+    first, second = (user["sourcedId"] for user in schools[1].rows("users")[:2])
+    schools[1].change("users", first, grades=None, orgSourcedIds=None)
+    schools[1].delete("users", second)
+    # a run of one school leaves the other as it is
+    sync(server, schools[1])
+    assert differ(server, *schools) == {}
+
+
+def test_tables_of_references_can_be_left_out_and_come_back(
+    serve, sync, school, differ, postgres
+) -> None:
+    server = serve(school)
+    sync(server, school, reference_tables=False)
+    there = query(
+        postgres, "SELECT table_name FROM information_schema.tables WHERE table_schema='oneroster'"
+    )
+    assert not REFERENCE_TABLES & {name for (name,) in there}
+    assert differ(server, school, references=False) == {}
+    sync(server, school)
+    assert differ(server, school) == {}
+
+
+def test_characters_that_postgres_refuses_stop_no_load(
+    serve, sync, school, differ, postgres
+) -> None:
+    server = serve(school)
+    name = school.rows("users")[0]["sourcedId"]
+    nul = {"familyName": "O\0Brien", "metadata": {"note": "a\0b", "key\0": 1}, "nick": "c\0d"}
+    school.change("users", name, **nul)
+    assert sync(server, school).good
+    found = query(
+        postgres,
+        "SELECT family_name, metadata::text, extra::text FROM oneroster.users"
+        " WHERE sourced_id = %s",
+        name,
+    )
+    assert found == [
+        ("O\ufffdBrien", '{"note": "a\ufffdb", "key\ufffd": 1}', '{"nick": "c\ufffdd"}')
+    ]
+    stamp = school.get("users", name)["dateLastModified"]
+    school.change("users", name, familyName="O\ufffdBrien", dateLastModified=stamp)
+    assert differ(server, school) == {}
+
+
+def test_one_school_that_fails_leaves_the_rows_and_cursors_of_the_others(
+    serve, sync, differ, warehouse, postgres
+) -> None:
+    schools = [secondary_school(seed, str(seed), pupils=10) for seed in (1, 2)]
+    server = serve(*schools)
+    schools[1].forbidden.add("users")
+    assert [(o.estab, o.endpoint) for o in sync(server, *schools).failed] == [("2", "users")]
+    assert {row[0] for row in held(postgres, "users")} == {"1"}
+    assert set(warehouse.holdings().cursors["users"]) == {"1"}
+    schools[1].forbidden.clear()
+    assert sync(server, *schools).good
+    assert differ(server, *schools) == {}
+
+
+def test_the_comparison_itself_sees_a_row_that_is_lost_doubled_or_changed(
+    serve, sync, school, differ, postgres
+) -> None:
+    server = serve(school)
+    sync(server, school)
+    for table in ("users", "users__orgs"):
+        clean = differ(server, school)
+        one = f"ctid = (SELECT min(ctid) FROM oneroster.{table})"
+        for damage in (
+            f"INSERT INTO oneroster.{table} SELECT * FROM oneroster.{table} WHERE {one}",
+            f"UPDATE oneroster.{table} SET sourced_id = 'x' WHERE {one}",
+            f"DELETE FROM oneroster.{table} WHERE {one}",
+        ):
+            query(postgres, damage)
+            found = differ(server, school)
+            assert found[table] != clean.get(table), damage
+            clean = found
