@@ -141,6 +141,7 @@ def read(
     ask_last = last if executor is None else lambda: executor.submit(last).result()
     before: set[str] | None = None
     reason: IncompleteRead | None = None
+    most = 0
     for _ in range(MAX_PASSES):
         sink.clear()
         reading = _Pass(
@@ -161,23 +162,29 @@ def read(
             continue
         except _OffsetIgnored:
             try:
-                return _at_once(reading.fetch, sink, limit=limit, last=ask_last, note=note)
+                least = max(most, reading.found.rows)
+                return _at_once(
+                    reading.fetch, sink, limit=limit, least=least, last=ask_last, note=note
+                )
             except IncompleteRead as error:
                 # or rows came in before the position at one request after the other
                 before, ahead, reason = None, 1, error
                 continue
         finally:
             reading.drop_plans()
+            most = max(most, reading.found.rows)
         if found.moved or not found.ordered:
             sink.expect_repeats()
-        if found.ordered:
+        # nothing, where a pass before found rows, may be a stale answer
+        if found.ordered and (found.rows or not most):
             _remark(found, limit, note)
             return found.rows
         keys = sink.keys()
         # where rows move that are in no order, only their number shows that none was passed over
         whole = not found.moved or len(keys) == found.total
         if whole and keys == before:
-            note("the server does not sort by sourcedId; two whole passes agreed")
+            if keys:
+                note("the server does not sort by sourcedId; two whole passes agreed")
             _remark(found, limit, note)
             return found.rows
         before = keys if whole else None
@@ -201,17 +208,31 @@ def _remark(found: Findings, limit: int, note: Callable[[str], None]) -> None:
 
 
 def _at_once(
-    fetch: Fetch[T], sink: Sink[T], *, limit: int, last: Last, note: Callable[[str], None]
+    fetch: Fetch[T],
+    sink: Sink[T],
+    *,
+    limit: int,
+    least: int,
+    last: Last,
+    note: Callable[[str], None],
 ) -> int:
-    """Reads from a server that ignores offset: everything in one answer, if it gives that."""
+    """Reads from a server that ignores offset: everything in one answer, if it gives that.
+
+    Fewer than `least` rows cannot be all: offset has brought as many.
+    """
     page = fetch(None, None)
     rows = len(page.keys)
-    if page.total is not None and page.total > rows:
+
+    def same(limit: int) -> bool:
+        # an answer may be a stale one, but not twice
+        return all(fetch(0, limit).keys == page.keys for _ in range(2))
+
+    if rows < max(least, page.total or 0):
         complete = False
-    elif rows > 1 and fetch(0, 1).keys == page.keys:
+    elif rows > 1 and same(1):
         # limit is ignored too, so nothing cuts the answer
         complete = True
-    elif fetch(0, limit + rows + 1).keys != page.keys:
+    elif not same(limit + rows + 1):
         complete = False
     else:
         end = last()
@@ -253,7 +274,7 @@ class _Pass(Generic[T]):
         self._ahead = ahead
         self._executor = executor
         self._plans: deque[tuple[int, Future[Page[T]]]] = deque()
-        self._found = Findings()
+        self.found = Findings()
         self._end = 0
         """Where the server's next unread row should be."""
         self._first = ""
@@ -265,15 +286,23 @@ class _Pass(Generic[T]):
         """The keys of the last rows taken, to find the place again."""
 
     def run(self) -> Findings:
+        found = self._walk()
+        if found.moved and found.ordered:
+            self._check_front()
+        return found
+
+    def _walk(self) -> Findings:
         first = self._page(0)
-        found = self._found
+        found = self.found
         found.total = first.total
         if not first.keys:
             # a total may be that of all rows, whatever the filter
             if first.total and not (self._filtered and self._last() is None):
-                raise IncompleteRead(
-                    f"the server states a total of {first.total} rows and gives none",
-                    todo="ask the provider; nothing was changed in the destination",
+                raise _StartOver(
+                    IncompleteRead(
+                        f"the server states a total of {first.total} rows and gives none",
+                        todo="ask the provider; nothing was changed in the destination",
+                    )
                 )
             return found
         self._take(first, 0, 0)
@@ -316,13 +345,25 @@ class _Pass(Generic[T]):
                 self._end = offset + len(page.keys)
             self.drop_plans()
 
+    def _check_front(self) -> None:
+        """Makes sure that no row is before the first one that was taken.
+
+        A first page that is a stale answer, from further down, looks later as if rows had come in.
+        This one may be stale too: so it is asked for twice.
+        """
+        taken = self._sink.keys()
+        for _ in range(2):
+            page = self.fetch(0, self._limit)
+            if not taken.issuperset(page.keys[:1]):
+                raise _StartOver
+
     def _is_end(self, total: int | None) -> bool:
         """Whether a page with the known last row alone, and this total, is the end.
 
         It is if the row is the last of that total. Otherwise a page of one row may be cut short,
         and a server may give nothing beyond some offset.
         """
-        found, end = self._found, self._end
+        found, end = self.found, self._end
         if total == end:
             return True
         if self._goes_on():
@@ -349,32 +390,35 @@ class _Pass(Generic[T]):
         They may just have come in, so the last one is asked for again. If it is still alone, the
         server cannot give it together with them, and they are taken.
         """
-        page = self._page(self._end)
-        if page.keys:
-            # rows that came in at this moment push known ones here
+        # rows that came in at this moment push known ones here; or it is a stale answer, once
+        for _ in range(2):
+            page = self._page(self._end)
             known = not set(self._known).isdisjoint(page.keys)
-            self._found.moved |= known
+            if not known:
+                break
+        if page.keys:
+            self.found.moved |= known
             alone, self._alone = self._alone, self._end
             if alone == self._end and not known:
-                self._found.joined = False
+                self.found.joined = False
                 self._take(page, self._end, 0)
         return bool(page.keys)
 
     def _go_back(self, offset: int) -> None:
         """Finds the place again after rows left before it."""
         self._lost += 1
-        if self._lost > MAX_STEPS_BACK + self._found.pages:
+        if self._lost > MAX_STEPS_BACK + self.found.pages:
             raise _StartOver
         known = set(self._known)
         # the same page once more, in case that answer was stale; then pages further to the front
         for steps in range(MAX_STEPS_BACK):
-            offset = max(0, offset - self._found.widest * min(steps, 1))
+            offset = max(0, offset - self.found.widest * min(steps, 1))
             page = self._page(offset)
             places = [i for i, key in enumerate(page.keys) if key in known]
             if places:
                 # the same page, asked for again, may just have been stale before
                 stayed = places == [0] and page.keys[0] == self._known[-1] and not steps
-                self._found.moved |= not stayed
+                self.found.moved |= not stayed
                 start = places[-1] + 1
                 # go on from the row that is known
                 self._known.append(page.keys[places[-1]])
@@ -388,7 +432,7 @@ class _Pass(Generic[T]):
         raise _StartOver
 
     def _take(self, page: Page[T], offset: int, start: int) -> None:
-        found, fresh = self._found, page.keys[start:]
+        found, fresh = self.found, page.keys[start:]
         if found.rows and self._first in fresh:
             # the server began again from the start, or moved its first row to the end
             raise _StartOver
@@ -410,7 +454,7 @@ class _Pass(Generic[T]):
 
     def _compare(self, keys: list[str]) -> None:
         """Keeps those orders in which the keys come."""
-        self._found.orders = [order for order in self._found.orders if _rises(keys, order)]
+        self.found.orders = [order for order in self.found.orders if _rises(keys, order)]
 
     def _planned(self, offset: int) -> Page[T]:
         if not self._plans or self._plans[0][0] != offset:
@@ -423,7 +467,7 @@ class _Pass(Generic[T]):
 
     def _following(self, offset: int) -> Iterator[int]:
         """Offsets that are likely to be asked for next."""
-        found, stride = self._found, self._found.widest - 1
+        found, stride = self.found, self.found.widest - 1
         if stride < 1:
             return
         if found.total is not None and found.total > offset + 1:

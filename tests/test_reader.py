@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -53,6 +54,12 @@ class Server:
         self.change(self.ids)
         return answer
 
+    @property
+    def passes(self) -> int:
+        """How often it was read from the start on."""
+        offsets = [offset for offset, _ in self.asked]
+        return sum(pair[0] == 0 != pair[1] for pair in pairwise(offsets))
+
     def last(self) -> str | None:
         rows = self.arrange(self.ids)
         return rows[-1] if rows else None
@@ -86,6 +93,45 @@ def test_a_cap_below_the_limit_loses_nothing(cap: int) -> None:
 def test_an_empty_answer_before_the_stated_total_is_an_error() -> None:
     with pytest.raises(IncompleteRead, match="total of 7"):
         taken(Server([], total=lambda n: 7))
+
+
+@pytest.mark.parametrize("total", [lambda n: n, lambda n: None])
+def test_an_empty_answer_that_is_stale_is_not_believed(total: Callable[[int], int | None]) -> None:
+    """The first pass loses its place; the next begins with the answer to an older request."""
+
+    class Stale(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            answers = {2: [*page.keys, "00000"], 3: []}
+            keys = answers.get(len(self.asked), page.keys)
+            return Page(keys, keys, page.total)
+
+    server = Stale(ids(30), total=total)
+    assert taken(server) == ids(30)
+    assert server.asked[2][0] == 0
+
+
+@pytest.mark.parametrize("place", [5, 9, 18, 30, 35, 38])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_first_page_from_further_down_is_not_believed(place: int, times: int) -> None:
+    class Stale(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            stale = len(self.asked) < times
+            return super().__call__(place if stale else offset, limit)
+
+    assert taken(Stale(ids(40))) == ids(40)
+    assert taken(Stale(ids(40), total=lambda n: None)) == ids(40)
+
+
+def test_a_collection_that_empties_while_it_is_read_is_empty() -> None:
+    server = Server(ids(30))
+
+    def leave(all_ids: list[str]) -> None:
+        if len(server.asked) == 2:
+            all_ids.clear()
+
+    server.change = leave
+    assert taken(server) == []
 
 
 def test_an_empty_answer_to_a_filter_is_believed_unless_there_is_a_last_row() -> None:
@@ -143,7 +189,7 @@ def test_rows_that_never_come_with_the_one_before_are_read_until_two_passes_agre
 
     server = Heavy(ids(50))
     assert taken(server) == ids(50)
-    assert sum(offset == 0 for offset, _ in server.asked) == 2
+    assert server.passes == 2
 
 
 @pytest.mark.parametrize("total", [lambda n: None, lambda n: 10, lambda n: 40])
@@ -209,7 +255,7 @@ def test_rows_that_come_in_while_the_end_is_looked_for_cost_no_second_pass() -> 
 
     server.change = come
     assert set(taken(server)) >= {f"{i * 100:05}" for i in range(20)}
-    assert sum(offset == 0 for offset, _ in server.asked) == 1
+    assert server.passes == 1
 
 
 def test_rows_that_come_in_beside_the_position_are_no_other_order() -> None:
@@ -224,7 +270,7 @@ def test_rows_that_come_in_beside_the_position_are_no_other_order() -> None:
     found = taken(server, limit=4)
     assert {f"{i * 100:05}" for i in range(40)} <= set(found)
     assert len(found) == len(set(found))
-    assert sum(offset == 0 for offset, _ in server.asked) == 1
+    assert server.passes == 1
 
 
 def test_what_began_with_single_rows_is_read_until_two_passes_agree() -> None:
@@ -251,7 +297,7 @@ def test_more_rows_than_two_pages_hold_come_in_at_once() -> None:
     found = taken(server, limit=4)
     assert {f"{i * 100:05}" for i in range(40)} <= set(found)
     assert len(found) == len(set(found))
-    assert sum(offset == 0 for offset, _ in server.asked) == 1
+    assert server.passes == 1
 
 
 def test_a_fixed_order_that_is_not_by_id_is_read_until_two_passes_agree() -> None:
@@ -260,7 +306,7 @@ def test_a_fixed_order_that_is_not_by_id_is_read_until_two_passes_agree() -> Non
     server = Server(ids(60), arrange=lambda rows: [i for i in order if i in rows])
     assert taken(server, notes=notes) == order
     assert any("two whole passes agreed" in note for note in notes)
-    assert sum(offset == 0 for offset, _ in server.asked) == 2
+    assert server.passes == 2
 
 
 @pytest.mark.parametrize(
@@ -272,7 +318,7 @@ def test_the_orders_of_databases_need_one_pass_only(order: Callable[[str], objec
     names = [str(i) for i in range(1, 40)] if order is int else ["b-2", "B1", "a-9", "Ab", "c"] * 1
     server = Server(names, arrange=lambda rows: sorted(rows, key=order))  # type: ignore[arg-type]
     assert taken(server, limit=2) == sorted(names, key=order)  # type: ignore[arg-type]
-    assert sum(offset == 0 for offset, _ in server.asked) == 1
+    assert server.passes == 1
 
 
 def test_a_server_that_ignores_offset_is_read_in_one_answer() -> None:
