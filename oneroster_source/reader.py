@@ -288,7 +288,7 @@ class _Pass(Generic[T]):
     def run(self) -> Findings:
         found = self._walk()
         if found.moved and found.ordered:
-            self._check_front()
+            self._complete_front()
         return found
 
     def _walk(self) -> Findings:
@@ -345,17 +345,22 @@ class _Pass(Generic[T]):
                 self._end = offset + len(page.keys)
             self.drop_plans()
 
-    def _check_front(self) -> None:
-        """Makes sure that no row is before the first one that was taken.
+    def _complete_front(self) -> None:
+        """Takes the rows that are before the first one that was taken.
 
-        A first page that is a stale answer, from further down, looks later as if rows had come in.
-        This one may be stale too: so it is asked for twice.
+        They came in since; or the first page was a stale answer, from further down, which looks the
+        same later on. This one may be stale too: so it is asked for twice.
         """
         taken = self._sink.keys()
         for _ in range(2):
             page = self.fetch(0, self._limit)
-            if not taken.issuperset(page.keys[:1]):
+            if taken.issuperset(page.keys[:1]):
+                continue
+            if taken.isdisjoint(page.keys):
                 raise _StartOver
+            self._sink.add(page.content, 0)
+            self.found.rows += len(page.keys) - len(taken.intersection(page.keys))
+            taken |= set(page.keys)
 
     def _is_end(self, total: int | None) -> bool:
         """Whether a page with the known last row alone, and this total, is the end.

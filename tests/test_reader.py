@@ -119,8 +119,8 @@ def test_a_first_page_from_further_down_is_not_believed(place: int, times: int) 
             stale = len(self.asked) < times
             return super().__call__(place if stale else offset, limit)
 
-    assert taken(Stale(ids(40))) == ids(40)
-    assert taken(Stale(ids(40), total=lambda n: None)) == ids(40)
+    for server in (Stale(ids(40)), Stale(ids(40), total=lambda n: None)):
+        assert set(taken(server)) == set(ids(40))
 
 
 def test_a_collection_that_empties_while_it_is_read_is_empty() -> None:
