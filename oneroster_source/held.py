@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import dlt
-import orjson
 import pyarrow as pa
 from dlt.destinations.sql_client import SqlClientBase
 
@@ -109,4 +109,5 @@ def _table(
 
 
 def _json(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+    # not orjson: Postgres writes 1e300 with all its digits
+    return value if value is None or isinstance(value, str) else json.dumps(value)

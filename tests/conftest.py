@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import postgres as postgres_server
 import pytest
@@ -84,3 +85,11 @@ def settings(server: Simulator, *schools: School) -> dict[str, object]:
     """The settings that reach these schools."""
     entries = [{"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools]
     return {"base_url": server.base_url, "schools": entries}
+
+
+def purge(school: School, collection: str, count: int) -> list[dict[str, Any]]:
+    """Takes live rows away without a trace; returns what they were."""
+    rows = [r for r in school.rows(collection) if r["status"] == "active"][:count]
+    for row in rows:
+        school.purge(collection, row["sourcedId"])
+    return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from conftest import purge
 from postgres import query
 from truth import REFERENCE_TABLES, Truth, differences, held, staged
 
@@ -90,6 +91,57 @@ def test_schools_with_the_same_ids_do_not_meet(serve, sync, differ) -> None:
     # a run of one school leaves the other as it is
     sync(server, schools[1])
     assert differ(server, *schools) == {}
+
+
+@pytest.mark.parametrize("how", ["keep", "remove"])
+def test_what_a_full_pass_does_not_contain_is_deleted(
+    serve, sync, postgres, warehouse, how
+) -> None:
+    schools = [secondary_school(7, estab, pupils=10) for estab in ("1", "2")]
+    server = serve(*schools)
+    sync(server, *schools, deleted=how)
+    name = schools[1].rows("users")[0]["sourcedId"]
+    schools[1].change("users", name, metadata={"é": [1, None, 1.5e300]}, nick="x", status="active")
+    sync(server, *schools, deleted=how)
+    ghosts = {name: purge(schools[1], name, 3) for name in ("users", "classes", "enrollments")}
+    report = sync(server, *schools, deleted=how, full=True)
+    assert {(o.estab, o.endpoint): o.gone for o in report.outcomes if o.gone} == {
+        ("2", endpoint): 3 for endpoint in ghosts
+    }
+    assert report.good
+    truth = Truth(server.base_url, schools, keep=how == "keep")
+    if how == "keep":
+        truth.with_ghosts("2", ghosts)
+    assert differences(postgres, truth) == {}
+    for row in ghosts["users"]:
+        schools[1].add("users", {k: v for k, v in row.items() if k != "dateLastModified"})
+    sync(server, *schools, deleted=how)
+    ghosts["users"] = []
+    truth = Truth(server.base_url, schools, keep=how == "keep")
+    if how == "keep":
+        truth.with_ghosts("2", ghosts)
+    assert differences(postgres, truth) == {}
+
+
+def test_what_is_not_sound_is_told_and_a_full_pass_heals_it(
+    serve, sync, school, differ, postgres
+) -> None:
+    server = serve(school)
+    sync(server, school)
+    damage = {
+        "users: 1 keys are there more than once": "INSERT INTO oneroster.users"
+        " SELECT * FROM oneroster.users ORDER BY sourced_id DESC LIMIT 1",
+        "users__grades: 1 rows have no row in users": "INSERT INTO oneroster.users__grades"
+        " (estab, user_sourced_id, position, value) VALUES ('3281110', 'nobody', 0, '7')",
+    }
+    for told, sql in damage.items():
+        query(postgres, sql)
+        pupil = next(u for u in school.rows("users") if u["role"] == "student")
+        school.change("users", pupil["sourcedId"], grades=[told[:3]])
+        report = sync(server, school)
+        assert not report.failed and told in " ".join(report.problems)
+        assert sync(server, school, full=True).good
+        assert differ(server, school) == {}
 
 
 def test_tables_of_references_can_be_left_out_and_come_back(

@@ -142,6 +142,14 @@ class Truth:
                 for row in school.rows(collection):
                     self._row(school.estab, name, row, fields, refs, lists, references)
 
+    def with_ghosts(self, estab: str, rows: dict[str, list[Any]]) -> Truth:
+        """With rows that the school no longer has, all of them deleted."""
+        ghosts = Truth(self._base_url, [School(estab, collections=rows)])
+        for table, found in ghosts.tables.items():
+            root = "__" not in table and table != "rejected_rows"
+            self.tables[table] += [(*row[:-1], True) if root else row for row in found]
+        return self
+
     def _row(self, estab, name, row, fields, refs, lists, references) -> None:  # type: ignore[no-untyped-def]
         deleted = row.get("status") in ("tobedeleted", "inactive")
         if deleted and not self._keep:
