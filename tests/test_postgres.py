@@ -9,7 +9,7 @@ from conftest import purge
 from postgres import query
 from truth import REFERENCE_TABLES, Truth, differences, held, staged
 
-from oneroster_source.simulator import School, Simulator, secondary_school
+from oneroster_source.simulator import Fault, School, Simulator, secondary_school
 from oneroster_source.warehouse import Warehouse
 
 
@@ -178,6 +178,16 @@ def test_characters_that_postgres_refuses_stop_no_load(
     stamp = school.get("users", name)["dateLastModified"]
     school.change("users", name, familyName="O\ufffdBrien", dateLastModified=stamp)
     assert differ(server, school) == {}
+
+
+@pytest.mark.parametrize("sent", ["1e200000", "[" * 9000 + "]" * 9000])
+def test_json_that_postgres_refuses_stops_no_load(serve, sync, postgres, sent) -> None:
+    school = School("1", collections={"users": [{"sourcedId": "a"}]})
+    body = f'{{"users": [{{"sourcedId": "a", "metadata": {sent}, "nick": {sent}}}]}}'
+    school.faults.append(Fault("users", status=200, body=body.encode()))
+    assert sync(serve(school), school, endpoints=["users"]).good
+    found = query(postgres, "SELECT metadata #>> '{}', extra ->> 'nick' FROM oneroster.users")
+    assert found == [(sent, sent)]
 
 
 def test_one_school_that_fails_leaves_the_rows_and_cursors_of_the_others(

@@ -279,6 +279,21 @@ def test_numbers_that_json_does_not_have_become_texts(sent: str) -> None:
     assert json.loads(found["extra"]) == {"foo": sent}
 
 
+@pytest.mark.parametrize(
+    "sent", ["1e200000", "-1.5E+0009999", '{"a":[1,2e99999]}', '{"a":' * 3000 + "1" + "}" * 3000]
+)
+def test_json_that_is_more_than_databases_take_becomes_text(sent: str) -> None:
+    found = SHAPERS["users"].parse(body_of(f'"metadata": {sent}, "foo": {sent}')).to_pylist()[0]
+    assert json.loads(found["metadata"]) == sent
+    assert json.loads(found["extra"]) == {"foo": sent}
+
+
+def test_json_of_usual_size_stays_as_it_is() -> None:
+    sent = '{"a":[' + ",".join('{"b":1.5e300,"c":"e12"}' for _ in range(900)) + "]}"
+    found = SHAPERS["users"].parse(body_of(f'"metadata": {sent}')).to_pylist()[0]
+    assert found["metadata"] == sent
+
+
 def test_texts_that_look_like_such_numbers_stay_as_they_are() -> None:
     looks = '[NaN], "nan", \\'
     body = body_of(f'"username": {json.dumps(looks)}, "foo": NaN, "bar": "')

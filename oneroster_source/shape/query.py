@@ -157,7 +157,7 @@ def queries(endpoint: Endpoint) -> Queries:
         *(_field(field) for field in endpoint.fields),
         *(_ref(ref, endpoint.child_name(ref)) for ref in endpoint.refs),
         *(_child_list(child, endpoint.child_name(child)) for child in endpoint.lists),
-        _Part({"metadata": "JSON"}, ("nullif(s.metadata, 'null') AS metadata",)),
+        _Part({"metadata": "JSON"}, ("as_json(nullif(s.metadata, 'null')) AS metadata",)),
     ]
     read = {name: kind for part in own for name, kind in part.read.items()}
     faults = [("sourced_id IS NULL", "no sourcedId"), *(f for part in own for f in part.faults)]
