@@ -13,17 +13,31 @@ from typing import Any
 
 import dlt
 from dlt.destinations.exceptions import DestinationConnectionError
+from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.errors import DestinationBusy, DestinationError, clean
 from oneroster_source.lock import alone, beside, hidden
 
 _log = logging.getLogger("oneroster_source")
 _PAUSE = 0.2
+_WRITERS = """
+SELECT count(DISTINCT l.pid) FROM pg_locks l
+JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN (%s, %s) AND l.pid <> pg_backend_pid()
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.mode IN ('RowExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+        'AccessExclusiveLock')
+"""
 
 
 @contextmanager
-def sole(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], object]]:
+def sole(pipeline: dlt.Pipeline, name: str, patience: float) -> Iterator[Callable[[], object]]:
     """Keeps every other run from the destination that a pipeline has found to be meant.
+
+    Args:
+        pipeline: What is going to load.
+        name: The destination, for people.
+        patience: Seconds to wait for what a Postgres server still does for a run that was killed.
 
     Yields:
         What to call before writing: it raises where the lock was lost, as a server can lose it.
@@ -40,7 +54,7 @@ def sole(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], object]]:
         else:
             stack.enter_context(alone(hidden(str(config), pipeline.dataset_name), name))
         if config.destination_type == "postgres":
-            confirm = stack.enter_context(_sole_writer(pipeline, name))
+            confirm = stack.enter_context(_sole_writer(pipeline, name, patience))
         yield confirm
 
 
@@ -105,7 +119,9 @@ def _holder(said: str) -> str:
 
 
 @contextmanager
-def _sole_writer(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], object]]:
+def _sole_writer(
+    pipeline: dlt.Pipeline, name: str, patience: float
+) -> Iterator[Callable[[], object]]:
     """Keeps the writers of other machines from a dataset in Postgres."""
     client = pipeline.sql_client()
     try:
@@ -129,6 +145,30 @@ def _sole_writer(pipeline: dlt.Pipeline, name: str) -> Iterator[Callable[[], obj
                 f"another run is loading into the dataset {pipeline.dataset_name!r} of {name}",
                 todo="run this again when that one has ended",
             )
+        _let_writers_end(client, name, patience)
         yield lambda: client.execute_sql("SELECT 1")
     finally:
         client.close_connection()
+
+
+def _let_writers_end(client: SqlClientBase[Any], name: str, patience: float) -> None:
+    """Waits for whoever writes to a dataset in Postgres.
+
+    The server finishes a statement, and commits, though the run that sent it was killed.
+    """
+    end = time.monotonic() + patience
+    told = False
+    while True:
+        found = client.execute_sql(_WRITERS, client.dataset_name, client.staging_dataset_name)
+        if not (found and found[0][0]):
+            return
+        if time.monotonic() >= end:
+            raise DestinationBusy(
+                f"another session has been writing to the dataset {client.dataset_name!r} of {name}"
+                f" for longer than the {patience:g} s of the setting 'lock_timeout'",
+                todo="run this again when it has ended; pg_locks shows who it is",
+            )
+        if not told:
+            _log.warning("another session writes to %s: waiting up to %g s", name, patience)
+            told = True
+        time.sleep(_PAUSE)

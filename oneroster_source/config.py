@@ -110,7 +110,9 @@ class Options(BaseConfiguration):
         "0 to 1",
     )
     lock_timeout: float = _option(
-        60.0, "Seconds to wait for a DuckDB file that another process holds open.", "0 to 86400"
+        60.0,
+        "Seconds to wait for others that hold a DuckDB file open, or write to a Postgres dataset.",
+        "0 to 86400",
     )
     login: str = _option("xporter", "How to log in.", "xporter or oauth2")
     token_url: str | None = _option(None, "oauth2: address of the token endpoint.", "an https URL")

@@ -122,7 +122,7 @@ class Warehouse:
         """
         source = oneroster(report=report, **options)
         patience = lock_timeout(options.get("lock_timeout"))
-        with self._pipeline() as pipeline, sole(pipeline, self.name) as confirm:
+        with self._pipeline() as pipeline, sole(pipeline, self.name, patience) as confirm:
             with opened(pipeline, patience):
                 pipeline.sync_destination()
                 _make_anew(pipeline)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg2
 import pytest
 from conftest import settings
 from postgres import query
@@ -611,3 +612,29 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(DestinationError), alone(beside("roster.duckdb"), "roster.duckdb"):
         pass
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_what_the_server_still_does_for_a_run_that_was_killed_is_waited_for(
+    serve, school, postgres, caplog
+) -> None:
+    server = serve(school)
+    found = settings(server, school)
+    Warehouse(postgres).load(Report(), **ORGS, **found)
+    left = psycopg2.connect(postgres)
+    try:
+        with left.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO oneroster.orgs (estab, sourced_id, _deleted) VALUES (%s, 'x', false)",
+                [school.estab],
+            )
+        with pytest.raises(DestinationBusy, match=r"writing to the dataset 'oneroster'.* 0.1 s"):
+            Warehouse(postgres).load(Report(), **ORGS, **found, lock_timeout=0.1)
+        end = threading.Timer(1, left.commit)
+        end.start()
+        Warehouse(postgres).load(Report(), **ORGS, **found, full=True, deleted="remove")
+        end.join()
+    finally:
+        left.close()
+    assert "another session writes" in caplog.text
+    rows = query(postgres, "SELECT sourced_id FROM oneroster.orgs")
+    assert {name for (name,) in rows} == {row["sourcedId"] for row in school.rows("orgs")}
