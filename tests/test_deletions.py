@@ -172,6 +172,7 @@ def test_where_no_delta_can_be_had_every_pass_is_full(
     report = sync(server, school, deleted="remove")
     assert {o.mode for o in report.outcomes if o.rows} == {"full"} and report.good
     assert outcome(report, "users").gone == 3
+    assert all("filter" in " ".join(o.warnings) for o in report.outcomes)
     truth = Truth(server.base_url, [school], keep=False)
     assert wrong(warehouse, truth) == {}
 

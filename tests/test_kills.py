@@ -359,13 +359,8 @@ class Story:
             Path(self._database).unlink()
 
     def _truth(self) -> Truth:
-        truth = Truth(self._server.base_url, [self._school], keep=self.keep)
-        if self._endpoints:
-            wanted = {*self._endpoints, "rejected_rows"}
-            truth.tables = {
-                t: rows for t, rows in truth.tables.items() if t.split("__")[0] in wanted
-            }
-        return truth
+        some = {"endpoints": self._endpoints} if self._endpoints else {}
+        return Truth(self._server.base_url, [self._school], keep=self.keep, **some)
 
     def _sweep(self) -> None:
         """Nothing but the database is left, and statements of dlt's that speak of no record."""

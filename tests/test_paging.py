@@ -526,7 +526,7 @@ class Repeating(Server):
 
 def test_answers_to_other_requests_lose_nothing() -> None:
     given_up = 0
-    for seed in range(1000):
+    for seed in range(300):
         random = Random(seed)
         school = School(random, random.randint(0, 300), (update,))
         server = Repeating(
@@ -553,4 +553,4 @@ def test_answers_to_other_requests_lose_nothing() -> None:
             given_up += 1
         else:
             assert sink.unique().keys() == school.rows.keys(), seed
-    assert given_up < 1000 / 10
+    assert given_up < 30

@@ -5,7 +5,7 @@ Written from the standard and the list of tables in README, without a look at `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
@@ -119,6 +119,8 @@ class Truth:
     Args:
         style: How the server writes references: object, string or sourceId.
         keep: Whether rows marked as deleted are kept.
+        references: Whether single references have tables of their own.
+        endpoints: Those that are loaded.
     """
 
     def __init__(
@@ -129,12 +131,15 @@ class Truth:
         style: str = "object",
         keep: bool = True,
         references: bool = True,
+        endpoints: Container[str] = tuple(_ENDPOINTS),
     ) -> None:
         self._base_url = base_url
         self._style = style
         self._keep = keep
         self.tables: dict[str, list[Row]] = {"rejected_rows": []}
         for name, (_, collection, fields, refs, lists) in _ENDPOINTS.items():
+            if name not in endpoints:
+                continue
             self.tables[name] = []
             children = [*(refs if references else []), *lists]
             self.tables |= {f"{name}__{_snake(child)}": [] for child in children}
@@ -144,7 +149,7 @@ class Truth:
 
     def with_ghosts(self, estab: str, rows: dict[str, list[Any]]) -> Truth:
         """With rows that the school no longer has, all of them deleted."""
-        ghosts = Truth(self._base_url, [School(estab, collections=rows)])
+        ghosts = Truth(self._base_url, [School(estab, collections=rows)], endpoints=self.tables)
         for table, found in ghosts.tables.items():
             root = "__" not in table and table != "rejected_rows"
             self.tables[table] += [(*row[:-1], True) if root else row for row in found]
