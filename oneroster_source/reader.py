@@ -313,12 +313,18 @@ class _Pass(Generic[T]):
             page = self._page(offset)
             tail = self._known[-1]
             if found.widest <= 1:
-                if not page.keys:
-                    return found
+                found.joined = False
                 if tail in page.keys:
                     raise _OffsetIgnored
+                if not page.keys:
+                    if self._is_end(page.total):
+                        return found
+                    stalls += 1
+                    if stalls > MAX_STALLS:
+                        raise _StartOver
+                    self.drop_plans()
+                    continue
                 start = 0
-                found.joined = False
             elif tail in page.keys:
                 start = page.keys.index(tail) + 1
                 found.moved |= start > 1

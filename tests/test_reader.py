@@ -123,6 +123,21 @@ def test_a_first_page_from_further_down_is_not_believed(place: int, times: int) 
         assert set(taken(server)) == set(ids(40))
 
 
+@pytest.mark.parametrize("cap", [1, 10])
+def test_an_empty_page_after_a_single_row_is_no_end_where_more_are_stated(cap: int) -> None:
+    class Hole(Server):
+        """Gives nothing at one place; capped, or after a first page that was cut to one row."""
+
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            keys = [] if offset == (3 if cap == 1 else 1) else page.keys
+            keys = keys[:1] if offset == 0 else keys
+            return Page(keys, keys, page.total)
+
+    with pytest.raises(IncompleteRead, match="total of 15"):
+        taken(Hole(ids(15), cap=cap))
+
+
 def test_a_collection_that_empties_while_it_is_read_is_empty() -> None:
     server = Server(ids(30))
 
