@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from oneroster_source.collection import Ask, Collection
-from oneroster_source.config import Settings
+from oneroster_source.config import School, Settings
 from oneroster_source.spec import Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,8 +41,8 @@ class Cursors:
 
     Args:
         state: The resource's state in dlt. Layout: `schools` -> estab -> `cursor` and `full`
-            (instants in ISO 8601, UTC) and `read_as` (the settings that decide which rows are
-            loaded).
+            (instants in ISO 8601, UTC) and `read_as` (what decides which rows are loaded:
+            settings, and who the school is to which provider).
         endpoint: The endpoint.
         settings: The run's settings.
     """
@@ -50,12 +51,16 @@ class Cursors:
         self._schools: dict[str, dict[str, Any]] = state.setdefault("schools", {})
         self._settings = settings
         # rows that other settings kept out are older than the cursor: a change means a full pass
-        self._read_as = {
+        self._how = {
             "filter": str(settings.filters.get(endpoint.name, "")),
             "deleted": settings.deleted,
             "reference_tables": settings.reference_tables,
             "dialect": settings.dialect.version,
         }
+        self._from = {school.estab: _identity(school) for school in settings.schools}
+
+    def _read_as(self, estab: str) -> dict[str, Any]:
+        return {**self._how, "from": self._from.get(estab, "")}
 
     def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
         """What to read next: from the cursor, or everything if that is due.
@@ -73,7 +78,7 @@ class Cursors:
             or cursor is None
             # some providers stamp all rows with a year 1, from which nothing can be taken away
             or not _EPOCH + lag <= cursor <= now + _SKEW
-            or entry.get("read_as") != self._read_as
+            or entry.get("read_as") != self._read_as(estab)
             or self._is_due(_instant(entry.get("full")), now)
         ):
             return Ask("full", known=cursor)
@@ -90,9 +95,15 @@ class Cursors:
         cursor = next_cursor(_instant(entry.get("cursor")), collection.newest, collection.clock)
         if collection.mode == "full":
             entry["full"] = now.isoformat()
-        entry |= {"cursor": cursor.isoformat() if cursor else None, "read_as": self._read_as}
+        entry |= {"cursor": cursor.isoformat() if cursor else None, "read_as": self._read_as(estab)}
         self._schools[estab] = entry
         return entry["cursor"] or ""
+
+
+def _identity(school: School) -> str:
+    """Another provider, or another client of it, has other rows, and another clock."""
+    named = "\n".join((school.base_url, school.rp, school.client_id))
+    return sha256(named.encode()).hexdigest()[:16]
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -99,3 +99,19 @@ def test_a_full_pass_when_asked_for_or_when_rows_are_chosen_otherwise(settings) 
     assert cursors(settings, state).ask("2", full=False, now=NOW).mode == "full"
     changed = replace(settings, deleted="remove")
     assert cursors(changed, state).ask("1", full=False, now=NOW).mode == "full"
+
+
+@pytest.mark.parametrize(
+    ("changed", "mode"),
+    [
+        ({"shared_secret": "another"}, "delta"),
+        ({"base_url": "https://another.example/v1p1"}, "full"),
+        ({"rp": "another"}, "full"),
+    ],
+    ids=["secret", "provider", "client"],
+)
+def test_another_provider_or_client_is_read_from_the_start(settings, changed, mode) -> None:
+    state = after(settings)
+    (school,) = settings.schools
+    moved = replace(settings, schools=(replace(school, **changed),))
+    assert cursors(moved, state).ask("1", full=False, now=NOW).mode == mode
