@@ -20,6 +20,7 @@ def gone(
     share: float,
     allowed: bool = False,
     where: str = "",
+    only: str = "",
 ) -> pa.Table:
     """The rows of a school that the destination holds and a full pass did not contain.
 
@@ -29,6 +30,7 @@ def gone(
         share: Largest share of the rows not yet deleted that may be gone, if they are not few.
         allowed: Whether more may be gone, even all.
         where: The collection, for people.
+        only: The options that choose it on the command line.
 
     Returns:
         Rows of `held`, those that were deleted before included.
@@ -51,8 +53,8 @@ def gone(
         raise MassDeletion(
             f"{what}; nothing was changed",
             where=where,
-            todo="ask the provider whether that is right; if it is, run"
-            " `oneroster sync --full --allow-deletes`",
+            todo="ask the provider whether that is right, unless a filter of yours leaves them out;"
+            f" if it is, run `oneroster sync --full --allow-deletes{only and ' ' + only}`",
         )
     return absent
 

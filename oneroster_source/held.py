@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dlt
 import pyarrow as pa
-from dlt.destinations.sql_client import SqlClientBase
+from dlt.common.destination.exceptions import SqlClientNotAvailable
+from dlt.dataset.utils import get_destination_clients
+from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
 
 from oneroster_source.access import opened
+from oneroster_source.errors import DestinationError
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import Table
 
@@ -42,11 +46,19 @@ class Held:
     DestinationError for a file that stays held.
 
     Args:
-        patience: Seconds to wait for a DuckDB file that another process holds open.
+        patience: Seconds to wait for a DuckDB file that another process holds open. After that it
+            is not waited for again.
     """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
+        self._refusal: DestinationError | None = None
+
+    def tables(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the tables that are in the destination, whoever made them."""
+        with self._client() as client:
+            stored = getattr(client, "get_storage_tables", lambda names: ())
+            return frozenset(name for name, columns in stored(names) if columns)
 
     def ids(self, table: Table, estab: str) -> pa.Table:
         """The `sourced_id` and `_deleted` of a school's rows."""
@@ -84,13 +96,38 @@ class Held:
         return _table(found, [pa.field(child.parent_key, pa.string())]).column(0)
 
     def _asked(self, query: str, *values: str, **tables: Table) -> Iterator[list[tuple[Any, ...]]]:
-        pipeline, schema = dlt.current.pipeline(), dlt.current.source_schema()
-        with (
-            opened(pipeline, self._patience),
-            pipeline.sql_client(schema.name) as client,
-            client.execute_query(worded(client, query, **tables), *values) as cursor,
-        ):
-            yield from cursor.iter_fetch(_ROWS)
+        with self._client() as client:
+            sql_client = client.sql_client
+            with sql_client.execute_query(worded(sql_client, query, **tables), *values) as cursor:
+                yield from cursor.iter_fetch(_ROWS)
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        """dlt's client of the destination; the pipeline gives one only after its first run."""
+        pipeline = dlt.current.pipeline()
+        client, _ = get_destination_clients(
+            dlt.current.source_schema(),
+            destination=pipeline.destination,
+            destination_dataset_name=pipeline.dataset_name,
+        )
+        if not isinstance(client, WithSqlClient):
+            kind = client.config.destination_type
+            raise SqlClientNotAvailable(pipeline.pipeline_name, kind, kind)
+        with self._opened(pipeline), client:
+            yield client
+
+    @contextmanager
+    def _opened(self, pipeline: dlt.Pipeline) -> Iterator[None]:
+        if self._refusal is not None:
+            refusal = self._refusal
+            raise DestinationError(refusal.what, where=refusal.where, todo=refusal.todo)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(opened(pipeline, self._patience))
+            except DestinationError as error:
+                self._refusal = error
+                raise
+            yield
 
 
 def _table(

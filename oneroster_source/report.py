@@ -30,6 +30,8 @@ class Outcome:
     """Of the changed, rows that the provider marks as deleted."""
     gone: int = 0
     """Rows that a full pass found to be gone at the server, and that are deleted now."""
+    kept: int = 0
+    """Rows that a full pass did not contain, and that stay, since it cannot be told."""
     live: int = 0
     """Of the rows read, those that have a sourcedId, each once, and are not deleted."""
     rejected: int = 0

@@ -106,7 +106,10 @@ class _Run:
         self._engine = Engine()
         self._lock = threading.Lock()
         self._active = 0
-        self._there: frozenset[str] = frozenset()
+        self._known: frozenset[str] = frozenset()
+        """Tables that dlt has loaded before."""
+        self._stored: frozenset[str] | None = None
+        """Tables that are in the destination; None until it was asked."""
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._servers: dict[str, Server] = {}
@@ -169,7 +172,7 @@ class _Run:
     def _tables_to_make(self, endpoint: Endpoint) -> Iterator[Any]:
         """All tables that the destination has not got yet, empty: they exist from then on."""
         for table in (endpoint.table, *self._child_tables(endpoint), REJECTED_ROWS):
-            if table.name not in self._there:
+            if table.name not in self._known:
                 yield _marked(table.name, arrow_schema(table).empty_table())
 
     def _submit(
@@ -219,42 +222,62 @@ class _Run:
         """
         if collection.mode != "full":
             return [], False
-        table, estab, there = endpoint.table, outcome.estab, set(self._there)
+        table, estab = endpoint.table, outcome.estab
         found = [_marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, pa.array([""])))]
         held = arrow_schema(table).empty_table()
         try:
+            there = self._in_storage()
             if table.name in there:
                 held = self._held.ids(table, estab)
         except SqlClientNotAvailable:
             outcome.warn("the destination takes no queries: rows that are gone at the server stay")
             return found, False
+        read = collection.ids()
         lost = gone(
             held,
-            collection.ids(),
+            read,
             share=self._settings.max_delete_share,
             allowed=self._allow_deletes,
             where=f"school {estab}, {endpoint.name}",
+            only=f"--schools {estab} --endpoints {endpoint.name}",
         )
+        if len(lost) and len(read) < outcome.rows:
+            outcome.kept = len(alive(lost))
+            outcome.warn(
+                f"{outcome.rows - len(read):,} rows came without sourcedId, and may be some of the"
+                f" {len(lost):,} that seem to be gone: these stay"
+            )
+            return found, False
         outcome.gone = len(alive(lost))
+        loaded = {child.name for child in self._child_tables(endpoint)}
+        nothing = pa.array([""])
         if self._keep and len(lost):
             rows = self._held.rows(table, estab, alive(lost).column("sourced_id").to_pylist())
             found.append(_marked(table.name, deleted(rows)))
             for child in endpoint.child_tables():
                 if child.name in there:
                     # the child rows of what is kept stay; those of nothing go
-                    parents = self._held.orphans(child, table, estab)
+                    stays = child.name in loaded
+                    parents = self._held.orphans(child, table, estab) if stays else nothing
                     found.append(_marked(child.name, tombstones_of(child, estab, parents)))
             return found, False
         # nothing of the school is to remain, neither of a load that was cut short, nor in a
         # table that is not loaded any more
-        there |= {child.name for child in self._child_tables(endpoint)}
         found += [
-            _marked(child.name, tombstones_of(child, estab, pa.array([""])))
+            _marked(child.name, tombstones_of(child, estab, nothing))
             for child in endpoint.child_tables()
-            if child.name in there
+            if child.name in there | loaded
         ]
         found.append(_marked(table.name, removal(table, estab, lost.column("sourced_id"))))
         return found, True
+
+    def _in_storage(self) -> frozenset[str]:
+        if self._stored is None:
+            tables = (
+                t.name for e in self._settings.endpoints for t in self._settings.dialect[e].tables()
+            )
+            self._stored = self._held.tables(tables)
+        return self._stored
 
     def _client(self, school: School) -> Client:
         with self._lock:
@@ -284,7 +307,8 @@ class _Run:
                 self._stopped.clear()
                 # asked once: dlt takes back what it has seen as soon as a table gets new rows
                 schema = dlt.current.source_schema()
-                self._there = frozenset(schema.data_table_names(seen_data_only=True))
+                self._known = frozenset(schema.data_table_names(seen_data_only=True))
+                self._stored = None
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
 
     def _leave(self) -> None:

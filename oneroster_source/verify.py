@@ -72,7 +72,8 @@ def _rows(client: SqlClientBase[Any], endpoint: Endpoint, report: Report) -> Ite
         if outcome.endpoint != endpoint.name or outcome.state != "read":
             continue
         count = held.get(outcome.estab, 0)
-        if count < outcome.live or (outcome.mode == "full" and count > outcome.live):
+        most = outcome.live + outcome.kept
+        if count < outcome.live or (outcome.mode == "full" and count > most):
             yield (
                 f"{endpoint.name}: school {outcome.estab} has {count:,} rows, and"
                 f" {outcome.live:,} were read: {HEAL}"

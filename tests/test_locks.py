@@ -442,6 +442,29 @@ def test_a_file_that_stays_held_ends_the_run_with_nothing_lost(
     assert left(tmp_path) == ["roster.duckdb"]
 
 
+def test_a_file_that_stays_held_is_not_waited_for_again_for_each_school(
+    serve, warehouse, sync
+) -> None:
+    """Full passes ask the destination what they did not contain."""
+    schools = [secondary_school(1, estab, pupils=3) for estab in ("1", "2", "3")]
+    server = serve(*schools)
+    sync(server, *schools, **ORGS)
+    holders: list[Any] = []
+    with ExitStack() as stack, on_wait(lambda: None) as said:
+
+        def hold() -> None:
+            if not holders:
+                holders.append(stack.enter_context(python(HOLD, warehouse.name, "False")))
+
+        for school in schools:
+            on_first_page(school, hold)
+        with pytest.raises(DestinationError, match="held open by process"):
+            sync(server, *schools, full=True, lock_timeout=0.3, **ORGS)
+    # once for what they hold, once for the load of what failed
+    assert len(said) == 2
+    assert sync(server, *schools, full=True, **ORGS).good
+
+
 def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> None:
     env = {**environment(serve(school), school), "SOURCES__ONEROSTER__LOCK_TIMEOUT": "0.5"}
     duckdb.connect(warehouse.name).close()

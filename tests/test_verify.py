@@ -40,12 +40,14 @@ def told(tmp_path) -> Iterator[Callable[..., list[str]]]:
     # dlt gives a client only to a pipeline that has a schema
     pipeline.extract([{"a": 1}], table_name="any")
 
-    def told(sql: str, *, live: int = 2, mode: str = "full", changed=SCHEMA) -> list[str]:  # type: ignore[no-untyped-def]
+    def told(
+        sql: str, *, live: int = 2, kept: int = 0, mode: str = "full", changed=SCHEMA
+    ) -> list[str]:  # type: ignore[no-untyped-def]
         with duckdb.connect(path) as connection:
             connection.execute(f"USE oneroster; {sql}")
         report = Report()
         outcome = report.outcome("1", "users")
-        outcome.mode, outcome.state, outcome.live = mode, "read", live
+        outcome.mode, outcome.state, outcome.live, outcome.kept = mode, "read", live, kept
         # one that failed says nothing
         report.outcome("2", "users").mode = "full"
         with pipeline.sql_client() as client:
@@ -89,6 +91,12 @@ def test_what_is_not_sound_is_told_alone(told, sql, problem) -> None:
 def test_a_delta_reads_fewer_rows_than_there_are(told) -> None:
     assert told("INSERT INTO users VALUES ('1', 'd', false)", mode="delta") == []
     assert told("DELETE FROM users WHERE sourced_id IN ('b', 'd')", mode="delta") != []
+
+
+def test_rows_that_were_kept_on_purpose_are_not_too_many(told) -> None:
+    more = "INSERT INTO users VALUES ('1', 'd', false)"
+    assert told(more, kept=1) == []
+    assert len(told("SELECT 1", kept=0)) == 1
 
 
 def test_only_what_was_changed_is_looked_at(told) -> None:
