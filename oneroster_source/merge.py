@@ -85,6 +85,8 @@ REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "source_filter": f"position >= 0 AND {_AT_ONCE}",
 }
 
+RUN_MERGE: TDeleteInsertStrategyDict = {"disposition": "merge", "strategy": "delete-insert"}
+
 
 def no_rejected(estab: str, endpoint: Endpoint, ids: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Rows of `rejected_rows` that stand for "nothing of these was rejected"."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from oneroster_source.errors import OneRosterError
+from oneroster_source.shape import arrow_schema
+from oneroster_source.spec import SYNC_RUN_DETAILS
 
 Mode = Literal["full", "delta", "window"]
 
@@ -36,6 +41,7 @@ class Outcome:
     """Of the rows read, those that have a sourcedId, each once, and are not deleted."""
     rejected: int = 0
     """Values and rows that could not be read; see the table `rejected_rows`."""
+    started: datetime | None = None
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     undeclared: list[str] = field(default_factory=list)
@@ -47,6 +53,7 @@ class Outcome:
 
     def begin(self) -> None:
         self.state, self._begun = "reading", time.monotonic()
+        self.started = datetime.now(UTC)
 
     def end(self, error: OneRosterError | None = None) -> None:
         self.seconds = round(time.monotonic() - self._begun, 3) if self._begun else 0.0
@@ -58,17 +65,27 @@ class Outcome:
             self.warnings.append(text)
 
 
+def new_run_id(begun: datetime) -> str:
+    """A name for a run, which sorts by time."""
+    return f"{begun:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
 @dataclass(slots=True)
 class Report:
     """A run. Given to the source, it lets the other collections go on where one fails."""
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    run_id: str = ""
+    """Names the run in the destination, and sorts by time."""
     outcomes: list[Outcome] = field(default_factory=list)
     seconds: float = 0.0
     error: str = ""
     """Why the run as a whole failed, if it did."""
     problems: list[str] = field(default_factory=list)
     """What does not hold in the destination after the load."""
+
+    def __post_init__(self) -> None:
+        self.run_id = self.run_id or new_run_id(self.started)
 
     def outcome(self, estab: str, endpoint: str) -> Outcome:
         """A new outcome, listed in this report."""
@@ -98,12 +115,27 @@ class Report:
                 todo="; ".join(outcome.error for outcome in self.failed[:3]),
             )
 
+    def details(self, outcome: Outcome) -> pa.Table:
+        """The row of `sync_run_details` for one of the outcomes."""
+        ended = outcome.started and outcome.started + timedelta(seconds=outcome.seconds)
+        reason = outcome.error.partition("\n")[0] or None
+        row = asdict(outcome) | {
+            "run_id": self.run_id,
+            "ended": ended,
+            "outcome": outcome.state,
+            "rows_read": outcome.rows,
+            "reason": reason,
+        }
+        return pa.Table.from_pylist([row], schema=arrow_schema(SYNC_RUN_DETAILS))
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
         outcomes = [asdict(outcome) for outcome in self.outcomes]
         for outcome in outcomes:
             del outcome["_begun"]
+            outcome["started"] = outcome["started"] and outcome["started"].isoformat()
         return {
+            "run_id": self.run_id,
             "started": self.started.isoformat(),
             "seconds": round(self.seconds, 3),
             "good": self.good,

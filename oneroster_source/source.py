@@ -24,10 +24,17 @@ from oneroster_source.deletion import alive, deleted, gone, removal
 from oneroster_source.errors import ConfigurationError, OneRosterError
 from oneroster_source.held import Held
 from oneroster_source.http import Server
-from oneroster_source.merge import REJECTED_MERGE, child_merge, hints, no_rejected, row_merge
+from oneroster_source.merge import (
+    REJECTED_MERGE,
+    RUN_MERGE,
+    child_merge,
+    hints,
+    no_rejected,
+    row_merge,
+)
 from oneroster_source.report import Outcome, Report
 from oneroster_source.shape import Engine, Shaper, arrow_schema, tombstones_of
-from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
+from oneroster_source.spec import REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
@@ -128,6 +135,9 @@ class _Run:
         resource.apply_hints(
             **hints(REJECTED_ROWS), write_disposition=REJECTED_MERGE, create_table_variant=True
         )
+        resource.apply_hints(
+            **hints(SYNC_RUN_DETAILS), write_disposition=RUN_MERGE, create_table_variant=True
+        )
         merge = row_merge(keep_deleted=self._keep)
         resource.apply_hints(**hints(endpoint.table), write_disposition=merge)
         return resource
@@ -196,6 +206,7 @@ class _Run:
                 outcome.end(error)
                 if self._strict:
                     raise
+                yield _marked(SYNC_RUN_DETAILS.name, self._report.details(outcome))
                 return
             yield from absent
             for tables in collection.tables(tombstones=not cleared, keep_deleted=self._keep):
@@ -208,6 +219,7 @@ class _Run:
             if collection.mode != "window":
                 outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
         outcome.end()
+        yield _marked(SYNC_RUN_DETAILS.name, self._report.details(outcome))
 
     def _absent(
         self, endpoint: Endpoint, collection: Collection, outcome: Outcome

@@ -56,7 +56,11 @@ def test_it_runs_in_anybodys_pipeline_with_a_selection_of_resources(
     database = str(tmp_path / "any.duckdb")
     truth.tables = {t: r for t, r in truth.tables.items() if t.split("__")[0] in ("users", "orgs")}
     assert differences(database, truth) == {}
-    assert set(pipeline.default_schema.data_table_names()) == {*truth.tables, "rejected_rows"}
+    assert set(pipeline.default_schema.data_table_names()) == {
+        *truth.tables,
+        "rejected_rows",
+        "sync_run_details",
+    }
 
 
 def test_settings_come_by_dlts_own_injection(serve, school, pipeline, monkeypatch) -> None:

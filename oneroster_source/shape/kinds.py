@@ -26,4 +26,5 @@ KINDS: dict[Kind, KindRow] = {
     "instant": KindRow("as_instant({raw})", pa.timestamp("us", "UTC"), "timestamp", "a timestamp"),
     "json": KindRow("nullif({raw}, 'null')", pa.string(), "json", "JSON"),
     "integer": KindRow("{raw}", pa.int64(), "bigint", "an integer"),
+    "number": KindRow("{raw}", pa.float64(), "double", "a number"),
 }

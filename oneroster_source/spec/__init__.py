@@ -1,7 +1,9 @@
 """The standard as data: what each collection holds and which tables that makes."""
 
 from oneroster_source.spec.model import (
+    QUALITY_RESULTS,
     REJECTED_ROWS,
+    SYNC_RUN_DETAILS,
     ChildList,
     Column,
     Dialect,
@@ -14,7 +16,9 @@ from oneroster_source.spec.model import (
 from oneroster_source.spec.v1p1 import V1P1
 
 __all__ = [
+    "QUALITY_RESULTS",
     "REJECTED_ROWS",
+    "SYNC_RUN_DETAILS",
     "V1P1",
     "ChildList",
     "Column",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["text", "flag", "date", "instant", "json", "integer"]
+Kind = Literal["text", "flag", "date", "instant", "json", "integer", "number"]
 """How a value is read: what SQL reads it and which Arrow and dlt types it gets, `shape` says."""
 
 
@@ -189,6 +189,48 @@ REJECTED_ROWS = Table(
     ),
     (),
     "one row per value, or row, that could not be read as the standard describes it",
+)
+
+SYNC_RUN_DETAILS = Table(
+    "sync_run_details",
+    (
+        Column("run_id", nullable=False),
+        Column("estab", nullable=False),
+        Column("endpoint", nullable=False),
+        Column("started", "instant"),
+        Column("ended", "instant"),
+        Column("seconds", "number"),
+        Column("mode"),
+        Column("outcome"),
+        Column("requests", "integer"),
+        Column("rows_read", "integer"),
+        Column("changed", "integer"),
+        Column("deleted", "integer"),
+        Column("gone", "integer"),
+        Column("rejected", "integer"),
+        Column("reason"),
+    ),
+    ("run_id", "estab", "endpoint"),
+    "one row per run, school and endpoint: what was read, and why it failed if it did",
+)
+
+QUALITY_RESULTS = Table(
+    "quality_results",
+    (
+        Column("run_id", nullable=False),
+        Column("checked_at", "instant", nullable=False),
+        Column("estab", nullable=False),
+        Column("check_id", nullable=False),
+        Column("severity", nullable=False),
+        Column("question", nullable=False),
+        Column("relation", nullable=False),
+        Column("rows_checked", "integer", nullable=False),
+        Column("rows_found", "integer", nullable=False),
+        Column("examples", "json", nullable=False),
+    ),
+    ("run_id", "estab", "check_id"),
+    "one row per quality run, school and check: rows looked at, rows at fault, up to five of their"
+    " ids",
 )
 
 
