@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.box import SIMPLE_HEAD
@@ -12,9 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from oneroster_source.check import Finding
+from oneroster_source.quality import SEVERITIES, Result
 from oneroster_source.report import Outcome, Report
+from oneroster_source.statement import Statement
 from oneroster_source.warehouse import Holdings
 
+_SEVERITIES = {"error": "red", "warning": "yellow", "info": "cyan"}
 _STATES = {"waiting": "dim", "reading": "cyan", "read": "green", "failed": "red"}
 
 
@@ -118,6 +121,48 @@ def findings(found: Iterable[Finding]) -> RenderableType:
         mark = Text("ok", style="green") if finding.good else Text("FAILED", style="red")
         table.add_row(finding.estab, finding.subject, mark, Text(finding.detail))
     return table
+
+
+def guide(views: Iterable[Statement]) -> RenderableType:
+    """What each view answers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("view", "question", "one row per"):
+        table.add_column(heading, overflow="fold")
+    for view in views:
+        table.add_row(
+            view.name, view.about["question"], view.about["grain"].removeprefix("one row per ")
+        )
+    return table
+
+
+def quality(results: Sequence[Result]) -> RenderableType:
+    """What was found, a line for each check, the gravest first."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("question", overflow="fold", ratio=3)
+    for heading in ("rows", "of", "schools"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("such as", overflow="fold", ratio=2)
+    checks = {result.check.name: result.check for result in results}
+    schools = {result.estab for result in results}
+    good = 0
+    for severity in SEVERITIES:
+        for name, check in checks.items():
+            found = [r for r in results if r.check.name == name]
+            bad = [r for r in found if r.found]
+            if not bad:
+                good += severity == SEVERITIES[0]
+            elif check.about["severity"] == severity:
+                table.add_row(
+                    Text(severity, style=_SEVERITIES[severity]),
+                    check.about["question"],
+                    number(sum(r.found for r in bad)),
+                    number(sum(r.checked for r in found)),
+                    number(len(bad)),
+                    ", ".join(f"{r.estab} {r.examples[0]}" for r in bad[:2]),
+                )
+    said = f"{good} of {len(checks)} checks found nothing in {number(len(schools))} schools."
+    return Group(*([table] if good < len(checks) else []), Text(said))
 
 
 def holdings(found: Holdings) -> RenderableType:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,17 +25,20 @@ from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.specs import PluggableRunContext
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException, MissingDependencyException
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from oneroster_source import private
+from oneroster_source import private, quality, views
 from oneroster_source.access import opened, sole
 from oneroster_source.config import lock_timeout
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError, clean
 from oneroster_source.lock import DATABASE, duckdb_file, working_folder
+from oneroster_source.merge import hints
 from oneroster_source.report import Report
 from oneroster_source.source import oneroster
-from oneroster_source.spec import REJECTED_ROWS, V1P1
+from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, V1P1
+from oneroster_source.statement import Statement
 from oneroster_source.verify import problems
 
 PIPELINE = "oneroster"
@@ -111,6 +114,28 @@ class Warehouse:
             problem = _named(error, self.name)
         raise problem
 
+    @contextmanager
+    def _loaded(self, *, to_write: bool = False) -> Iterator[dlt.Pipeline]:
+        """A pipeline of a dataset that was loaded before, and stays open meanwhile."""
+        nothing = DestinationError(
+            f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
+            todo="run `oneroster sync` first, or name another --destination or --dataset",
+        )
+        # to look is not to make
+        file = duckdb_file(self.name)
+        if file is not None and not Path(file).exists():
+            raise nothing
+        patience = lock_timeout()
+        with ExitStack() as stack:
+            pipeline = stack.enter_context(self._pipeline())
+            if to_write:
+                stack.enter_context(sole(pipeline, self.name, patience))
+            stack.enter_context(opened(pipeline, patience))
+            pipeline.sync_destination()
+            if pipeline.first_run or not pipeline.default_schema_name:
+                raise nothing
+            yield pipeline
+
     def load(self, report: Report, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
 
@@ -136,6 +161,56 @@ class Warehouse:
                     changed = {table for table, rows in packed.row_counts.items() if rows}
                     with pipeline.sql_client() as client:
                         report.problems += problems(client, V1P1.endpoints, changed, report)
+                try:
+                    _make_views(pipeline)
+                except DestinationError as error:
+                    report.problems.append(str(error))
+
+    def make_views(self) -> list[Statement]:
+        """Makes the views, as each load does; returns those that are there.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination.
+            DestinationError: It cannot be opened, or was never loaded, or refuses a view.
+        """
+        with self._loaded(to_write=True) as pipeline:
+            return _make_views(pipeline)
+
+    def examine(self) -> list[quality.Result]:
+        """Looks for what is wrong with the rosters, and adds what it finds to `quality_results`.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        with self._loaded(to_write=True) as pipeline:
+            _make_views(pipeline)
+            with _database(pipeline, self.name) as client:
+                results = list(quality.examine(client))
+            found = quality.table(results)
+            resource = dlt.resource([found], name=QUALITY_RESULTS.name, write_disposition="append")
+            pipeline.run(resource.apply_hints(**hints(QUALITY_RESULTS)))
+        return results
+
+    def ask(self, queries: Iterable[Statement]) -> dict[str, list[dict[str, Any]]]:
+        """The rows that queries find, by their names; none where their tables are not there.
+
+        Raises:
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        wanted = tuple(queries)
+        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+            tables = {table for query in wanted for table in query.tables}
+            there = {name for name, columns in client.get_storage_tables(tables) if columns}
+            found: dict[str, list[dict[str, Any]]] = {query.name: [] for query in wanted}
+            for query in wanted:
+                if query.tables <= there:
+                    with client.sql_client.execute_query(query.written(client.sql_client)) as rows:
+                        names = [column[0].lower() for column in rows.description]
+                        found[query.name] = [
+                            dict(zip(names, row, strict=True)) for row in rows.fetchall()
+                        ]
+        return found
 
     def holdings(self) -> Holdings:
         """What the dataset holds now.
@@ -144,18 +219,7 @@ class Warehouse:
             DestinationError: It cannot be opened, or has never been loaded.
         """
         found = Holdings()
-        nothing = DestinationError(
-            f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
-            todo="run `oneroster sync` first, or name another --destination or --dataset",
-        )
-        # to look is not to make
-        file = duckdb_file(self.name)
-        if file is not None and not Path(file).exists():
-            raise nothing
-        with self._pipeline() as pipeline, opened(pipeline, lock_timeout()):
-            pipeline.sync_destination()
-            if pipeline.first_run or not pipeline.default_schema_name:
-                raise nothing
+        with self._loaded() as pipeline:
             sources = pipeline.state.get("sources", {}).get("oneroster", {}).get("resources", {})
             for name, state in sources.items():
                 found.cursors[name] = state.get("schools", {})
@@ -173,6 +237,34 @@ class Warehouse:
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
                 found.last_load = last[0][0] if last else None
         return found
+
+
+@contextmanager
+def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
+    """dlt's client of a destination that is a database."""
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            raise DestinationError(
+                f"{name} is no database, and answers no questions",
+                todo="load into one, such as a DuckDB file",
+            )
+        yield client
+
+
+def _make_views(pipeline: dlt.Pipeline) -> list[Statement]:
+    """Makes the views, where the destination is a database; returns those that are there."""
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            return []
+        try:
+            return views.make(client)
+        except DatabaseException as error:
+            # to define a view touches no row, so that the database's words speak of none
+            raise DestinationError(
+                f"the views could not be made: {clean(error)}",
+                todo="all rows are loaded; see that this user may make views, and that none of your"
+                " own hang on them, then run `oneroster views`",
+            ) from None
 
 
 def _make_anew(pipeline: dlt.Pipeline) -> None:

@@ -1,0 +1,9 @@
+-- question: Which classes are of a school that is not there?
+-- severity: error
+-- of: classes
+SELECT r.estab, r.sourced_id
+FROM classes AS r
+WHERE NOT r._deleted
+    AND NOT EXISTS (
+        SELECT 1 FROM orgs AS t WHERE t.estab = r.estab AND t.sourced_id = r.school_sourced_id
+    )

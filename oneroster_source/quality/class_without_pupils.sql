@@ -1,0 +1,15 @@
+-- question: Which classes have no pupils?
+-- severity: info
+-- of: classes
+-- Those who come later count.
+SELECT c.estab, c.sourced_id
+FROM classes AS c
+WHERE NOT c._deleted
+    AND NOT EXISTS (
+        SELECT 1
+        FROM enrollments AS e
+        JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id
+        WHERE e.estab = c.estab AND e.class_sourced_id = c.sourced_id
+            AND LOWER(e.role) = 'student' AND NOT e._deleted AND NOT u._deleted
+            AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+    )

@@ -1,0 +1,8 @@
+-- question: Which enrollments go on though their user is deleted?
+-- severity: warning
+-- of: enrollments
+-- What has ended is of the past.
+SELECT e.estab, e.sourced_id
+FROM enrollments AS e
+JOIN users AS t ON t.estab = e.estab AND t.sourced_id = e.user_sourced_id AND t._deleted
+WHERE NOT e._deleted AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)

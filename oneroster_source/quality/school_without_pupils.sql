@@ -1,0 +1,6 @@
+-- question: Which schools have no pupils?
+-- severity: error
+-- of: school_summary
+SELECT estab, estab AS sourced_id
+FROM school_summary
+WHERE students = 0

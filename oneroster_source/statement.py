@@ -1,0 +1,90 @@
+"""SQL that stands in files: one SELECT each, and what it is about.
+
+A file begins with comments: `-- key: value` lines, then, if need be, sentences. The SQL is plain
+enough for DuckDB and Postgres, names its tables alone, and is written for any other destination by
+sqlglot, with the names as dlt writes them there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import sqlglot
+from dlt.destinations.sql_client import SqlClientBase
+from sqlglot import exp
+
+_ABOUT = re.compile(r"-- ([a-z]+): (.+)")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A SELECT.
+
+    Args:
+        name: That of its file.
+        about: What its first lines say of it, by key.
+        sql: The file's text.
+    """
+
+    name: str
+    about: Mapping[str, str]
+    sql: str
+
+    @cached_property
+    def _tree(self) -> Any:
+        return sqlglot.parse_one(self.sql, read="duckdb")
+
+    @cached_property
+    def tables(self) -> frozenset[str]:
+        """The tables and views that it reads."""
+        own = {cte.alias for cte in self._tree.find_all(exp.CTE)}
+        return frozenset(table.name for table in self._tree.find_all(exp.Table)) - own
+
+    def written(self, client: SqlClientBase[Any]) -> str:
+        """The statement in the words of a destination."""
+        tree, capabilities = self._tree.copy(), client.capabilities
+        for name in tree.find_all(exp.Identifier):
+            name.set("this", capabilities.casefold_identifier(name.this))
+            name.set("quoted", True)
+        for table in list(tree.find_all(exp.Table)):
+            if table.name in map(capabilities.casefold_identifier, self.tables):
+                *outer, own = client.make_qualified_table_name_path(table.name, quote=False)
+                path = [exp.to_identifier(part, quoted=True) for part in (*outer, own)]
+                table.set("this", path[-1])
+                table.set("db", path[-2] if len(path) > 1 else None)
+                table.set("catalog", path[-3] if len(path) > 2 else None)
+        text: str = tree.sql(dialect=capabilities.sqlglot_dialect, comments=False)
+        return text
+
+
+def statements(package: str) -> Iterator[Statement]:
+    """The statements in a package's files, by name."""
+    found = (file for file in files(package).iterdir() if file.name.endswith(".sql"))
+    for file in sorted(found, key=lambda file: file.name):
+        sql = file.read_text("utf-8")
+        about: dict[str, str] = {}
+        for line in sql.splitlines():
+            told = _ABOUT.fullmatch(line)
+            if told is None:
+                break
+            about[told[1]] = told[2]
+        yield Statement(file.name.removesuffix(".sql"), about, sql)
+
+
+def in_order(found: Iterable[Statement], there: Iterable[str]) -> Iterator[Statement]:
+    """Those of the statements that can be run, each after those that it reads.
+
+    Args:
+        found: Statements whose names others may read from.
+        there: The tables that are there.
+    """
+    known, waiting = set(there), list(found)
+    while ready := [statement for statement in waiting if statement.tables <= known]:
+        yield from ready
+        known.update(statement.name for statement in ready)
+        waiting = [statement for statement in waiting if statement not in ready]

@@ -1,0 +1,62 @@
+-- question: Who is in which class, with which teachers, in which course and terms?
+-- grain: one row per class and pupil
+-- key: estab, class_sourced_id, student_sourced_id
+-- A pupil who left and came back has one row, from the first day to the last. The teachers are those
+-- who have not left yet.
+SELECT
+    e.estab,
+    e.class_sourced_id,
+    c.title AS class_title,
+    c.class_type,
+    k.title AS course_title,
+    s.terms,
+    t.teachers,
+    e.student_sourced_id,
+    u.given_name,
+    u.family_name,
+    e.begin_date,
+    e.end_date,
+    e.is_current
+FROM (
+    SELECT
+        estab,
+        class_sourced_id,
+        user_sourced_id AS student_sourced_id,
+        CASE WHEN COUNT(begin_date) = COUNT(*) THEN MIN(begin_date) END AS begin_date,
+        CASE WHEN COUNT(end_date) = COUNT(*) THEN MAX(end_date) END AS end_date,
+        MAX(
+            CASE
+                WHEN begin_date > CURRENT_DATE OR end_date < CURRENT_DATE THEN 0 ELSE 1
+            END
+        ) = 1 AS is_current
+    FROM enrollments
+    WHERE LOWER(role) = 'student' AND NOT _deleted
+    GROUP BY estab, class_sourced_id, user_sourced_id
+) AS e
+JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.student_sourced_id AND NOT u._deleted
+JOIN classes AS c ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id AND NOT c._deleted
+LEFT JOIN courses AS k
+    ON k.estab = c.estab AND k.sourced_id = c.course_sourced_id AND NOT k._deleted
+LEFT JOIN (
+    SELECT r.estab, r.class_sourced_id,
+        STRING_AGG(a.title, ', ' ORDER BY a.start_date, a.title) AS terms
+    FROM classes__terms AS r
+    JOIN academic_sessions AS a
+        ON a.estab = r.estab AND a.sourced_id = r.sourced_id AND NOT a._deleted
+    GROUP BY r.estab, r.class_sourced_id
+) AS s ON s.estab = c.estab AND s.class_sourced_id = c.sourced_id
+LEFT JOIN (
+    SELECT estab, class_sourced_id, STRING_AGG(teacher, ', ' ORDER BY rank, teacher) AS teachers
+    FROM (
+        SELECT e.estab, e.class_sourced_id, e.user_sourced_id,
+            TRIM(COALESCE(u.given_name, '') || ' ' || COALESCE(u.family_name, '')) AS teacher,
+            MIN(CASE WHEN e."primary" THEN 0 ELSE 1 END) AS rank
+        FROM enrollments AS e
+        JOIN users AS u
+            ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted
+        WHERE LOWER(e.role) = 'teacher' AND NOT e._deleted
+            AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+        GROUP BY e.estab, e.class_sourced_id, e.user_sourced_id, u.given_name, u.family_name
+    ) AS taught
+    GROUP BY estab, class_sourced_id
+) AS t ON t.estab = c.estab AND t.class_sourced_id = c.sourced_id
