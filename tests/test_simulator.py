@@ -14,8 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from oneroster_source.simulator import (
     School,
     Simulator,
     csv_school,
+    live,
     secondary_school,
 )
 
@@ -978,6 +980,7 @@ def test_the_front_door_is_what_it_says() -> None:
         "School",
         "Simulator",
         "csv_school",
+        "live",
         "secondary_school",
     ]
 
@@ -1076,6 +1079,208 @@ def test_leavers_and_their_enrollments_are_to_be_deleted(secondary: School) -> N
     for row in secondary.rows("enrollments"):
         left = row["user"]["sourcedId"] in gone
         assert row["status"] == ("tobedeleted" if left else "active")
+
+
+@pytest.mark.parametrize(
+    ("first_day", "year", "days"),
+    [
+        (
+            date(2026, 9, 1),
+            ("2026/2027", "2027", "26"),
+            ["2026-12-18", "2027-01-04", "2027-03-25", "2027-04-12", "2027-07-21"],
+        ),
+        (
+            date(2025, 1, 6),
+            ("2025/2026", "2026", "25"),
+            ["2025-04-24", "2025-05-11", "2025-07-30", "2025-08-17", "2025-11-25"],
+        ),
+    ],
+    ids=str,
+)
+def test_all_dates_of_a_made_up_school_follow_its_first_day(
+    first_day: date, year: tuple[str, str, str], days: list[str]
+) -> None:
+    title, ends, entered = year
+    school, first, *_, last = (
+        secondary_school(pupils=50, first_day=first_day),
+        str(first_day),
+        *days,
+    )
+    sessions = sorted(school.rows("academicSessions"), key=lambda row: row["startDate"])
+    found = {row["title"]: (row["startDate"], row["endDate"]) for row in sessions}
+    assert found == {
+        title: (first, last),
+        "Autumn Term": (first, days[0]),
+        "Spring Term": (days[1], days[2]),
+        "Summer Term": (days[3], last),
+    }
+    assert {row["schoolYear"] for row in sessions} == {ends}
+    enrollments = school.rows("enrollments")
+    assert {row["beginDate"] for row in enrollments} == {first}
+    assert {row.get("endDate") for row in enrollments} == {None, last}
+    sevens = [row for row in school.rows("users") if row.get("grades") == ["7"]]
+    assert {row["username"][:2] for row in sevens} == {entered}
+    stamps = [row["dateLastModified"] for name in COLLECTIONS for row in school.rows(name)]
+    assert str(first_day - timedelta(days=365)) < min(stamps) < max(stamps) < first
+
+
+# the life of made-up schools
+
+BEGIN, END = date(2026, 9, 1), date(2026, 11, 24)
+
+
+@pytest.fixture(scope="module")
+def alive() -> School:
+    """A school in November."""
+    school = secondary_school(pupils=600)
+    live(school, BEGIN, END)
+    return school
+
+
+def changed(school: School, collection: str) -> list[dict[str, Any]]:
+    """The rows that were made or changed since the first day."""
+    return [row for row in school.rows(collection) if row["dateLastModified"] > str(BEGIN)]
+
+
+def new(school: School, role: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in changed(school, "enrollments")
+        if row["role"] == role and row["beginDate"] > str(BEGIN)
+    ]
+
+
+def who(row: dict[str, Any]) -> str:
+    return str(row["user"]["sourcedId"])
+
+
+@pytest.mark.parametrize("days", [5, 7, 30])
+def test_a_span_lived_in_pieces_is_the_same_as_lived_at_once(days: int) -> None:
+    school, whole, other = (secondary_school(pupils=120) for _ in range(3))
+    live(whole, BEGIN, END)
+    live(other, BEGIN, END, seed=2)
+    day = BEGIN
+    while day < END:
+        day, since = min(day + timedelta(days=days), END), day
+        live(school, since, day)
+    assert everything(school) == everything(whole) != everything(other)
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        (BEGIN, BEGIN),
+        (date(2026, 9, 9), date(2026, 9, 9)),
+        (END, BEGIN),
+        (date(2026, 12, 18), date(2027, 1, 4)),
+        (date(2026, 8, 1), BEGIN),
+        (date(2027, 7, 21), date(2027, 8, 31)),
+    ],
+    ids=["no day", "no day, a Wednesday", "backwards", "holidays", "before", "after"],
+)
+def test_outside_the_terms_and_in_no_time_nothing_happens(since: date, until: date) -> None:
+    school = secondary_school(pupils=120)
+    before, version = everything(school), school.version
+    live(school, since, until)
+    assert (everything(school), school.version) == (before, version)
+
+
+@pytest.mark.parametrize("pupils", [0, 1, 5, 120])
+def test_a_school_of_any_size_lives(pupils: int) -> None:
+    school = secondary_school(2, pupils=pupils)
+    live(school, BEGIN, date(2027, 7, 21))
+    assert unresolved(school) == set()
+
+
+def test_what_happens_is_stamped_in_school_hours_of_the_span(alive: School) -> None:
+    for name in COLLECTIONS:
+        for row in changed(alive, name):
+            stamp = row["dateLastModified"]
+            assert re.fullmatch(r"2026-\d\d-\d\dT(0[89]|1[0-5]):\d\d:\d\d\.\d{3}Z", stamp)
+            assert str(BEGIN) < stamp[:10] <= str(END)
+    assert {name for name in COLLECTIONS if changed(alive, name)} == {"users", "enrollments"}
+
+
+def test_a_school_that_lived_holds_together(alive: School) -> None:
+    assert unresolved(alive) == set()
+    users = alive.rows("users")
+    numbers = [i["identifier"] for row in users for i in row.get("userIds", [])]
+    for unique in (
+        [row["username"] for row in users],
+        [row["identifier"] for row in users],
+        numbers,
+    ):
+        assert len(set(unique)) == len(unique)
+    for row in alive.rows("enrollments"):
+        assert row["beginDate"] <= row.get("endDate", "9999")
+
+
+def test_a_pupil_is_in_one_class_of_a_course_at_a_time(alive: School) -> None:
+    courses = {row["sourcedId"]: row.get("course") for row in alive.rows("classes")}
+    spans: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for row in alive.rows("enrollments"):
+        if row["role"] == "student" and (course := courses[row["class"]["sourcedId"]]):
+            span = (row["beginDate"], row.get("endDate", "9999"))
+            spans.setdefault((who(row), course["sourcedId"]), []).append(span)
+    several = [sorted(found) for found in spans.values() if len(found) > 1]
+    assert len(several) > 20
+    for found in several:
+        for (_, end), (begin, _) in pairwise(found):
+            assert date.fromisoformat(end) + timedelta(days=1) == date.fromisoformat(begin)
+
+
+def test_pupils_join_the_classes_of_a_classmate(alive: School) -> None:
+    old = {row["sourcedId"]: row for row in secondary_school(pupils=600).rows("users")}
+    joined = [row for row in alive.rows("users") if row["sourcedId"] not in old]
+    assert 10 <= len(joined) <= 30
+    members: dict[str, set[str]] = {}
+    for row in alive.rows("enrollments"):
+        members.setdefault(row["class"]["sourcedId"], set()).add(who(row))
+    for pupil in joined:
+        mine = [row for row in new(alive, "student") if who(row) == pupil["sourcedId"]]
+        assert len(mine) >= 10
+        assert all("primary" not in row for row in mine)
+        assert set.intersection(*(members[row["class"]["sourcedId"]] for row in mine)) & set(old)
+    classmate = next(row for row in old.values() if row["role"] == "student")
+    required = {"username", "identifier", "grades", "userIds", "orgSourcedIds", "enabledUser"}
+    for pupil in joined:
+        assert required <= set(pupil) and pupil["orgSourcedIds"] == classmate["orgSourcedIds"]
+        entered = 26 - int(pupil["grades"][0]) + 7
+        assert pupil["username"].startswith(str(entered))
+    emails = [row["email"].split("@") for row in alive.rows("users") if "email" in row]
+    assert len({domain for _, domain in emails}) == 1
+
+
+def test_pupils_leave_with_all_their_enrollments(alive: School) -> None:
+    left = {r["sourcedId"]: r for r in changed(alive, "users") if r["status"] == "tobedeleted"}
+    assert 10 <= len(left) <= 30
+    assert not any(row["enabledUser"] for row in left.values())
+    for row in alive.rows("enrollments"):
+        if (pupil := left.get(who(row))) is not None:
+            assert row["status"] == "tobedeleted"
+            assert row["dateLastModified"] == pupil["dateLastModified"]
+            assert row["endDate"] <= pupil["dateLastModified"][:10]
+
+
+def test_a_class_always_has_one_leading_teacher(alive: School) -> None:
+    leading: dict[str, list[dict[str, Any]]] = {}
+    for row in alive.rows("enrollments"):
+        if row["role"] == "teacher" and row["primary"]:
+            leading.setdefault(row["class"]["sourcedId"], []).append(row)
+    several = [sorted(r, key=lambda row: row["beginDate"]) for r in leading.values() if len(r) > 1]
+    assert several
+    for before, after in (pair for rows in several for pair in pairwise(rows)):
+        ended = date.fromisoformat(before["endDate"])
+        assert str(ended + timedelta(days=1)) == after["beginDate"]
+        assert who(before) != who(after)
+
+
+def test_more_happens_when_a_term_is_young(alive: School) -> None:
+    weeks = Counter(row["beginDate"] for row in new(alive, "student"))
+    assert len(weeks) == 12
+    begun = [weeks[day] for day in sorted(weeks)]
+    assert len(set(begun)) > 5
+    assert sum(begun[:3]) / 3 > sum(begun[3:]) / 9
 
 
 # CSV folders

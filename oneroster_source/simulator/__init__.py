@@ -11,10 +11,12 @@ the other.
 from oneroster_source.simulator.attributes import COLLECTIONS
 from oneroster_source.simulator.csv_folder import csv_school
 from oneroster_source.simulator.faults import Fault
+from oneroster_source.simulator.flaws import spoil
 from oneroster_source.simulator.quirks import Quirks
 from oneroster_source.simulator.recorder import Request
 from oneroster_source.simulator.school import School
 from oneroster_source.simulator.school_data import secondary_school
+from oneroster_source.simulator.school_life import live
 from oneroster_source.simulator.server import Simulator
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     "School",
     "Simulator",
     "csv_school",
+    "live",
     "secondary_school",
+    "spoil",
 ]

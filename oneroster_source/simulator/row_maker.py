@@ -5,31 +5,68 @@ from __future__ import annotations
 import random
 import string
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from abc import ABC, abstractmethod
+from datetime import datetime
 from typing import Any
 
 from oneroster_source.simulator.attributes import COLLECTIONS, Row
+from oneroster_source.simulator.names import FAMILY, GIVEN
 
 BASE36 = string.digits + string.ascii_uppercase
-AS_OF = datetime(2026, 9, 1, tzinfo=UTC)
-"""Rows were modified in the year before this."""
 
 
-class RowMaker:
+class RowMaker(ABC):
     """Adds rows to collections; all that is random in them comes from `rng`."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rows: dict[str, list[Row]] = {name: [] for name in COLLECTIONS}
         self.rng = rng
         self.taken: set[str] = set()
+        """Ids and usernames that somebody has."""
+        self.people = 0
+        """The highest number that an identifier of somebody has."""
+        self.org = ""
+        """The id of the school, for its people."""
+        self.domain = ""
+        """Where the school's e-mail goes."""
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """When a new row was modified."""
 
     def add(self, collection: str, **attributes: Any) -> Row:
-        age = timedelta(milliseconds=self.rng.randrange(1, 365 * 24 * 3600 * 1000))
-        stamp = (AS_OF - age).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        stamp = self.stamp()
         row = {"sourcedId": self._id(), "status": "active", "dateLastModified": stamp}
         row |= attributes
         self.rows[collection].append(row)
         return row
+
+    def person(self, role: str, *, prefix: str = "") -> Row:
+        """Somebody at the school, whose username begins with the prefix."""
+        given, family = self.rng.choice(GIVEN), self.rng.choice(FAMILY)
+        username = self.unique(f"{prefix}{plain(family)}{plain(given)[:1]}")
+        self.people += 1
+        person = self.add(
+            "users",
+            username=username,
+            givenName=given,
+            familyName=family,
+            identifier=f"{self.people:06}",
+            role=role,
+            enabledUser=True,
+            orgSourcedIds=[self.org],
+        )
+        self.sometimes(person, 0.92, email=lambda: f"{username}@{self.domain}")
+        self.sometimes(person, 0.4, middleName=lambda: self.rng.choice(GIVEN))
+        self.sometimes(person, 0.1, sms=self.phone)
+        return person
+
+    def pupil(self, grades: list[str], *, prefix: str) -> Row:
+        pupil = self.person("student", prefix=prefix)
+        pupil["grades"] = grades
+        pupil["userIds"] = [{"type": "mis", "identifier": str(len(self.taken))}]
+        self.sometimes(pupil, 0.08, phone=self.phone)
+        return pupil
 
     def sometimes(self, row: Row, share: float, **made: Any) -> None:
         """Give a share of rows an optional attribute, made by a function."""
@@ -56,6 +93,11 @@ class RowMaker:
             if sourced_id not in self.taken:
                 self.taken.add(sourced_id)
                 return sourced_id
+
+
+def written(moment: datetime) -> str:
+    """A moment in UTC as the API writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def reference(row: Row, kind: str) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from oneroster_source.simulator.attributes import Row
@@ -19,16 +20,14 @@ from oneroster_source.simulator.curriculum import (
     Subject,
     subjects,
 )
-from oneroster_source.simulator.names import AUTHORITY, FAMILY, GIVEN, SCHOOLS
-from oneroster_source.simulator.row_maker import RowMaker, plain, reference
+from oneroster_source.simulator.names import AUTHORITY, SCHOOLS
+from oneroster_source.simulator.row_maker import RowMaker, plain, reference, written
 from oneroster_source.simulator.school import School
 
-FIRST_DAY, LAST_DAY = "2026-09-01", "2027-07-21"
-TERMS = (
-    ("Autumn Term", FIRST_DAY, "2026-12-18"),
-    ("Spring Term", "2027-01-04", "2027-03-25"),
-    ("Summer Term", "2027-04-12", LAST_DAY),
-)
+FIRST_DAY = date(2026, 9, 1)
+LENGTH = 323
+TERMS = (("Autumn Term", 0, 108), ("Spring Term", 125, 205), ("Summer Term", 223, LENGTH))
+"""Where the terms begin and end, in days after the first day of the school year."""
 CLASS_SIZE = 28
 PUPILS_PER_TEACHER = 15
 LEAVERS = 0.03
@@ -40,6 +39,7 @@ def secondary_school(
     *,
     pupils: int = 900,
     name: str | None = None,
+    first_day: date = FIRST_DAY,
     **school: Any,
 ) -> School:
     """A secondary school with years 7 to 11, staff, classes, enrollments and leavers.
@@ -49,9 +49,10 @@ def secondary_school(
         estab: the establishment identifier.
         pupils: how many, leavers included.
         name: the school's; one is made up if not given.
+        first_day: of the school year, which all dates follow; rows were modified before it.
         school: more arguments for `School`.
     """
-    maker = _Maker(random.Random(f"{seed}/{estab}"))
+    maker = _Maker(random.Random(f"{seed}/{estab}"), first_day)
     maker.organisation(estab, name)
     maker.calendar()
     maker.courses()
@@ -66,9 +67,9 @@ def secondary_school(
 class _Maker(RowMaker):
     """Fills the collections; every method adds what it is named for."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, first_day: date) -> None:
         super().__init__(rng)
-        self._domain = ""
+        self._first_day = first_day
         self._school: Row = {}
         self._year: Row = {}
         self._terms: list[Row] = []
@@ -77,25 +78,34 @@ class _Maker(RowMaker):
         self._aides: list[Row] = []
         self._taught: list[tuple[str, Row]] = []
 
+    def stamp(self) -> str:
+        """Some time in the year before the first day."""
+        age = timedelta(milliseconds=self.rng.randrange(1, 365 * 24 * 3600 * 1000))
+        return written(datetime.combine(self._first_day, time(), UTC) - age)
+
     def organisation(self, estab: str, name: str | None) -> None:
         place = self.rng.choice(SCHOOLS)
-        self._domain = f"{plain(place)}.example"
+        self.domain = f"{plain(place)}.example"
         council = {"name": f"{AUTHORITY} Borough Council", "type": "local"}
         authority = self.add("orgs", **council, identifier=estab[:3])
         title = name or f"{place} School"
         self._school = self.add("orgs", name=title, type="school", identifier=estab)
+        self.org = self._school["sourcedId"]
         self._school["parent"] = reference(authority, "org")
         authority["children"] = [reference(self._school, "org")]
 
     def calendar(self) -> None:
-        year = {"title": "2026/2027", "type": "schoolYear", "schoolYear": "2027"}
+        begins, ends = self._first_day.year, str(self._first_day.year + 1)
+        year = {"title": f"{begins}/{ends}", "type": "schoolYear", "schoolYear": ends}
+        first, last = self._day(0), self._day(LENGTH)
         self._year = self.add(
-            "academicSessions", **year, startDate=FIRST_DAY, endDate=LAST_DAY, children=[]
+            "academicSessions", **year, startDate=first, endDate=last, children=[]
         )
         for title, start, end in TERMS:
-            term = {"title": title, "type": "term", "startDate": start, "endDate": end}
+            term = {"title": title, "type": "term"}
+            term |= {"startDate": self._day(start), "endDate": self._day(end)}
             parent = reference(self._year, "academicSession")
-            row = self.add("academicSessions", **term, schoolYear="2027", parent=parent)
+            row = self.add("academicSessions", **term, schoolYear=ends, parent=parent)
             self._terms.append(row)
             self._year["children"].append(reference(row, "academicSession"))
 
@@ -120,13 +130,14 @@ class _Maker(RowMaker):
             ("aide", max(1, pupils // 60)),
         ):
             for _ in range(count):
-                person = self._person(role, prefix="")
+                person = self.person(role)
                 self.sometimes(person, 0.6, phone=self.phone)
                 {"teacher": self._teachers, "aide": self._aides}.get(role, []).append(person)
 
     def year(self, year: int, count: int) -> None:
         """The pupils of one year, in their tutor groups, sets and options."""
-        pupils = [self._pupil(year) for _ in range(count)]
+        entered = str(self._first_day.year - year + 7)[2:]
+        pupils = [self.pupil([str(year)], prefix=entered) for _ in range(count)]
         groups = _groups(pupils)
         for letter, group in zip(string.ascii_uppercase * 4, groups, strict=False):
             self._class(year, f"{year}{letter}", group)
@@ -163,31 +174,6 @@ class _Maker(RowMaker):
                 stamp = leaver["dateLastModified"]
                 enrollment |= {"status": "tobedeleted", "dateLastModified": stamp}
 
-    def _pupil(self, year: int) -> Row:
-        pupil = self._person("student", prefix=str(2026 - year + 7)[2:])
-        pupil["grades"] = [str(year)]
-        pupil["userIds"] = [{"type": "mis", "identifier": str(len(self.taken))}]
-        self.sometimes(pupil, 0.08, phone=self.phone)
-        return pupil
-
-    def _person(self, role: str, *, prefix: str) -> Row:
-        given, family = self.rng.choice(GIVEN), self.rng.choice(FAMILY)
-        username = self.unique(f"{prefix}{plain(family)}{plain(given)[:1]}")
-        person = self.add(
-            "users",
-            username=username,
-            givenName=given,
-            familyName=family,
-            identifier=f"{len(self.rows['users']) + 1:06}",
-            role=role,
-            enabledUser=True,
-            orgSourcedIds=[self._school["sourcedId"]],
-        )
-        self.sometimes(person, 0.92, email=lambda: f"{username}@{self._domain}")
-        self.sometimes(person, 0.4, middleName=lambda: self.rng.choice(GIVEN))
-        self.sometimes(person, 0.1, sms=self.phone)
-        return person
-
     def _blocked(
         self, year: int, block: str, pupils: Sequence[Row], choices: Sequence[Subject]
     ) -> None:
@@ -223,12 +209,15 @@ class _Maker(RowMaker):
             user=reference(person, "user"),
             role=person["role"],
             school=reference(self._school, "org"),
-            beginDate=FIRST_DAY,
+            beginDate=self._day(0),
             **{"class": reference(row, "class")},
         )
         if primary is not None:
             enrollment["primary"] = primary
-        self.sometimes(enrollment, 0.9, endDate=lambda: LAST_DAY)
+        self.sometimes(enrollment, 0.9, endDate=lambda: self._day(LENGTH))
+
+    def _day(self, offset: int) -> str:
+        return (self._first_day + timedelta(days=offset)).isoformat()
 
 
 def _groups(pupils: Sequence[Row]) -> list[Sequence[Row]]:
