@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from oneroster_source.warehouse import Warehouse
 
 FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
-DEMO_ESTABS = ("9990001", "9990002")
+BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
 
 app = typer.Typer(
     help="School rosters from OneRoster 1.1 APIs into DuckDB, or any dlt destination.",
@@ -109,47 +111,32 @@ def demo(
     context: typer.Context,
     destination: Destination = "duckdb",
     pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.", min=1)] = 600,
+    weeks: Annotated[
+        int,
+        typer.Option(
+            help="Weeks to let pass after the first load, with a sync after each.", min=0, max=12
+        ),
+    ] = 2,
 ) -> None:
-    """Load two made-up schools from a server on this machine, and show what came."""
+    """Load two made-up schools from a server on this machine, then what the weeks change."""
     context.with_resource(early(destination, "oneroster"))
+    from oneroster_source.demo import served, what_next
     from oneroster_source.report import Report
-    from oneroster_source.simulator import Simulator, secondary_school
     from oneroster_source.warehouse import Warehouse
 
     warehouse = Warehouse(destination, "oneroster")
     _refuse_real_schools(warehouse)
-    schools = [
-        secondary_school(seed, estab, pupils=pupils) for seed, estab in enumerate(DEMO_ESTABS, 1)
-    ]
-    done = Report()
-    with Simulator(schools) as server:
-        _load(
-            warehouse,
-            done,
-            base_url=server.base_url,
-            login="xporter",
-            schools=[
-                {"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools
-            ],
-        )
-    if not done.good:
-        raise typer.Exit(FAILED)
-    name = warehouse.name
-    typer.echo(
-        f"""
-Three things to try next:
-
-  1. uv run oneroster status --destination {name}
-  2. uv run python -c "import duckdb; duckdb.connect('{name}', read_only=True).sql('''
-       SELECT c.title, count(*) AS pupils
-       FROM oneroster.enrollments e JOIN oneroster.classes c
-         ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id
-       WHERE e.role = 'student' AND NOT e._deleted
-       GROUP BY ALL ORDER BY pupils DESC LIMIT 10''').show()"
-  3. Your own schools: put rp, estab and shared_secret into .dlt/secrets.toml, as README shows,
-     then: uv run oneroster check
-     and:  uv run oneroster sync --destination my_schools.duckdb"""
-    )
+    today = datetime.now(UTC).date()
+    for week, settings in enumerate(served(pupils, weeks, today=today)):
+        done = Report()
+        if week == 0:
+            # what an earlier demo left may have other pupils: all of them are gone
+            _load(warehouse, done, full=True, allow_deletes=True, **settings)
+        else:
+            _load_briefly(warehouse, done, after="One week later", **settings)
+        if not done.good:
+            raise typer.Exit(FAILED)
+    typer.echo(what_next(warehouse.name))
 
 
 @app.command()
@@ -175,6 +162,58 @@ def status(destination: Destination = "duckdb", dataset: Dataset = "oneroster") 
     from oneroster_source.warehouse import Warehouse
 
     _console().print(screen.holdings(Warehouse(destination, dataset).holdings()))
+
+
+@app.command()
+def views(
+    context: typer.Context, destination: Destination = "duckdb", dataset: Dataset = "oneroster"
+) -> None:
+    """Make the views, as each sync does, and say what they answer."""
+    context.with_resource(early(destination, dataset))
+    from oneroster_source import screen
+    from oneroster_source.warehouse import Warehouse
+
+    _console().print(screen.guide(Warehouse(destination, dataset).make_views()))
+
+
+@app.command()
+def quality(
+    context: typer.Context, destination: Destination = "duckdb", dataset: Dataset = "oneroster"
+) -> None:
+    """Look for what is wrong with the rosters; ends with 4 for errors, 3 for warnings."""
+    context.with_resource(early(destination, dataset))
+    from oneroster_source import screen
+    from oneroster_source.quality import worst
+    from oneroster_source.warehouse import Warehouse
+
+    results = Warehouse(destination, dataset).examine()
+    _console().print(screen.quality(results))
+    raise typer.Exit(BAD_QUALITY[worst(results)])
+
+
+@app.command()
+def report(
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("roster.html"),
+) -> None:
+    """Write a page to look at: schools, sizes, changes, quality, the last runs."""
+    try:
+        from oneroster_source import page
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the page needs {error.name}, which is not installed",
+            todo="install the extra: pip install 'oneroster-source[report]'",
+        ) from None
+    from oneroster_source.warehouse import Warehouse
+
+    _refuse_unwritable(output)
+    warehouse = Warehouse(destination, dataset)
+    answers = warehouse.ask(page.QUERIES)
+    source = f"{warehouse.name}, dataset {warehouse.dataset}"
+    text = page.page(answers, source=source, now=datetime.now(UTC))
+    output.write_text(text, "utf-8")
+    typer.echo(f"{output} ({len(text.encode()) >> 10:,} KB) is a page for any browser.")
 
 
 @app.command()
@@ -251,13 +290,45 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
-    """Loads, with progress on a terminal, and shows the summary also of a run that failed."""
-    import time
-
+    """Loads, and shows the summary also of a run that failed."""
     from oneroster_source import screen
 
     console = _console()
-    begun = time.monotonic()
+    try:
+        _run(warehouse, report, console, **options)
+    finally:
+        if report.outcomes:
+            console.print(screen.summary(report, narrow=console.width < 108))
+            for line in screen.lines(report):
+                typer.echo(line)
+    read = [outcome for outcome in report.outcomes if outcome.state == "read"]
+    typer.echo(
+        f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
+        f" {len(report.outcomes)} collections loaded into {warehouse.name},"
+        f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
+    )
+
+
+def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options: Any) -> None:
+    """Loads, and says in a line what came."""
+    from oneroster_source import screen
+
+    try:
+        _run(warehouse, report, _console(), **options)
+    finally:
+        for line in screen.lines(report):
+            typer.echo(line)
+    typer.echo(
+        f"{after}: {sum(outcome.rows for outcome in report.outcomes):,} rows read,"
+        f" {sum(outcome.changed for outcome in report.outcomes):,} changed,"
+        f" {sum(outcome.deleted for outcome in report.outcomes):,} deleted,"
+        f" in {report.seconds:.1f} s."
+    )
+
+
+def _run(warehouse: Warehouse, report: Report, console: Console, **options: Any) -> None:
+    """Loads, with progress on a terminal; the report knows how it ended, however it did."""
+    begun = monotonic()
     try:
         with _progress(console, report):
             warehouse.load(report, **options)
@@ -272,17 +343,7 @@ def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
         report.error = type(error).__name__
         raise
     finally:
-        report.seconds = time.monotonic() - begun
-        if report.outcomes:
-            console.print(screen.summary(report, narrow=console.width < 108))
-            for line in screen.lines(report):
-                typer.echo(line)
-    read = [outcome for outcome in report.outcomes if outcome.state == "read"]
-    typer.echo(
-        f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
-        f" {len(report.outcomes)} collections loaded into {warehouse.name},"
-        f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
-    )
+        report.seconds = monotonic() - begun
 
 
 @contextmanager
@@ -319,13 +380,14 @@ def _write(path: Path, report: Report) -> None:
 
 
 def _refuse_real_schools(warehouse: Warehouse) -> None:
+    from oneroster_source.demo import ESTABS
     from oneroster_source.errors import DestinationError
 
     try:
         found = warehouse.holdings().estabs
     except DestinationError:
         return
-    others = [estab for estab in found if estab not in DEMO_ESTABS]
+    others = [estab for estab in found if estab not in ESTABS]
     if others:
         raise ConfigurationError(
             f"{warehouse.name} holds other schools than the demo's ({', '.join(others[:3])})",

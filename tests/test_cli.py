@@ -10,14 +10,24 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SHARED, settings
 from truth import Truth, differences
 
-from oneroster_source.simulator import Fault, School, Simulator, csv_school, secondary_school
+from oneroster_source.simulator import (
+    Fault,
+    School,
+    Simulator,
+    csv_school,
+    live,
+    secondary_school,
+    spoil,
+)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -50,11 +60,12 @@ def environment(server: Simulator, *schools: School) -> dict[str, str]:
 
 
 def test_demo_needs_no_settings_and_says_what_to_try_next(run: Run, tmp_path: Path) -> None:
-    done = run("demo", "--pupils", "60")
+    done = run("demo", "--pupils", "60", "--weeks", "0")
     assert done.returncode == 0, done.stderr
     assert "collections loaded into roster.duckdb" in done.stdout
-    steps = re.findall(r"^  [123]\. ", done.stdout, re.M)
-    assert len(steps) == 3
+    assert "One week later" not in done.stdout
+    steps = re.findall(r"^  [1234]\. ", done.stdout, re.M)
+    assert len(steps) == 4
     assert done.stderr == ""
     assert stat.S_IMODE((tmp_path / "roster.duckdb").stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["roster.duckdb"]
@@ -64,6 +75,51 @@ def test_demo_needs_no_settings_and_says_what_to_try_next(run: Run, tmp_path: Pa
 
     with duckdb.connect(str(tmp_path / "roster.duckdb"), read_only=True) as connection:
         assert len(connection.sql(query[1]).fetchall()) == 10
+
+
+def enrolled(rows: Iterable[dict[str, Any]]) -> set[tuple[object, ...]]:
+    """Who is in which class, and when, of rows as the API writes them."""
+    return {
+        (
+            *(row["sourcedId"], row["user"]["sourcedId"], row["class"]["sourcedId"]),
+            *(row["beginDate"], row.get("endDate")),
+        )
+        for row in rows
+        if row["status"] == "active"
+    }
+
+
+def test_demo_loads_what_each_week_brings_also_where_a_demo_was(run: Run, tmp_path: Path) -> None:
+    done = [run("demo", "--pupils", "50"), run("demo", "--pupils", "40", "--weeks", "1")]
+    weeks = [
+        re.findall(
+            r"^One week later: [\d,]+ rows read, (\d+) changed, \d+ deleted, in [\d.]+ s\.$",
+            demo.stdout,
+            re.M,
+        )
+        for demo in done
+    ]
+    assert [len(changed) for changed in weeks] == [2, 1], done
+    assert any(int(changed) for changed in weeks[0])
+    # the first load has a table, the others have not
+    assert [demo.stdout.count(" 9990001 ") for demo in done] == [6, 6]
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "roster.duckdb"), read_only=True) as connection:
+        first_day = connection.sql("SELECT min(start_date) FROM oneroster.academic_sessions")
+        (begin,) = first_day.fetchall()[0]
+        loaded = connection.sql(
+            "SELECT sourced_id, user_sourced_id, class_sourced_id, begin_date::text, end_date::text"
+            " FROM oneroster.enrollments WHERE NOT _deleted"
+        ).fetchall()
+    expected = set()
+    for seed, estab in enumerate(("9990001", "9990002"), 1):
+        school = secondary_school(seed, estab, pupils=40, first_day=begin)
+        if seed == 2:
+            spoil(school)
+        live(school, begin, datetime.now(UTC).date() - timedelta(weeks=2))
+        expected |= enrolled(school.rows("enrollments"))
+    assert set(loaded) == expected
 
 
 def test_demo_does_not_mix_with_real_schools(run: Run, serve, school: School) -> None:
@@ -149,6 +205,7 @@ def test_a_wrong_password_names_the_school_and_the_servers_words(run: Run, serve
         (("simulate", "--csv", "nowhere"), {}, "no folder nowhere"),
         (("sync", "--report", "no/such/folder.json"), {"ESTAB": "1"}, "cannot be written"),
         (("sync", "--nonsense"), {}, "No such option"),
+        (("demo", "--weeks", "13"), {}, "less than or equal to 12"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -12,8 +12,10 @@ from typer.main import get_command
 
 from oneroster_source.cli import app
 from oneroster_source.config import OPTIONS
+from oneroster_source.quality import CHECKS, SEVERITIES
 from oneroster_source.shape.kinds import KINDS
-from oneroster_source.spec import REJECTED_ROWS, V1P1
+from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.views import VIEWS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -35,7 +37,8 @@ def settings_table() -> str:
 def tables_list() -> str:
     """Every table with its grain and columns, as the program declares them."""
     lines = []
-    for table in [t for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS]:
+    own = [REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS]
+    for table in [t for e in V1P1.endpoints for t in e.tables()] + own:
         columns = ", ".join(
             f"`{c.name}`" + ("" if c.kind == "text" else f" {KINDS[c.kind].dlt}")
             for c in table.columns
@@ -45,7 +48,33 @@ def tables_list() -> str:
     return "\n".join(lines)
 
 
-GENERATED = {"settings": settings_table, "tables": tables_list}
+def views_list() -> str:
+    """Every view with its question, grain and key, as its file states them."""
+    return "\n".join(
+        f"- **`{v.name}`**: {v.about['question']} O{v.about['grain'].removeprefix('o')};"
+        f" {', '.join(f'`{name}`' for name in v.about['key'].split(', '))}."
+        for v in VIEWS
+    )
+
+
+def checks_table() -> str:
+    """Every check, the gravest first."""
+    lines = ["| check | severity | question |", "|---|---|---|"]
+    lines += [
+        f"| `{check.name}` | {severity} | {check.about['question']} |"
+        for severity in SEVERITIES
+        for check in CHECKS
+        if check.about["severity"] == severity
+    ]
+    return "\n".join(lines)
+
+
+GENERATED = {
+    "settings": settings_table,
+    "tables": tables_list,
+    "views": views_list,
+    "checks": checks_table,
+}
 
 
 def generated(text: str) -> str:
@@ -100,13 +129,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     from conftest import settings
 
     from oneroster_source.report import Report
-    from oneroster_source.simulator import Simulator, secondary_school
+    from oneroster_source.simulator import Simulator, secondary_school, spoil
     from oneroster_source.warehouse import Warehouse
 
     warehouse = Warehouse(str(tmp_path_factory.mktemp("docs") / "roster.duckdb"))
     school = secondary_school(1, pupils=100)
+    spoil(school)
     with Simulator([school]) as server:
         warehouse.load(Report(), **settings(server, school))
+    warehouse.examine()
     return warehouse.name
 
 
