@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,6 +35,7 @@ from oneroster_source.config import lock_timeout
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError, clean
 from oneroster_source.lock import DATABASE, duckdb_file, working_folder
 from oneroster_source.merge import hints
+from oneroster_source.postgres import tune
 from oneroster_source.report import Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, V1P1
@@ -44,6 +45,8 @@ from oneroster_source.verify import problems
 PIPELINE = "oneroster"
 _log = logging.getLogger("oneroster_source")
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+
+_ASKED = {name for asked in (*views.VIEWS, *quality.CHECKS) for name in asked.tables}
 
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
@@ -157,12 +160,13 @@ class Warehouse:
             confirm()
             with opened(pipeline, patience):
                 pipeline.load()
+                changed: set[str] = set()
                 if packed is not None:
                     changed = {table for table, rows in packed.row_counts.items() if rows}
                     with pipeline.sql_client() as client:
                         report.problems += problems(client, V1P1.endpoints, changed, report)
                 try:
-                    _make_views(pipeline)
+                    _make_views(pipeline, changed)
                 except DestinationError as error:
                     report.problems.append(str(error))
 
@@ -251,12 +255,25 @@ def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
         yield client
 
 
-def _make_views(pipeline: dlt.Pipeline) -> list[Statement]:
-    """Makes the views, where the destination is a database; returns those that are there."""
+def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[Statement]:
+    """Makes the views, and what lets them answer soon, where the destination is a database.
+
+    Args:
+        pipeline: That of the dataset.
+        changed: Tables into which something was loaded.
+
+    Returns:
+        The views that are there.
+
+    Raises:
+        DestinationError: It refuses one.
+    """
     with pipeline.destination_client() as client:
         if not isinstance(client, SqlJobClientBase):
             return []
         try:
+            if client.config.destination_type == "postgres":
+                tune(client.sql_client, _ASKED, changed)
             return views.make(client)
         except DatabaseException as error:
             # to define a view touches no row, so that the database's words speak of none

@@ -39,6 +39,7 @@ ORDER = (
     "views",
     "quality",
     "page",
+    "postgres",
     "warehouse",
     "check",
     "screen",

@@ -427,3 +427,22 @@ def test_a_view_that_cannot_be_made_is_told_and_the_rows_are_loaded(serve, postg
         names = connected("SELECT given_name FROM oneroster.users WHERE sourced_id = 'p1'")
         assert names == [("Evelyn",)]
         assert connected("SELECT count(*) FROM oneroster.staff") == [(len(STAFF),)]
+
+
+def test_postgres_gets_its_indexes_once_and_statistics_of_what_was_loaded(
+    serve, postgres: str
+) -> None:
+    school = small_school()
+    found = settings(serve(school), school)
+    Warehouse(postgres).load(Report(), **found)
+    query = "SELECT indexrelname FROM pg_stat_user_indexes WHERE schemaname = 'oneroster'"
+    with opened(postgres) as connected:
+        before = set(connected(query))
+        analyzed = "SELECT relname FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL"
+        assert {"users", "enrollments", "users__grades"} <= {n for (n,) in connected(analyzed)}
+    assert {("users__by_sourced_id",), ("enrollments__by_user_sourced_id",)} <= before
+    school.change("users", "p1", givenName="Evelyn")
+    report = Report()
+    Warehouse(postgres).load(report, **found)
+    with opened(postgres) as connected:
+        assert report.good and set(connected(query)) == before

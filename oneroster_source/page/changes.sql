@@ -3,7 +3,7 @@
 SELECT c.week, CAST(SUM(c.joins) AS BIGINT) AS joins, CAST(SUM(c.leaves) AS BIGINT) AS leaves
 FROM enrollment_changes AS c
 WHERE c.role = 'student'
-    AND c.week >= CURRENT_DATE - INTERVAL '26' WEEK
+    AND c.week >= CURRENT_DATE - INTERVAL '182' DAY
     AND NOT EXISTS (
         SELECT 1
         FROM academic_sessions AS s

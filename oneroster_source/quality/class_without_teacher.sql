@@ -10,6 +10,6 @@ WHERE NOT c._deleted
         FROM enrollments AS e
         JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id
         WHERE e.estab = c.estab AND e.class_sourced_id = c.sourced_id
-            AND LOWER(e.role) = 'teacher' AND NOT e._deleted AND NOT u._deleted
-            AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+            AND e.role ILIKE 'teacher' AND NOT e._deleted AND NOT u._deleted
+            AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
     )

@@ -5,4 +5,4 @@
 SELECT e.estab, e.sourced_id
 FROM enrollments AS e
 JOIN users AS t ON t.estab = e.estab AND t.sourced_id = e.user_sourced_id AND t._deleted
-WHERE NOT e._deleted AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+WHERE NOT e._deleted AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)

@@ -10,5 +10,5 @@ WHERE p.role = 'teacher' AND NOT EXISTS (
         JOIN classes AS c ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id
         WHERE e.estab = p.estab AND e.user_sourced_id = p.sourced_id
             AND NOT e._deleted AND NOT c._deleted
-            AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+            AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
     )

@@ -1,8 +1,8 @@
 -- question: Who is in which class, with which teachers, in which course and terms?
 -- grain: one row per class and pupil
 -- key: estab, class_sourced_id, student_sourced_id
--- A pupil who left and came back has one row, from the first day to the last. The teachers are those
--- who have not left yet.
+-- A pupil who left and came back has one row, from the first day to the last. Teachers are those who
+-- have not left yet.
 SELECT
     e.estab,
     e.class_sourced_id,
@@ -30,7 +30,7 @@ FROM (
             END
         ) = 1 AS is_current
     FROM enrollments
-    WHERE LOWER(role) = 'student' AND NOT _deleted
+    WHERE role ILIKE 'student' AND NOT _deleted
     GROUP BY estab, class_sourced_id, user_sourced_id
 ) AS e
 JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.student_sourced_id AND NOT u._deleted
@@ -54,8 +54,8 @@ LEFT JOIN (
         FROM enrollments AS e
         JOIN users AS u
             ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted
-        WHERE LOWER(e.role) = 'teacher' AND NOT e._deleted
-            AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+        WHERE e.role ILIKE 'teacher' AND NOT e._deleted
+            AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
         GROUP BY e.estab, e.class_sourced_id, e.user_sourced_id, u.given_name, u.family_name
     ) AS taught
     GROUP BY estab, class_sourced_id

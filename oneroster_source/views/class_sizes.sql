@@ -26,8 +26,8 @@ LEFT JOIN (
             AS teachers
     FROM (
         SELECT e.estab, e.class_sourced_id, e.user_sourced_id, LOWER(e.role) AS role,
-            COALESCE(e.begin_date <= CURRENT_DATE, TRUE)
-                AND COALESCE(e.end_date >= CURRENT_DATE, TRUE) AS is_current
+            (e.begin_date IS NULL OR e.begin_date <= CURRENT_DATE)
+                AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE) AS is_current
         FROM enrollments AS e
         JOIN users AS u
             ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted

@@ -19,5 +19,5 @@ FROM enrollments AS e
 JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted
 JOIN classes AS c ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id AND NOT c._deleted
 WHERE NOT e._deleted
-    AND COALESCE(e.begin_date <= CURRENT_DATE, TRUE)
-    AND COALESCE(e.end_date >= CURRENT_DATE, TRUE)
+    AND (e.begin_date IS NULL OR e.begin_date <= CURRENT_DATE)
+    AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)

@@ -1,7 +1,7 @@
 -- question: Which classes has a pupil been in, and when?
 -- grain: one row per enrollment of a pupil
 -- key: estab, enrollment_sourced_id
--- The state is past, current or upcoming; the last day counts. Enrollments without dates are current.
+-- The state is past, current or upcoming; the last day counts. Without dates it is current.
 SELECT
     e.estab,
     e.sourced_id AS enrollment_sourced_id,
@@ -23,4 +23,4 @@ JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NO
 JOIN classes AS c ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id AND NOT c._deleted
 LEFT JOIN courses AS k
     ON k.estab = c.estab AND k.sourced_id = c.course_sourced_id AND NOT k._deleted
-WHERE LOWER(e.role) = 'student' AND NOT e._deleted
+WHERE e.role ILIKE 'student' AND NOT e._deleted

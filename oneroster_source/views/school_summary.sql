@@ -36,8 +36,8 @@ FROM (
 LEFT JOIN (
     SELECT
         estab,
-        COUNT(CASE WHEN LOWER(role) = 'student' THEN 1 END) AS students,
-        COUNT(CASE WHEN LOWER(role) = 'teacher' THEN 1 END) AS teachers,
+        COUNT(CASE WHEN role ILIKE 'student' THEN 1 END) AS students,
+        COUNT(CASE WHEN role ILIKE 'teacher' THEN 1 END) AS teachers,
         COUNT(
             CASE WHEN LOWER(role) IN ('teacher', 'aide', 'administrator', 'proctor') THEN 1 END
         ) AS staff

@@ -18,18 +18,20 @@ SELECT
     o.name AS school_name,
     u.date_last_modified
 FROM users AS u
+LEFT JOIN users__grades AS g
+    ON g.estab = u.estab AND g.user_sourced_id = u.sourced_id AND g.position = 0
 LEFT JOIN (
-    SELECT estab, user_sourced_id, value,
-        ROW_NUMBER() OVER (PARTITION BY estab, user_sourced_id ORDER BY position) AS place
-    FROM users__grades
-) AS g ON g.estab = u.estab AND g.user_sourced_id = u.sourced_id AND g.place = 1
-LEFT JOIN (
-    SELECT r.estab, r.user_sourced_id, o.sourced_id, o.name,
-        ROW_NUMBER() OVER (
-            PARTITION BY r.estab, r.user_sourced_id
-            ORDER BY CASE WHEN o.type = 'school' THEN 0 ELSE 1 END, r.position
-        ) AS place
-    FROM users__orgs AS r
-    JOIN orgs AS o ON o.estab = r.estab AND o.sourced_id = r.sourced_id AND NOT o._deleted
-) AS o ON o.estab = u.estab AND o.user_sourced_id = u.sourced_id AND o.place = 1
-WHERE LOWER(u.role) = 'student' AND NOT u._deleted
+    SELECT
+        estab,
+        user_sourced_id,
+        (ARRAY_AGG(sourced_id ORDER BY place))[1] AS sourced_id,
+        (ARRAY_AGG(name ORDER BY place))[1] AS name
+    FROM (
+        SELECT r.estab, r.user_sourced_id, o.sourced_id, o.name,
+            CASE WHEN o.type ILIKE 'school' THEN 0 ELSE 1000000 END + r.position AS place
+        FROM users__orgs AS r
+        JOIN orgs AS o ON o.estab = r.estab AND o.sourced_id = r.sourced_id AND NOT o._deleted
+    ) AS listed
+    GROUP BY estab, user_sourced_id
+) AS o ON o.estab = u.estab AND o.user_sourced_id = u.sourced_id
+WHERE u.role ILIKE 'student' AND NOT u._deleted

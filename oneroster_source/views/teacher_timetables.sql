@@ -31,7 +31,7 @@ FROM (
             END
         ) = 1 AS is_current
     FROM enrollments
-    WHERE LOWER(role) = 'teacher' AND NOT _deleted
+    WHERE role ILIKE 'teacher' AND NOT _deleted
     GROUP BY estab, user_sourced_id, class_sourced_id
 ) AS e
 JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.teacher_sourced_id AND NOT u._deleted

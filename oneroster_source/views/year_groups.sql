@@ -6,8 +6,13 @@ SELECT
     s.estab,
     s.year_group,
     COUNT(DISTINCT s.sourced_id) AS students,
-    COUNT(DISTINCT e.class_sourced_id) AS classes
+    COUNT(DISTINCT c.sourced_id) AS classes
 FROM students AS s
-LEFT JOIN current_enrollments AS e
-    ON e.estab = s.estab AND e.user_sourced_id = s.sourced_id AND e.role = 'student'
+LEFT JOIN enrollments AS e
+    ON e.estab = s.estab AND e.user_sourced_id = s.sourced_id
+    AND e.role ILIKE 'student' AND NOT e._deleted
+    AND (e.begin_date IS NULL OR e.begin_date <= CURRENT_DATE)
+    AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
+LEFT JOIN classes AS c
+    ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id AND NOT c._deleted
 GROUP BY s.estab, s.year_group

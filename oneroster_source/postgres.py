@@ -1,0 +1,52 @@
+"""What Postgres needs so that it answers soon: indexes over the keys, and statistics.
+
+It takes `estab` and an id for independent of each other, and so a join over both for one that finds
+next to nothing, the more so the more schools there are; then it loops over whole tables. Measured
+for 20 schools, 91,000 enrollments: the views took up to 90 s, and 0.3 s with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from dlt.destinations.sql_client import SqlClientBase
+
+from oneroster_source.spec import V1P1, Table
+
+
+def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[str]) -> None:
+    """Makes the indexes that are missing, and looks anew at what a load has changed.
+
+    Args:
+        client: dlt's client of a Postgres database.
+        read: The tables that views and checks read.
+        changed: The tables into which something was loaded.
+
+    Raises:
+        DatabaseException: dlt's, if the database refuses it.
+    """
+    found = client.execute_sql(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = %s", client.dataset_name
+    )
+    there = {str(name) for (name,) in found or ()}
+    todo = []
+    for table in (t for e in V1P1.endpoints for t in e.tables() if t.name in read):
+        place = client.make_qualified_table_name(table.name)
+        if table.name not in changed:
+            continue
+        for column in _keys(table):
+            name = f"{table.name}__by_{column}"
+            if name not in there:
+                quoted = client.escape_column_name(name)
+                columns = ", ".join(map(client.escape_column_name, ("estab", column)))
+                todo.append(f"CREATE INDEX {quoted} ON {place} ({columns})")
+        todo.append(f"ANALYZE {place}")
+    if todo:
+        client.execute_sql("; ".join(todo))
+
+
+def _keys(table: Table) -> Iterator[str]:
+    """The columns that, with `estab`, lead to rows: of the row itself, and of what it refers to."""
+    yield table.key[1]
+    yield from (c.name for c in table.columns if c.source.endswith(".sourcedId"))
