@@ -97,7 +97,7 @@ def _tiles(schools: Sequence[Row], runs: Sequence[Row]) -> list[dict[str, str]]:
         float(s["average_class_size"]) * s["classes"] for s in schools if s["average_class_size"]
     )
     tiles = {
-        "schools": _number(len(schools)),
+        "school" if len(schools) == 1 else "schools": _number(len(schools)),
         "pupils": _number(total("students")),
         "staff": _number(total("staff")),
         "classes with pupils": _number(classes),
@@ -131,7 +131,7 @@ def _school(school: Row, faults: Sequence[Row], checked: bool) -> dict[str, str]
 
 def _schools_note(count: int, checked: bool) -> str:
     note = "Classes are those with pupils today"
-    if checked:
+    if checked and count > 1:
         note += "; schools with errors come first"
     if count > MOST_SCHOOLS:
         note += f"; the first {MOST_SCHOOLS} of {count:,}"

@@ -12,7 +12,7 @@ import vl_convert
 
 Row: TypeAlias = Mapping[str, Any]
 
-WIDTH, HEIGHT = 340, 190
+WIDTH, HEIGHT = 290, 170
 """As wide as a phone, so that letters keep their size there."""
 BLUE, GREEN, ORANGE, GREY = "#2b6a99", "#3f9c73", "#d9722e", "#5b6673"
 _DAYS = alt.Axis(labelExpr="timeFormat(toDate(datum.value), '%d %b')", labelAngle=-40)
