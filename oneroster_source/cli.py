@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneroster_source.errors import ConfigurationError, DestinationBusy, OneRosterError
+from oneroster_source.errors import (
+    ConfigurationError,
+    DestinationBusy,
+    DestinationError,
+    OneRosterError,
+)
 from oneroster_source.lock import early
 
 if TYPE_CHECKING:
@@ -210,6 +215,11 @@ def report(
     _refuse_unwritable(output)
     warehouse = Warehouse(destination, dataset)
     answers = warehouse.ask(page.QUERIES)
+    if not answers["schools"]:
+        raise DestinationError(
+            f"{warehouse.name} has no view school_summary, of which the page is made",
+            todo="run `oneroster views`; the view needs all endpoints to have been loaded",
+        )
     source = f"{warehouse.name}, dataset {warehouse.dataset}"
     text = page.page(answers, source=source, now=datetime.now(UTC))
     output.write_text(text, "utf-8")
@@ -381,7 +391,6 @@ def _write(path: Path, report: Report) -> None:
 
 def _refuse_real_schools(warehouse: Warehouse) -> None:
     from oneroster_source.demo import ESTABS
-    from oneroster_source.errors import DestinationError
 
     try:
         found = warehouse.holdings().estabs

@@ -162,15 +162,24 @@ def test_a_fleet_is_cut_where_nobody_would_read_on() -> None:
     assert runs[1:] == []
 
 
-@pytest.mark.parametrize("what", ["never loaded", "no folder"])
+@pytest.mark.parametrize("what", ["never loaded", "no view", "no folder"])
 def test_what_cannot_be_done_is_told(tmp_path: Path, what: str) -> None:
+    database = str(tmp_path / "roster.duckdb")
+    if what == "no view":
+        load(database, small_school())
+        execute(database, "DROP VIEW oneroster.school_summary")
     words = {
+        "no view": ["--destination", database, "--output", str(tmp_path / "page.html")],
         "never loaded": ["--destination", str(tmp_path / "none.duckdb")],
         "no folder": ["--output", str(tmp_path / "no" / "page.html")],
     }
     done = CliRunner().invoke(app, ["report", *words[what]])
     assert done.exit_code == 1 and done.exception is not None
-    told = {"never loaded": "holds no dataset", "no folder": "cannot be written"}
+    told = {
+        "never loaded": "holds no dataset",
+        "no view": "run `oneroster views`",
+        "no folder": "cannot be written",
+    }
     assert told[what] in str(done.exception)
     assert not (tmp_path / "none.duckdb").exists()
 
