@@ -92,6 +92,14 @@ def test_a_pass_that_begins_again_forgets_the_rows_before(spool: Spool) -> None:
     assert newest is not None and newest.day == 2
 
 
+def test_the_newest_row_is_none_of_the_future(spool: Spool) -> None:
+    spool.add(wide(user("a", 3), user("b", 20), user("c", 5)), 0)
+    until = datetime(2026, 1, 6, tzinfo=UTC)
+    newest = spool.newest(until)
+    assert newest is not None and newest.day == 5
+    assert spool.newest(datetime(2026, 1, 1, tzinfo=UTC)) is None
+
+
 def test_what_is_too_much_for_memory_goes_to_a_file_and_comes_out_in_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
