@@ -33,6 +33,7 @@ from oneroster_source.simulator import (
     csv_school,
     live,
     secondary_school,
+    spoil,
 )
 
 ESTAB = "3281110"
@@ -1190,6 +1191,37 @@ def test_a_school_of_any_size_lives(pupils: int) -> None:
     school = secondary_school(2, pupils=pupils)
     live(school, BEGIN, date(2027, 7, 21))
     assert unresolved(school) == set()
+
+
+@pytest.mark.parametrize("pupils", [1, 7, 8, 40, 100])
+def test_a_school_with_faults_lives_too(pupils: int) -> None:
+    for seed in range(6):
+        school = secondary_school(seed, pupils=pupils)
+        before = everything(school)
+        spoil(school)
+        assert (everything(school) != before) == (pupils >= 8)
+        live(school, BEGIN, END)
+
+
+def test_faults_are_those_that_rosters_have() -> None:
+    school = secondary_school(pupils=100)
+    before = {row["sourcedId"]: row for row in school.rows("users")}
+    spoil(school)
+    users = {row["sourcedId"]: row for row in school.rows("users")}
+    (gone,) = before.keys() - users.keys()
+    assert unresolved(school) == {("user", gone)}
+    assert sum("grades" in before[i] and "grades" not in users[i] for i in users) == 4
+    assert {users[i]["role"] for i in users if users[i]["role"] != before[i]["role"]} == {
+        "governor"
+    }
+    names = Counter(user["username"] for user in users.values())
+    assert sorted(names.values())[-2:] == [1, 2]
+    active = [row for row in school.rows("enrollments") if row["status"] == "active"]
+    held = Counter((row["class"]["sourcedId"], row["role"]) for row in active)
+    classes = [row["sourcedId"] for row in school.rows("classes")]
+    assert [sum(not held[i, role] for i in classes) for role in ("teacher", "student")] == [1, 1]
+    # no row says that it changed
+    assert all(users[i]["dateLastModified"] == before[i]["dateLastModified"] for i in users)
 
 
 def test_what_happens_is_stamped_in_school_hours_of_the_span(alive: School) -> None:

@@ -15,13 +15,17 @@ def spoil(school: School, *, seed: int = 1) -> None:
 
     Some pupils have no year group, a username is there twice, a class has lost its teacher and one
     its pupils, a pupil is gone whose enrollments stay, some enrollments run on into the holidays,
-    one has a date that cannot be read, and a user has a role that the standard does not know.
+    one has a date that cannot be read, and a user has a role that the standard does not know. A
+    school of fewer than eight pupils has none of that.
     """
     rng = random.Random(f"{seed}/{school.estab}")
     users = [row for row in school.rows("users") if row["status"] == "active"]
     enrollments = [row for row in school.rows("enrollments") if row["status"] == "active"]
-    pupils = rng.sample([row for row in users if row["role"] == "student"], 8)
-    staff = rng.sample([row for row in users if row["role"] != "student"], 2)
+    pupils = [row for row in users if row["role"] == "student"]
+    if len(pupils) < 8:
+        return
+    pupils = rng.sample(pupils, 8)
+    governor = rng.choice([row for row in users if row["role"] != "student"])
     unmanned, empty = rng.sample([row for row in school.rows("classes") if "course" in row], 2)
 
     def change(collection: str, row: Row, **attributes: Any) -> None:
@@ -32,7 +36,7 @@ def spoil(school: School, *, seed: int = 1) -> None:
     for pupil in pupils[:4]:
         change("users", pupil, grades=None)
     change("users", pupils[4], username=pupils[5]["username"])
-    change("users", staff[0], role="governor")
+    change("users", governor, role="governor")
     school.purge("users", pupils[6]["sourcedId"])
     for row in enrollments:
         of, role = row["class"]["sourcedId"], row["role"]

@@ -133,6 +133,8 @@ class _Life(RowMaker):
 
     def _joined_by(self, classmate: Row) -> None:
         """Somebody new, in all classes of a classmate."""
+        if "grades" not in classmate:
+            return
         self.org = classmate["orgSourcedIds"][0]
         entered = re.match(r"\d*", classmate["username"])
         assert entered is not None
