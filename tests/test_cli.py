@@ -82,7 +82,8 @@ def enrolled(rows: Iterable[dict[str, Any]]) -> set[tuple[object, ...]]:
     return {
         (
             *(row["sourcedId"], row["user"]["sourcedId"], row["class"]["sourcedId"]),
-            *(row["beginDate"], row.get("endDate")),
+            # one of them cannot be read
+            *(row["beginDate"] if row["beginDate"] < "3" else None, row.get("endDate")),
         )
         for row in rows
         if row["status"] == "active"

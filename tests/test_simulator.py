@@ -983,6 +983,7 @@ def test_the_front_door_is_what_it_says() -> None:
         "csv_school",
         "live",
         "secondary_school",
+        "spoil",
     ]
 
 
