@@ -12,7 +12,7 @@ from oneroster_source.config import School, Settings
 from oneroster_source.errors import BadResponse, OneRosterError, clean
 from oneroster_source.filters import where
 from oneroster_source.http import Server
-from oneroster_source.shape import Engine, Shaper
+from oneroster_source.shape import Shaper, engine
 
 _LONG_AGO = "1970-01-01T00:00:00Z"
 
@@ -29,7 +29,6 @@ class Finding:
 
 def check(settings: Settings) -> Iterator[Finding]:
     """Asks every school's server: login, versions, and each endpoint with filter and sort."""
-    engine = Engine()
     for school in settings.schools:
         server = Server(
             concurrency=1,
@@ -38,14 +37,12 @@ def check(settings: Settings) -> Iterator[Finding]:
             ca_bundle=settings.ca_bundle,
         )
         try:
-            yield from _check_school(school, settings, server, engine)
+            yield from _check_school(school, settings, server)
         finally:
             server.close()
 
 
-def _check_school(
-    school: School, settings: Settings, server: Server, engine: Engine
-) -> Iterator[Finding]:
+def _check_school(school: School, settings: Settings, server: Server) -> Iterator[Finding]:
     client = Client(school, settings, server)
     try:
         client.login()
@@ -60,7 +57,7 @@ def _check_school(
             # no endpoint needs them, so that a provider without them is as good
             yield Finding(school.estab, path, True, f"not available: {error.what}")
     for name in settings.endpoints:
-        yield _check_endpoint(client, Shaper(settings.dialect[name], engine))
+        yield _check_endpoint(client, Shaper(settings.dialect[name], engine()))
 
 
 def _check_endpoint(client: Client, shaper: Shaper) -> Finding:

@@ -134,7 +134,7 @@ def _table(
     found: Iterator[list[tuple[Any, ...]]], fields: list[pa.Field], as_text: list[int] | None = None
 ) -> pa.Table:
     """Rows from a database driver; JSON in the columns `as_text` may have been read by it."""
-    schema = pa.schema([pa.field(field.name, field.type) for field in fields])
+    schema = pa.schema(fields)
     batches = []
     for rows in found:
         columns = [list(column) for column in zip(*rows, strict=True)]

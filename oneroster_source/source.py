@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -33,12 +33,16 @@ from oneroster_source.merge import (
     row_merge,
 )
 from oneroster_source.report import Outcome, Report
-from oneroster_source.shape import Engine, Shaper, arrow_schema, tombstones_of
+from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
+from oneroster_source.spool import BATCH_ROWS
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
 _log.addFilter(lambda record: "when merging arrow schema with dlt schema" not in str(record.msg))
+
+Tables = Mapping[str, pa.Table]
+"""Rows to load, by the name of their table."""
 
 MOST_COLLECTIONS = 16
 """Collections that are read at once, each waiting for pages most of the time; and those of one
@@ -110,7 +114,7 @@ class _Run:
         self._now = datetime.now(UTC)
         self._held = Held(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
-        self._engine = Engine()
+        self._engine = engine()
         self._lock = threading.Lock()
         self._active = 0
         self._known: frozenset[str] = frozenset()
@@ -154,9 +158,10 @@ class _Run:
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
+        batch = _Batch()
         self._enter()
         try:
-            yield from self._tables_to_make(endpoint)
+            batch.add(self._tables_to_make(endpoint))
             while todo or reading:
                 # no more at once, so that what is read does not pile up before it is loaded
                 while todo and len(reading) < MOST_COLLECTIONS:
@@ -166,7 +171,11 @@ class _Run:
                 if not whole:
                     yield None
                 for future in whole:
-                    yield from self._finish(future, endpoint, cursors, reading.pop(future))
+                    for tables in self._finish(future, endpoint, cursors, reading.pop(future)):
+                        batch.add(tables)
+                        if batch.rows >= BATCH_ROWS:
+                            yield from batch.given_out()
+            yield from batch.given_out()
         finally:
             for future in reading:
                 future.add_done_callback(_discard)
@@ -179,11 +188,13 @@ class _Run:
             outcome.mode = ask.mode
             yield school, ask, outcome
 
-    def _tables_to_make(self, endpoint: Endpoint) -> Iterator[Any]:
+    def _tables_to_make(self, endpoint: Endpoint) -> Tables:
         """All tables that the destination has not got yet, empty: they exist from then on."""
-        for table in (endpoint.table, *self._child_tables(endpoint), REJECTED_ROWS):
-            if table.name not in self._known:
-                yield _marked(table.name, arrow_schema(table).empty_table())
+        return {
+            table.name: arrow_schema(table).empty_table()
+            for table in (endpoint.table, *self._child_tables(endpoint), REJECTED_ROWS)
+            if table.name not in self._known
+        }
 
     def _submit(
         self, school: School, shaper: Shaper, ask: Ask, outcome: Outcome
@@ -194,8 +205,8 @@ class _Run:
 
     def _finish(
         self, future: Future[Collection], endpoint: Endpoint, cursors: Cursors, outcome: Outcome
-    ) -> Iterator[Any]:
-        """Hands a whole collection to dlt, then moves its cursor: both are in the same load."""
+    ) -> Iterator[Tables]:
+        """Gives out a whole collection, then moves its cursor: both are in the same load."""
         with ExitStack() as stack:
             try:
                 collection = future.result()
@@ -206,24 +217,24 @@ class _Run:
                 outcome.end(error)
                 if self._strict:
                     raise
-                yield _marked(SYNC_RUN_DETAILS.name, self._report.details(outcome))
+                yield {SYNC_RUN_DETAILS.name: self._report.details(outcome)}
                 return
-            yield from absent
+            yield absent
             for tables in collection.tables(tombstones=not cleared, keep_deleted=self._keep):
                 if collection.mode != "full":
                     ids = tables[endpoint.name].column("sourced_id")
                     tables[REJECTED_ROWS.name] = pa.concat_tables(
                         [no_rejected(outcome.estab, endpoint, ids), tables[REJECTED_ROWS.name]]
                     )
-                yield from (_marked(name, rows) for name, rows in tables.items() if len(rows))
+                yield {name: rows for name, rows in tables.items() if len(rows)}
             if collection.mode != "window":
                 outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
         outcome.end()
-        yield _marked(SYNC_RUN_DETAILS.name, self._report.details(outcome))
+        yield {SYNC_RUN_DETAILS.name: self._report.details(outcome)}
 
     def _absent(
         self, endpoint: Endpoint, collection: Collection, outcome: Outcome
-    ) -> tuple[list[Any], bool]:
+    ) -> tuple[Tables, bool]:
         """What a full pass says of the rows that it did not contain, as tables to load.
 
         Returns:
@@ -233,9 +244,9 @@ class _Run:
             OneRosterError: It cannot be believed, or the destination cannot be asked.
         """
         if collection.mode != "full":
-            return [], False
+            return {}, False
         table, estab = endpoint.table, outcome.estab
-        found = [_marked(REJECTED_ROWS.name, no_rejected(estab, endpoint, pa.array([""])))]
+        found = {REJECTED_ROWS.name: no_rejected(estab, endpoint, pa.array([""]))}
         held = arrow_schema(table).empty_table()
         try:
             there = self._in_storage()
@@ -265,22 +276,22 @@ class _Run:
         nothing = pa.array([""])
         if self._keep and len(lost):
             rows = self._held.rows(table, estab, alive(lost).column("sourced_id").to_pylist())
-            found.append(_marked(table.name, deleted(rows)))
+            found[table.name] = deleted(rows)
             for child in endpoint.child_tables():
                 if child.name in there:
                     # the child rows of what is kept stay; those of nothing go
                     stays = child.name in loaded
                     parents = self._held.orphans(child, table, estab) if stays else nothing
-                    found.append(_marked(child.name, tombstones_of(child, estab, parents)))
+                    found[child.name] = tombstones_of(child, estab, parents)
             return found, False
         # nothing of the school is to remain, neither of a load that was cut short, nor in a
         # table that is not loaded any more
-        found += [
-            _marked(child.name, tombstones_of(child, estab, nothing))
+        found |= {
+            child.name: tombstones_of(child, estab, nothing)
             for child in endpoint.child_tables()
             if child.name in there | loaded
-        ]
-        found.append(_marked(table.name, removal(table, estab, lost.column("sourced_id"))))
+        }
+        found[table.name] = removal(table, estab, lost.column("sourced_id"))
         return found, True
 
     def _in_storage(self) -> frozenset[str]:
@@ -344,5 +355,21 @@ def _discard(future: Future[Collection]) -> None:
         future.result().close()
 
 
-def _marked(table: str, rows: pa.Table) -> Any:
-    return dlt.mark.with_table_name(rows, table)
+class _Batch:
+    """Rows of many collections on their way to dlt, which takes some milliseconds for each table
+    that it is given, however small."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, list[pa.Table]] = {}
+        self.rows = 0
+
+    def add(self, tables: Tables) -> None:
+        for name, rows in tables.items():
+            self._tables.setdefault(name, []).append(rows)
+            self.rows += len(rows)
+
+    def given_out(self) -> Iterator[Any]:
+        """Each table once, with its name for dlt; then there is nothing."""
+        tables, self._tables, self.rows = self._tables, {}, 0
+        for name, rows in tables.items():
+            yield dlt.mark.with_table_name(pa.concat_tables(rows), name)

@@ -46,8 +46,6 @@ PIPELINE = "oneroster"
 _log = logging.getLogger("oneroster_source")
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
-_ASKED = {name for asked in (*views.VIEWS, *quality.CHECKS) for name in asked.tables}
-
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
 
@@ -273,7 +271,8 @@ def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[S
             return []
         try:
             if client.config.destination_type == "postgres":
-                tune(client.sql_client, _ASKED, changed)
+                asked = {t for query in (*views.VIEWS, *quality.CHECKS) for t in query.tables}
+                tune(client.sql_client, asked, changed)
             return views.make(client)
         except DatabaseException as error:
             # to define a view touches no row, so that the database's words speak of none

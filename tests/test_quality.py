@@ -236,6 +236,11 @@ ALSO = {
 """What cannot be without another fault."""
 
 
+def expected(name: str) -> dict[tuple[str, str], list[str]]:
+    found = {name: FAULTS[name][1]} | ALSO.get(name, {})
+    return {(check, "2"): ids for check, ids in found.items()}
+
+
 Ask = Callable[..., dict[tuple[str, str], list[str]]]
 
 
@@ -297,21 +302,16 @@ def test_there_is_a_fault_for_every_check() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_and_nothing_else(found_after: Ask, name: str) -> None:
-    statements, ids = FAULTS[name]
-    expected = {name: ids} | ALSO.get(name, {})
-    assert found_after(*statements) == {(check, "2"): found for check, found in expected.items()}
+    assert found_after(*FAULTS[name][0]) == expected(name)
 
 
-def test_all_faults_are_found_on_postgres_too(
-    found_after: Ask, postgres: str, tmp_path: Path
-) -> None:
+def test_all_faults_are_found_on_postgres_too(postgres: str, tmp_path: Path) -> None:
     load(postgres, small_school("1"), small_school("2"))
     Warehouse(postgres).examine()
-    (tmp_path / "pg").mkdir()
-    ask = finder(postgres, dlt.destinations.postgres(postgres), tmp_path / "pg")
+    ask = finder(postgres, dlt.destinations.postgres(postgres), tmp_path)
     assert ask() == {}
-    for statements, _ in FAULTS.values():
-        assert ask(*statements) == found_after(*statements)
+    for name, (statements, _) in FAULTS.items():
+        assert ask(*statements) == expected(name)
 
 
 def test_deleted_rows_are_not_at_fault(found_after: Ask) -> None:

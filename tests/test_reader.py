@@ -377,7 +377,7 @@ _changes = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.integers(0, 80), st.integers(2, 12), _changes)
 def test_a_row_that_is_there_all_the_time_is_read_exactly_once(
     count: int, limit: int, changes: list[tuple[str, int]]

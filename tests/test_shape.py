@@ -486,7 +486,7 @@ def _equal(sent: Any, read: Any) -> bool:
     return bool(sent == read)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_json_loads_whole_or_is_reported(data: st.DataObject) -> None:
     endpoint = V1P1[data.draw(st.sampled_from(V1P1.names))]

@@ -8,6 +8,7 @@ from pathlib import Path
 import dlt
 import pytest
 from conftest import settings
+from dlt.extract import DltResource
 from truth import Truth, differences, held
 
 from oneroster_source import (
@@ -18,7 +19,7 @@ from oneroster_source import (
     oneroster,
 )
 from oneroster_source.config import resolve
-from oneroster_source.simulator import Fault, Quirks, School
+from oneroster_source.simulator import Fault, Quirks, School, secondary_school
 from oneroster_source.spec import V1P1
 
 ENDPOINTS = ("orgs", "academic_sessions", "courses", "classes", "users", "enrollments")
@@ -309,3 +310,28 @@ def test_a_school_that_is_given_takes_the_place_of_a_list_that_is_configured(mon
     monkeypatch.setenv("SOURCES__ONEROSTER__ESTAB", "3")
     given = [{"estab": "4", "shared_secret": "u"}]
     assert [s.estab for s in resolve(schools=given).schools] == ["4"]
+
+
+def test_dlt_is_given_no_more_tables_for_many_schools_than_for_one(serve, pipeline) -> None:
+    """Each takes dlt some milliseconds, however few rows are in it."""
+    schools = [secondary_school(n, str(n), pupils=5) for n in range(6)]
+    server = serve(*schools)
+    given = []
+    for some in (schools[:1], schools):
+        source = oneroster(**settings(server, *some), full=True)
+        found = [counted(resource) for resource in source.resources.values()]
+        pipeline.run(source)
+        given.append([len(tables) for tables in found])
+    assert given[0] == given[1]
+
+
+def counted(resource: DltResource) -> list[object]:
+    """All that a resource gives out, as it does."""
+    found: list[object] = []
+
+    def count(rows: object) -> object:
+        found.append(rows)
+        return rows
+
+    resource.add_map(count)
+    return found

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 
 import duckdb
@@ -80,6 +81,12 @@ class Engine:
                     yield desk
             finally:
                 self._free.append(desk)
+
+
+@cache
+def engine() -> Engine:
+    """The engine of this process: a run after another finds its queries planned."""
+    return Engine()
 
 
 class Desk:
