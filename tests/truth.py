@@ -251,12 +251,17 @@ def staged(database: str) -> list[str]:
         return [t for (t,) in found if ask(f"SELECT 1 FROM oneroster_staging.{t} LIMIT 1")]
 
 
-def differences(database: str, truth: Truth) -> dict[str, tuple[list[Row], list[Row]]]:
-    """For each table that differs: rows that are missing, and rows that should not be there."""
+def differences(
+    database: str, truth: Truth, *, estab: str | None = None
+) -> dict[str, tuple[list[Row], list[Row]]]:
+    """For each table that differs: rows that are missing, and rows that should not be there.
+
+    With `estab` only rows of that school are looked at.
+    """
     found = {}
     with opened(database) as ask:
         for table, rows in truth.tables.items():
-            there = ask(_all_of(table))
+            there = [row for row in ask(_all_of(table)) if estab in (None, row[0])]
             missing, extra = _minus(rows, there), _minus(there, rows)
             if missing or extra:
                 found[table] = (missing[:3], extra[:3])
