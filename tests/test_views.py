@@ -112,6 +112,24 @@ def test_students(ask) -> None:
     assert ask("students", "sourced_id") == [("p1",), ("p2",), ("p3",)]
 
 
+def test_a_user_belongs_to_the_first_org_that_is_a_school(tmp_path) -> None:
+    school = small_school()
+    school.add("orgs", {"sourcedId": "other", "name": "Other", "type": "School"})
+    for name, orgs in {"p1": ["authority", "other", "school"], "p2": ["authority"]}.items():
+        school.change("users", name, orgSourcedIds=orgs)
+    school.change("users", "p3", orgSourcedIds=None)
+    path = str(tmp_path / "roster.duckdb")
+    load(path, school)
+    with opened(path) as connected:
+        found = "SELECT sourced_id, school_sourced_id, school_name FROM oneroster.students"
+        assert sorted(connected(found)) == [
+            ("p1", "other", "Other"),
+            ("p2", "authority", "Westmere"),
+            ("p3", None, None),
+            ("p4", "school", "School 1"),
+        ]
+
+
 def test_staff(ask) -> None:
     expected = sorted((name, role, given) for name, (role, given, _) in STAFF.items())
     assert ask("staff", "sourced_id, role, given_name") == expected
@@ -355,7 +373,7 @@ def test_a_view_is_made_where_its_tables_are(serve, sync, warehouse) -> None:
     assert sync(server, school, endpoints=["users", "orgs"]).good
     with opened(warehouse.name) as connected:
         some = {n for (n,) in connected(f"SELECT view_name FROM oneroster.{GUIDE}")}
-    assert some == {"students", "staff", "sync_runs"}
+    assert some == {"students", "staff", "sync_runs", "user_schools"}
     assert sync(server, school).good
     with opened(warehouse.name) as connected:
         assert sorted(connected(f"SELECT view_name FROM oneroster.{GUIDE}")) == [

@@ -23,6 +23,9 @@ QUERIES = tuple(statements(__name__))
 MOST_SCHOOLS = 200
 """Schools that get a line each: those that need a person first."""
 
+_NONE = "\N{EN DASH}"
+"""Stands where there is no value."""
+
 Answers = Mapping[str, Sequence[Row]]
 
 
@@ -77,11 +80,11 @@ def _gravity(faults: Sequence[Row]) -> tuple[int, ...]:
 
 
 def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:,}"  # noqa: RUF001
+    return _NONE if value is None else f"{value:,}"
 
 
 def _time(value: datetime | None) -> str:
-    return "–" if value is None else f"{value.astimezone(UTC):%d %b %Y, %H:%M}"  # noqa: RUF001
+    return _NONE if value is None else f"{value.astimezone(UTC):%d %b %Y, %H:%M}"
 
 
 def _plural(count: int, what: str) -> str:
@@ -101,8 +104,8 @@ def _tiles(schools: Sequence[Row], runs: Sequence[Row]) -> list[dict[str, str]]:
         "pupils": _number(total("students")),
         "staff": _number(total("staff")),
         "classes with pupils": _number(classes),
-        "pupils in a class": f"{seats / classes:.1f}" if classes else "–",  # noqa: RUF001
-        "last load": f"{runs[0]['started'].astimezone(UTC):%d %b}" if runs else "–",  # noqa: RUF001
+        "pupils in a class": f"{seats / classes:.1f}" if classes else _NONE,
+        "last load": f"{runs[0]['started'].astimezone(UTC):%d %b}" if runs else _NONE,
     }
     return [{"label": label, "value": value} for label, value in tiles.items()]
 
@@ -121,7 +124,7 @@ def _school(school: Row, faults: Sequence[Row], checked: bool) -> dict[str, str]
         "students": _number(school["students"]),
         "staff": _number(school["staff"]),
         "classes": _number(school["classes"]),
-        "size": "–" if size is None else f"{size:.1f}",  # noqa: RUF001
+        "size": _NONE if size is None else f"{size:.1f}",
         "changed": _time(school["last_change"]),
         "loaded": _time(school["last_load"]),
         "faults": said,

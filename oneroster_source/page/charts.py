@@ -26,7 +26,11 @@ def sizes(rows: Sequence[Row]) -> str:
         step = (int(row["students"]) - 1) // 5
         steps[step] = steps.get(step, 0) + int(row["classes"])
     data = [
-        {"pupils": f"{5 * step + 1}–{5 * step + 5}", "place": step, "classes": steps.get(step, 0)}  # noqa: RUF001
+        {
+            "pupils": f"{5 * step + 1}\N{EN DASH}{5 * step + 5}",
+            "place": step,
+            "classes": steps.get(step, 0),
+        }
         for step in range(min(steps), max(steps) + 1)
     ]
     return _bars(data, "pupils", "classes", "pupils in the class", BLUE)

@@ -13,22 +13,9 @@ SELECT
     u.identifier,
     u.email,
     u.enabled_user,
-    o.sourced_id AS school_sourced_id,
-    o.name AS school_name,
+    o.school_sourced_id,
+    o.school_name,
     u.date_last_modified
 FROM users AS u
-LEFT JOIN (
-    SELECT
-        estab,
-        user_sourced_id,
-        (ARRAY_AGG(sourced_id ORDER BY place))[1] AS sourced_id,
-        (ARRAY_AGG(name ORDER BY place))[1] AS name
-    FROM (
-        SELECT r.estab, r.user_sourced_id, o.sourced_id, o.name,
-            CASE WHEN o.type ILIKE 'school' THEN 0 ELSE 1000000 END + r.position AS place
-        FROM users__orgs AS r
-        JOIN orgs AS o ON o.estab = r.estab AND o.sourced_id = r.sourced_id AND NOT o._deleted
-    ) AS listed
-    GROUP BY estab, user_sourced_id
-) AS o ON o.estab = u.estab AND o.user_sourced_id = u.sourced_id
+LEFT JOIN user_schools AS o ON o.estab = u.estab AND o.user_sourced_id = u.sourced_id
 WHERE LOWER(u.role) IN ('teacher', 'aide', 'administrator', 'proctor') AND NOT u._deleted
