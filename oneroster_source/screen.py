@@ -85,9 +85,8 @@ def remarks(outcome: Outcome) -> list[str]:
     """What is worth knowing of a collection that was read."""
     found = list(outcome.warnings)
     if outcome.rejected:
-        found.append(
-            f"{number(outcome.rejected)} values or rows could not be read: see rejected_rows"
-        )
+        what = "value or row" if outcome.rejected == 1 else "values or rows"
+        found.append(f"{number(outcome.rejected)} {what} could not be read: see rejected_rows")
     if outcome.undeclared:
         found.append(f"kept in the column extra: {', '.join(outcome.undeclared)}")
     return found
