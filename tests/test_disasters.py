@@ -21,6 +21,9 @@ from truth import Truth, differences
 from oneroster_source import DestinationError
 from oneroster_source.simulator import School, Simulator, secondary_school
 
+USERS = {"endpoints": ["users"]}
+"""What is loaded where it does not matter what: a load of all takes longer."""
+
 ALONE = ["unshare", "--user", "--map-root-user", "--mount"]
 """Starts a program that may mount what only it sees."""
 
@@ -142,15 +145,15 @@ def test_a_database_that_was_restored_from_an_older_copy_is_brought_up_to_date(
 ) -> None:
     server = serve(school)
     first, second, third = (user["sourcedId"] for user in school.rows("users")[:3])
-    sync(server, school)
+    sync(server, school, **USERS)
     shutil.copy(warehouse.name, "copy.duckdb")
     school.change("users", first, phone="1")
     school.delete("users", second)
-    sync(server, school)
+    sync(server, school, **USERS)
     shutil.copy("copy.duckdb", warehouse.name)
     school.change("users", third, phone="3")
-    assert {o.mode for o in sync(server, school).outcomes} == {"delta"}
-    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+    assert {o.mode for o in sync(server, school, **USERS).outcomes} == {"delta"}
+    assert differences(warehouse.name, Truth(server.base_url, [school], **USERS)) == {}
 
 
 def test_a_working_folder_that_somebody_clears_ends_the_run_with_nothing_lost(
@@ -165,10 +168,10 @@ def test_a_working_folder_that_somebody_clears_ends_the_run_with_nothing_lost(
 
     school.on_page = clear
     with pytest.raises(DestinationError, match="was removed while it ran"):
-        sync(server, school)
+        sync(server, school, **USERS)
     school.on_page = None
-    sync(server, school)
-    assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
+    sync(server, school, **USERS)
+    assert differences(warehouse.name, Truth(server.base_url, [school], **USERS)) == {}
 
 
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(

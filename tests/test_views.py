@@ -60,8 +60,15 @@ def load(destination: str, *schools: School) -> None:
 
 @pytest.fixture(scope="module")
 def fleet() -> list[School]:
-    """The same school twice, of which one has changed, and a made-up one."""
-    return [small_school("1"), moved(small_school("2")), secondary_school(3, "3", pupils=30)]
+    """The same school five times, of which four have changed, and a made-up one."""
+    return [
+        small_school("1"),
+        moved(small_school("2")),
+        secondary_school(3, "3", pupils=30),
+        dated(small_school("4")),
+        returned(small_school("5")),
+        spread(small_school("6")),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +106,7 @@ def test_a_view_has_the_grain_that_it_states(view, database: str) -> None:
         assert rows == keys > 0
         if "estab" in view.about["key"]:
             found = connected(f"SELECT DISTINCT estab FROM oneroster.{view.name} ORDER BY 1")
-            assert found == [("1",), ("2",), ("3",)]
+            assert found == [(f"{n}",) for n in range(1, 7)]
 
 
 def test_students(ask) -> None:
@@ -112,22 +119,22 @@ def test_students(ask) -> None:
     assert ask("students", "sourced_id") == [("p1",), ("p2",), ("p3",)]
 
 
-def test_a_user_belongs_to_the_first_org_that_is_a_school(tmp_path) -> None:
-    school = small_school()
+def spread(school: School) -> School:
     school.add("orgs", {"sourcedId": "other", "name": "Other", "type": "School"})
-    for name, orgs in {"p1": ["authority", "other", "school"], "p2": ["authority"]}.items():
-        school.change("users", name, orgSourcedIds=orgs)
-    school.change("users", "p3", orgSourcedIds=None)
-    path = str(tmp_path / "roster.duckdb")
-    load(path, school)
-    with opened(path) as connected:
-        found = "SELECT sourced_id, school_sourced_id, school_name FROM oneroster.students"
-        assert sorted(connected(found)) == [
-            ("p1", "other", "Other"),
-            ("p2", "authority", "Westmere"),
-            ("p3", None, None),
-            ("p4", "school", "School 1"),
-        ]
+    orgs = {"p1": ["authority", "other", "school"], "p2": ["authority"], "p3": None}
+    for name, ids in orgs.items():
+        school.change("users", name, orgSourcedIds=ids)
+    return school
+
+
+def test_a_user_belongs_to_the_first_org_that_is_a_school(ask) -> None:
+    columns = "sourced_id, school_sourced_id, school_name"
+    assert ask("students", columns, "estab = '6'") == [
+        ("p1", "other", "Other"),
+        ("p2", "authority", "Westmere"),
+        ("p3", None, None),
+        ("p4", "school", "School 6"),
+    ]
 
 
 def test_staff(ask) -> None:
@@ -146,23 +153,26 @@ def test_current_enrollments(ask) -> None:
     assert ask("current_enrollments", "sourced_id") == sorted((name,) for name in now)
 
 
-def test_an_enrollment_without_dates_counts_and_its_last_day_too(tmp_path) -> None:
-    school = small_school()
-    dates = {
-        "7A-p1": (None, None, True),
-        "7A-p2": (None, day(0), True),
-        "7A-p3": (day(0), None, True),
-        "7A/Ma-p1": (day(0), day(0), True),
-        "7A/Ma-p2": (day(1), None, False),
-        "7A/Ma-p3": (None, day(-1), False),
-    }
-    for name, (begin, end, _) in dates.items():
+DATES = {
+    # enrollment: first day, last day, whether it holds today
+    "7A-p1": (None, None, True),
+    "7A-p2": (None, day(0), True),
+    "7A-p3": (day(0), None, True),
+    "7A/Ma-p1": (day(0), day(0), True),
+    "7A/Ma-p2": (day(1), None, False),
+    "7A/Ma-p3": (None, day(-1), False),
+}
+
+
+def dated(school: School) -> School:
+    for name, (begin, end, _) in DATES.items():
         school.change("enrollments", name, beginDate=begin, endDate=end)
-    path = str(tmp_path / "roster.duckdb")
-    load(path, school)
-    with opened(path) as connected:
-        found = {n for (n,) in connected("SELECT sourced_id FROM oneroster.current_enrollments")}
-    assert {name: name in found for name in dates} == {n: now for n, (*_, now) in dates.items()}
+    return school
+
+
+def test_an_enrollment_without_dates_counts_and_its_last_day_too(ask) -> None:
+    found = {name for (name,) in ask("current_enrollments", "sourced_id", "estab = '4'")}
+    assert {name: name in found for name in DATES} == {n: now for n, (*_, now) in DATES.items()}
 
 
 def test_class_rosters(ask) -> None:
@@ -181,17 +191,15 @@ def test_class_rosters(ask) -> None:
     ]
 
 
-def test_a_pupil_who_left_and_came_back_is_on_the_roster_once(tmp_path) -> None:
-    school = small_school()
+def returned(school: School) -> School:
     school.change("enrollments", "7A-p1", endDate=day(-40))
     school.add("enrollments", enrollment("again", "student", "p1", "7A", beginDate=day(-20)))
-    path = str(tmp_path / "roster.duckdb")
-    load(path, school)
-    with opened(path) as connected:
-        assert connected(
-            "SELECT begin_date, end_date, is_current FROM oneroster.class_rosters"
-            " WHERE class_title = '7A' AND student_sourced_id = 'p1'"
-        ) == [(BEGIN, END, True)]
+    return school
+
+
+def test_a_pupil_who_left_and_came_back_is_on_the_roster_once(ask) -> None:
+    p1 = "estab = '5' AND class_title = '7A' AND student_sourced_id = 'p1'"
+    assert ask("class_rosters", "begin_date, end_date, is_current", p1) == [(BEGIN, END, True)]
 
 
 def test_class_sizes(ask) -> None:
