@@ -90,6 +90,7 @@ class Case(NamedTuple):
     report: Report
 
 
+@pytest.mark.xdist_group("cases")
 @pytest.mark.parametrize("name", CASES)
 def test_every_table_equals_the_servers_rows(cases, name) -> None:
     school, server, database, report = cases(name)

@@ -30,6 +30,8 @@ QUALITY = next(path for path in NOTEBOOKS if "quality" in path.name)
 SECONDS, MOST_BYTES, WIDEST = 120, 600_000, 110
 OPEN = 'duckdb.connect("../roster.duckdb", read_only=True)'
 
+# they share what is loaded
+pytestmark = pytest.mark.xdist_group("notebooks")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

@@ -21,6 +21,8 @@ from oneroster_source import Warehouse
 from oneroster_source.cli import app
 from oneroster_source.page import MOST_SCHOOLS, QUERIES, page
 
+# they share what is loaded
+pytestmark = pytest.mark.xdist_group("page")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 

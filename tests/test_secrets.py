@@ -83,6 +83,7 @@ def test_a_run_of_the_command_shows_and_leaves_no_secret(
             **os.environ,
             **environment(server, guarded),
             "SOURCES__ONEROSTER__RETRY_BUDGET": "0",
+            "SOURCES__ONEROSTER__ENDPOINTS": '["users", "orgs"]',
             "RUNTIME__LOG_LEVEL": "DEBUG",
             "TMPDIR": str(temporary),
         },
