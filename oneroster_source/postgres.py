@@ -26,15 +26,16 @@ def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[
     Raises:
         DatabaseException: dlt's, if the database refuses it.
     """
+    tables = [t for e in V1P1.endpoints for t in e.tables() if t.name in read and t.name in changed]
+    if not tables:
+        return
     found = client.execute_sql(
         "SELECT indexname FROM pg_indexes WHERE schemaname = %s", client.dataset_name
     )
     there = {str(name) for (name,) in found or ()}
     todo = []
-    for table in (t for e in V1P1.endpoints for t in e.tables() if t.name in read):
+    for table in tables:
         place = client.make_qualified_table_name(table.name)
-        if table.name not in changed:
-            continue
         for column in _keys(table):
             name = f"{table.name}__by_{column}"
             if name not in there:
@@ -42,8 +43,7 @@ def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[
                 columns = ", ".join(map(client.escape_column_name, ("estab", column)))
                 todo.append(f"CREATE INDEX {quoted} ON {place} ({columns})")
         todo.append(f"ANALYZE {place}")
-    if todo:
-        client.execute_sql("; ".join(todo))
+    client.execute_sql("; ".join(todo))
 
 
 def _keys(table: Table) -> Iterator[str]:

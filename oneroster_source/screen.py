@@ -142,26 +142,24 @@ def quality(results: Sequence[Result]) -> RenderableType:
     for heading in ("rows", "of", "schools"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("such as", overflow="fold", ratio=2)
-    checks = {result.check.name: result.check for result in results}
+    by_check: dict[str, list[Result]] = {}
+    for result in results:
+        by_check.setdefault(result.check.name, []).append(result)
+    failing = [found for found in by_check.values() if any(r.found for r in found)]
+    for found in sorted(failing, key=lambda found: SEVERITIES.index(found[0].severity)):
+        bad = [r for r in found if r.found]
+        table.add_row(
+            Text(bad[0].severity, style=_SEVERITIES[bad[0].severity]),
+            bad[0].check.about["question"],
+            number(sum(r.found for r in bad)),
+            number(sum(r.checked for r in found)),
+            number(len(bad)),
+            ", ".join(f"{r.estab} {r.examples[0]}" for r in bad[:2]),
+        )
     schools = {result.estab for result in results}
-    good = 0
-    for severity in SEVERITIES:
-        for name, check in checks.items():
-            found = [r for r in results if r.check.name == name]
-            bad = [r for r in found if r.found]
-            if not bad:
-                good += severity == SEVERITIES[0]
-            elif check.about["severity"] == severity:
-                table.add_row(
-                    Text(severity, style=_SEVERITIES[severity]),
-                    check.about["question"],
-                    number(sum(r.found for r in bad)),
-                    number(sum(r.checked for r in found)),
-                    number(len(bad)),
-                    ", ".join(f"{r.estab} {r.examples[0]}" for r in bad[:2]),
-                )
-    said = f"{good} of {len(checks)} checks found nothing in {number(len(schools))} schools."
-    return Group(*([table] if good < len(checks) else []), Text(said))
+    good = len(by_check) - len(failing)
+    said = f"{good} of {len(by_check)} checks found nothing in {number(len(schools))} schools."
+    return Group(*([table] if failing else []), Text(said))
 
 
 def holdings(found: Holdings) -> RenderableType:
