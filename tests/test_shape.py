@@ -514,7 +514,7 @@ def _check_row(endpoint: Any, item: dict[str, Any], found: dict[str, Any], table
         r["reason"] for r in tables["rejected_rows"] if r["sourced_id"] == found["sourced_id"]
     )
     fields = {f.name: f for f in endpoint.fields}
-    nested = {n: a for a in endpoint.nested for n in (a.name, *a.aliases)}
+    nested = {n: a for a in endpoint.nested for n in a.names}
     for name, value in item.items():
         if name in extra:
             assert _equal(value, extra[name]), name

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 import duckdb
@@ -22,7 +22,9 @@ import pyarrow.compute as pc
 
 from oneroster_source.errors import BadResponse
 from oneroster_source.shape.kinds import KINDS
-from oneroster_source.shape.query import literal, queries
+from oneroster_source.shape.plain import plain_queries
+from oneroster_source.shape.query import queries
+from oneroster_source.shape.sql import literal
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 
 # duckdb 2.0 recommends sql(), with which 1.5 takes three times as long over a page
@@ -41,15 +43,16 @@ _TEXT_OR_NO_NUMBER = re.compile(
     r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|(-?\b(?:nan|inf(?:inity)?)\b)', re.IGNORECASE | re.DOTALL
 )
 _BARE_LIST = re.compile(r"\s*\[")
+_ENVELOPE = re.compile(r'\s*(?:\{\s*"([^"\\]*)"\s*:\s*)?(?=\[)')
 
 _PAGE = "WITH page AS (SELECT unnest(from_json({rows}, '[\"JSON\"]')) AS raw FROM answer),"
-_NOTHING_ODD = pa.table(
-    {
-        "extra": pa.nulls(1, pa.string()),
-        "_problems": pa.nulls(1, pa.list_(pa.string())),
-        "_leftovers": pa.nulls(1, pa.list_(pa.string())),
-    }
-)
+_BARE_PAGE = _PAGE.format(rows="body")
+_SPACED = "SELECT contains(body, ' :') AS is_spaced FROM answer"
+_ODDITIES = {
+    "extra": pa.string(),
+    "_problems": pa.list_(pa.string()),
+    "_leftovers": pa.list_(pa.string()),
+}
 
 
 class Engine:
@@ -121,16 +124,18 @@ class Desk:
         return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
 
-def _mended(text: str) -> str:
-    """JSON text that every database can hold, with U+FFFD for NUL and for half surrogates.
+def _mended_texts(text: str) -> str:
+    """JSON text that every database can hold, with U+FFFD for NUL and for half surrogates."""
+    if "\\" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
+        return _ESCAPED.sub(lambda m: r"\ufffd" if m[1] else m[0], text)
+    return text
 
-    NaN and Infinity, which JSON does not have and some servers write, become texts.
-    """
+
+def _mended_numbers(text: str) -> str:
+    """NaN and Infinity, which JSON does not have and some servers write, become texts."""
     lower = text.lower()
-    if "\\u0000" in text or "\\ud" in lower:
-        text = _ESCAPED.sub(lambda m: r"\ufffd" if m[1] else m[0], text)
     if ("nan" in lower or "inf" in lower) and _NO_NUMBER.search(lower):
-        text = _TEXT_OR_NO_NUMBER.sub(lambda m: f'"{m[1]}"' if m[1] else m[0], text)
+        return _TEXT_OR_NO_NUMBER.sub(lambda m: f'"{m[1]}"' if m[1] else m[0], text)
     return text
 
 
@@ -155,6 +160,7 @@ class Shaper:
         self._engine = engine
         self._children = tuple(endpoint.child_tables(references=references))
         self._queries = queries(endpoint)
+        self._plain_queries = plain_queries(endpoint)
 
     def column_of(self, attribute: str) -> str | None:
         """The column that holds an attribute, or a path such as `user.sourcedId`, if one does."""
@@ -173,9 +179,9 @@ class Shaper:
             BadResponse: The body is not JSON, or does not hold this collection.
         """
         try:
-            text = _mended(body.decode("utf-8-sig"))
-            with self._engine.holding(text) as desk:
-                return self._wide(desk, self._page(desk, text))
+            text = _mended_texts(body.decode("utf-8-sig"))
+            wide = self._cut_out(text)
+            return self._long_way(text) if wide is None else wide
         except UnicodeDecodeError:
             problem = "the answer is not UTF-8 text"
         except duckdb.Error:
@@ -183,21 +189,59 @@ class Shaper:
             problem = "the answer is not valid JSON"
         raise BadResponse(problem, todo=_CHECK)
 
-    def _wide(self, desk: Desk, page: str) -> pa.Table:
-        wide = desk.ask(page + self._queries.rows)
-        if pc.any(wide.column("_odd")).as_py():
-            odd = desk.ask(page + self._queries.oddities)
-        else:
-            odd = _NOTHING_ODD.take(pa.nulls(len(wide), pa.int64()))
-        wide = wide.drop_columns("_odd")
-        for column in odd.column_names:
-            wide = wide.append_column(column, odd.column(column))
-        return wide
+    def _cut_out(self, text: str) -> pa.Table | None:
+        """The rows of a body that is this collection and nothing else; None for any other."""
+        envelope = _ENVELOPE.match(text)
+        if envelope is None:
+            return None
+        rows, name = text[envelope.end() :].rstrip(), envelope[1]
+        if name is not None:
+            if name.lower() != self.endpoint.collection.lower() or not rows.endswith("}"):
+                return None
+            rows = rows[:-1].rstrip()
+        if rows == "[]":
+            return self._nothing
+        try:
+            return self._short_way(rows)
+        except duckdb.Error:
+            # something follows the list, or the body is no JSON: the long way tells
+            return None
+
+    @cached_property
+    def _nothing(self) -> pa.Table:
+        return self._long_way("[]")
+
+    def _short_way(self, rows: str) -> pa.Table:
+        """The objects of a list, plain ones at once, others in the long way."""
+        with self._engine.holding(rows) as desk:
+            wide = desk.ask(_BARE_PAGE + self._plain_queries.rows)
+            if _all_plain(wide, rows, desk):
+                others = None
+            else:
+                others = desk.ask(_BARE_PAGE + self._plain_queries.others)
+        wide = _with_oddities(wide.drop_columns(["_names", "_fine"]))
+        if others is None or not len(others):
+            return wide
+        mended = _mended_numbers(rows)
+        if mended is not rows:
+            return self._long_way(mended)
+        return _replaced(wide, others.column("i"), self._long_way(_listed(others.column("raw"))))
+
+    def _long_way(self, text: str) -> pa.Table:
+        """The objects of any body, and whatever is odd about them."""
+        text = _mended_numbers(text)
+        with self._engine.holding(text) as desk:
+            page = self._page(desk, text)
+            wide = desk.ask(page + self._queries.rows)
+            odd = None
+            if pc.any(wide.column("_odd")).as_py():
+                odd = desk.ask(page + self._queries.oddities)
+        return _with_oddities(wide.drop_columns("_odd"), odd)
 
     def _page(self, desk: Desk, text: str) -> str:
         """SQL for the relation `page`, under whichever spelling of the envelope's key."""
         if _BARE_LIST.match(text):
-            return _PAGE.format(rows="body")
+            return _BARE_PAGE
         wanted = self.endpoint.collection
         found = desk.ask(
             "SELECT k, json_type(body, pointer(k)) = 'ARRAY' AS is_list"
@@ -228,16 +272,18 @@ class Shaper:
                 the merge then removes those that it had before.
             keep_deleted: Whether rows that are marked as deleted keep their child rows.
         """
-        known = wide.filter(pc.is_valid(wide.column("sourced_id"))).combine_chunks()
+        ids = wide.column("sourced_id")
+        known = wide.filter(pc.is_valid(ids)) if ids.null_count else wide
         result = {self.endpoint.name: _stamped(known, self.endpoint.table, estab)}
+        ids, deleted = known.column("sourced_id"), _one_chunk(known.column("_deleted"))
         for table in self._children:
             nested = _one_chunk(known.column(table.name))
             has = _has_items(nested)
             if not keep_deleted:
-                has = pc.and_not(has, _one_chunk(known.column("_deleted")))
-            result[table.name] = _exploded(known.filter(has), table, estab)
+                has = pc.and_not(has, deleted)
+            result[table.name] = _exploded(ids, nested, has, table, estab)
             if tombstones:
-                empty = known.column("sourced_id").filter(pc.invert(has))
+                empty = ids.filter(pc.invert(has))
                 result[table.name] = pa.concat_tables(
                     [result[table.name], tombstones_of(table, estab, empty)]
                 )
@@ -260,6 +306,37 @@ class Shaper:
         )
 
 
+def _all_plain(wide: pa.Table, rows: str, desk: Desk) -> bool:
+    """Whether no name in the text is left that was not read, and every row is fine."""
+    return bool(
+        pc.all(wide.column("_fine")).as_py()
+        and pc.sum(wide.column("_names")).as_py() == rows.count('":')
+        # a name before white space would not be counted
+        and not any(space in rows for space in "\n\r\t")
+        and not desk.ask(_SPACED).column(0)[0].as_py()
+    )
+
+
+def _with_oddities(wide: pa.Table, odd: pa.Table | None = None) -> pa.Table:
+    for name, kind in _ODDITIES.items():
+        column = pa.nulls(len(wide), kind) if odd is None else odd.column(name)
+        wide = wide.append_column(pa.field(name, kind), column)
+    return wide
+
+
+def _listed(raws: pa.ChunkedArray) -> str:
+    return f"[{','.join(raws.to_pylist())}]"
+
+
+def _replaced(wide: pa.Table, places: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
+    """`wide` with other `rows` in some places."""
+    everywhere = _count_up(len(wide))
+    stay = pc.invert(pc.is_in(everywhere, value_set=places.combine_chunks()))
+    found = pa.concat_tables([wide.filter(stay), rows])
+    order = pa.chunked_array([everywhere.filter(stay), *places.chunks])
+    return found.take(pc.sort_indices(order))
+
+
 def tombstones_of(table: Table, estab: str, parents: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Rows of a child table that stand for "this parent has none", with the position -1."""
     rest = [pa.nulls(len(parents), KINDS[column.kind].arrow) for column in table.columns[3:]]
@@ -280,21 +357,24 @@ def _stamped(rows: pa.Table, table: Table, estab: str) -> pa.Table:
     return pa.table([pa.repeat(estab, len(rows)), *columns], schema=arrow_schema(table))
 
 
-def _exploded(rows: pa.Table, table: Table, estab: str) -> pa.Table:
-    """The child rows that are nested in the column of the table's name, of rows that have some."""
-    nested = _one_chunk(rows.column(table.name))
+def _exploded(
+    ids: pa.ChunkedArray, nested: pa.Array, has: pa.BooleanArray, table: Table, estab: str
+) -> pa.Table:
+    """The child rows that are `nested` in the rows with these ids, of those that have some."""
+    if has.false_count:
+        ids, nested = ids.filter(has), nested.filter(has)
     if pa.types.is_struct(nested.type):
-        parents = pa.array(range(len(nested)), pa.int64())
         items, positions = nested, pa.repeat(pa.scalar(0, pa.int64()), len(nested))
     else:
         parents = pc.list_parent_indices(nested)
-        items, positions = nested.flatten(), _positions(nested, parents)
+        ids, items, positions = ids.take(parents), nested.flatten(), _positions(nested, parents)
+    members = dict(zip(items.type.names, items.flatten(), strict=True))
     return pa.table(
         [
-            pa.repeat(estab, len(parents)),
-            rows.column("sourced_id").take(parents),
+            pa.repeat(estab, len(items)),
+            ids,
             positions,
-            *(pc.struct_field(items, column.name) for column in table.columns[3:]),
+            *(members[column.name] for column in table.columns[3:]),
         ],
         schema=arrow_schema(table),
     )
@@ -303,9 +383,13 @@ def _exploded(rows: pa.Table, table: Table, estab: str) -> pa.Table:
 def _positions(lists: pa.Array, parents: pa.Array) -> pa.Array:
     """The index of every item in its own list, from 0."""
     starts = pc.subtract(lists.offsets.slice(0, len(lists)), lists.offsets[0])
-    return pc.subtract(
-        pa.array(range(len(parents)), pa.int64()), starts.cast(pa.int64()).take(parents)
-    )
+    return pc.subtract(_count_up(len(parents)), starts.cast(pa.int64()).take(parents))
+
+
+def _count_up(number: int) -> pa.Array:
+    """The integers from 0."""
+    ones = pa.repeat(pa.scalar(1, pa.int64()), number)
+    return pc.subtract(pc.cumulative_sum(ones), 1)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -75,3 +75,14 @@ CREATE MACRO pick(x, names) AS
 CREATE MACRO pick_all(x, names) AS list_transform(names, lambda n: as_member(n, '['
     || array_to_string(list_transform(list_filter(list_zip(json_keys(x), json_extract(x, '$.*')),
     lambda m: m[1] = n), lambda m: m[2]::VARCHAR), ',') || ']'));
+
+-- the short way: see plain.py
+-- the names in JSON text without white space, at any depth
+CREATE MACRO names_in(x) AS (strlen(x::VARCHAR) - strlen(replace(x::VARCHAR, '":', ''))) // 2;
+-- what DuckDB writes for a number that JSON does not have, which may have been sent otherwise
+CREATE MACRO is_sure(x) AS x NOT IN ('NaN', 'Infinity', '-Infinity');
+CREATE MACRO is_sure_json(x) AS NOT (contains(x::VARCHAR, 'NaN') OR contains(x::VARCHAR, 'Infinity'));
+CREATE MACRO is_id(x) AS x NOT IN ('', 'NaN', 'Infinity', '-Infinity');
+CREATE MACRO plain_ref(r) AS {'sourced_id': r."sourcedId", 'type': nullif(r.type, ''),
+    'href': nullif(r.href, '')};
+CREATE MACRO id_alone(x) AS {'sourced_id': x, 'type': NULL::VARCHAR, 'href': NULL::VARCHAR};

@@ -8,17 +8,8 @@ from dataclasses import dataclass
 import orjson
 
 from oneroster_source.shape.kinds import KINDS
+from oneroster_source.shape.sql import literal, quoted
 from oneroster_source.spec import ChildList, Endpoint, Field, Ref
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,7 @@ def _sent(names: tuple[str, ...]) -> str:
 
 
 def _ref(ref: Ref, table: str) -> _Part:
-    names = (ref.name, *ref.aliases)
+    names = ref.names
     sent, x, p = (quoted(f"_{ref.name}_{part}") for part in ("sent", "x", "p"))
     no_id = f"({x} IS NOT NULL AND ref_id({x}, {p}) IS NULL)"
     return _Part(
@@ -83,7 +74,7 @@ def _ref(ref: Ref, table: str) -> _Part:
 
 
 def _child_list(child: ChildList, table: str) -> _Part:
-    names = (child.name, *child.aliases)
+    names = child.names
     items = quoted(f"_{child.name}_items")
     faults: tuple[tuple[str, str], ...] = ()
     if child.target is not None:

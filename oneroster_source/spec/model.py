@@ -65,6 +65,11 @@ class Ref:
     """Other names under which providers send it, in order of preference."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which it is sent, in order of preference."""
+        return (self.name, *self.aliases)
+
+    @property
     def column(self) -> Column:
         return Column(f"{snake(self.name)}_sourced_id", source=f"{self.name}.sourcedId")
 
@@ -85,7 +90,15 @@ class ChildList:
     """For references: the endpoint they point into, empty if that is not loaded."""
     fields: tuple[Field, ...] = ()
     """For objects: their attributes. The last one takes an element that is a plain value."""
+    ids: str = ""
+    """For references: the name under which providers send the ids alone, as a list of texts."""
     aliases: tuple[str, ...] = ()
+    """Other names under which providers send it, in order of preference."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which it is sent, in order of preference."""
+        return (self.name, *filter(None, (self.ids,)), *self.aliases)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -174,7 +187,7 @@ class Endpoint:
         names = {"sourcedId", "status", "dateLastModified", "metadata"}
         names.update(field.name for field in self.fields)
         for attribute in self.nested:
-            names.update((attribute.name, *attribute.aliases))
+            names.update(attribute.names)
         return frozenset(names)
 
 

@@ -82,7 +82,7 @@ V1P1 = Dialect(
             ),
             lists=(
                 # the standard's list of references; Xporter sends ids alone
-                ChildList("orgs", target="orgs", aliases=("orgSourcedIds", "org")),
+                ChildList("orgs", target="orgs", ids="orgSourcedIds", aliases=("org",)),
                 ChildList("userIds", fields=_texts("type", "identifier")),
                 ChildList("grades"),
                 ChildList("agents", target="users"),
