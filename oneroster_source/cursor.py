@@ -41,8 +41,9 @@ class Cursors:
 
     Args:
         state: The resource's state in dlt. Layout: `schools` -> estab -> `cursor` and `full`
-            (instants in ISO 8601, UTC) and `read_as` (what decides which rows are loaded:
-            settings, and who the school is to which provider).
+            (instants in ISO 8601, UTC), `read_as` (what decides which rows are loaded:
+            settings, and who the school is to which provider), `recent` (the fingerprint of the
+            rows that the next delta will bring again), `page` and `answer` (see `Ask`).
         endpoint: The endpoint.
         settings: The run's settings.
     """
@@ -62,6 +63,11 @@ class Cursors:
     def _read_as(self, estab: str) -> dict[str, Any]:
         return {**self._how, "from": self._from.get(estab, "")}
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever read whole, of any school."""
+        return not self._schools
+
     def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
         """What to read next: from the cursor, or everything if that is due.
 
@@ -72,18 +78,43 @@ class Cursors:
         """
         entry = self._schools.get(estab, {})
         cursor = _instant(entry.get("cursor"))
-        lag = timedelta(seconds=self._settings.lag + 1)
         if (
             full
             or cursor is None
             # some providers stamp all rows with a year 1, from which nothing can be taken away
-            or not _EPOCH + lag <= cursor <= now + _SKEW
+            or not _EPOCH + self.span <= cursor <= now + _SKEW
             or entry.get("read_as") != self._read_as(estab)
             or self._is_due(_instant(entry.get("full")), now)
         ):
             return Ask("full", known=cursor)
+        return Ask(
+            "delta",
+            since=self._since(cursor),
+            known=cursor,
+            recent=entry.get("recent", ""),
+            page=entry.get("page", 0),
+            answer=entry.get("answer", ""),
+        )
+
+    @property
+    def span(self) -> timedelta:
+        """How far a delta reaches back before the cursor, at most."""
+        return timedelta(seconds=self._settings.lag + 2)
+
+    def _since(self, cursor: datetime) -> datetime:
         # a second more: the filter asks for later than this, and the very instant is wanted too
-        return Ask("delta", since=(cursor - lag).replace(microsecond=0), known=cursor)
+        return (cursor - self.span + timedelta(seconds=1)).replace(microsecond=0)
+
+    def stay(self, estab: str, collection: Collection) -> str:
+        """Notes that a delta brought nothing new; returns the cursor, which stays."""
+        entry = self._schools[estab]
+        if collection.answer and collection.answer != entry.get("answer"):
+            self._schools[estab] = {**entry, "answer": collection.answer}
+        return self.cursor(estab)
+
+    def cursor(self, estab: str) -> str:
+        """Where the last good run got, in ISO 8601; empty if there was none."""
+        return self._schools.get(estab, {}).get("cursor") or ""
 
     def _is_due(self, last: datetime | None, now: datetime) -> bool:
         days = timedelta(days=self._settings.full_refresh_days)
@@ -94,10 +125,16 @@ class Cursors:
         entry = dict(self._schools.get(estab, {}))
         cursor = next_cursor(_instant(entry.get("cursor")), collection.newest, collection.clock)
         if collection.mode == "full":
-            entry["full"] = now.isoformat()
-        entry |= {"cursor": cursor.isoformat() if cursor else None, "read_as": self._read_as(estab)}
+            entry |= {"full": now.isoformat(), "page": collection.page}
+        recent = cursor is not None and cursor >= _EPOCH + self.span
+        entry |= {
+            "cursor": cursor.isoformat() if cursor else None,
+            "read_as": self._read_as(estab),
+            "recent": collection.fingerprint(self._since(cursor)) if cursor and recent else "",
+            "answer": collection.answer,
+        }
         self._schools[estab] = entry
-        return entry["cursor"] or ""
+        return self.cursor(estab)
 
 
 def _identity(school: School) -> str:

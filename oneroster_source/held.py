@@ -60,6 +60,10 @@ class Held:
             stored = getattr(client, "get_storage_tables", lambda names: ())
             return frozenset(name for name, columns in stored(names) if columns)
 
+    def is_filled(self, table: Table) -> bool:
+        """Whether the table has any row."""
+        return any(self._asked("SELECT 1 FROM {table} LIMIT 1", table=table))
+
     def ids(self, table: Table, estab: str) -> pa.Table:
         """The `sourced_id` and `_deleted` of a school's rows."""
         schema = arrow_schema(table)

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import requests
@@ -82,9 +83,21 @@ class _Plain(AuthBase):
 
 
 class _Session(requests.Session):
+    def __init__(self) -> None:
+        super().__init__()
+        self._environment: dict[tuple[str, ...], Any] = {}
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         # where it is told not to follow, `requests` still reads the body to its end, however large
         return None
+
+    def merge_environment_settings(self, url: Any, *args: Any) -> Any:
+        # proxies and certificates: looked up once for each host, since that takes as long as all
+        # else that is done for a request
+        host = urlsplit(url)[:2]
+        if host not in self._environment:
+            self._environment[host] = super().merge_environment_settings(url, *args)
+        return self._environment[host]
 
 
 class Server:

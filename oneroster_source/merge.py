@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from dlt.common.schema.typing import TDeleteInsertStrategyDict
 
-from oneroster_source.shape import arrow_schema
+from oneroster_source.shape import Estab, Whose, arrow_schema
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 
@@ -88,11 +88,11 @@ REJECTED_MERGE: TDeleteInsertStrategyDict = {
 RUN_MERGE: TDeleteInsertStrategyDict = {"disposition": "merge", "strategy": "delete-insert"}
 
 
-def no_rejected(estab: str, endpoint: Endpoint, ids: pa.Array | pa.ChunkedArray) -> pa.Table:
+def no_rejected(endpoint: Endpoint, estab: Estab, ids: Whose) -> pa.Table:
     """Rows of `rejected_rows` that stand for "nothing of these was rejected"."""
     return pa.table(
         [
-            pa.repeat(estab, len(ids)),
+            pa.repeat(estab, len(ids)) if isinstance(estab, str) else estab,
             pa.repeat(endpoint.name, len(ids)),
             ids,
             pa.repeat(pa.scalar(-1, pa.int64()), len(ids)),

@@ -22,7 +22,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from operator import le
+from typing import Any, Generic, Protocol, TypeVar
 
 from oneroster_source.errors import IncompleteRead
 
@@ -35,13 +36,26 @@ MAX_STALLS = 3
 KNOWN_ROWS = 1000
 """As many rows may come in at once before the position, however small the pages are."""
 
-_ORDERS: tuple[Callable[[str], object], ...] = (
-    str,
-    str.casefold,
-    # database collations pass over punctuation
-    lambda key: "".join(c for c in key.casefold() if c.isalnum()),
-    lambda key: (int(key) if key.isdecimal() else -1, key),
-)
+_SEPARATOR = "\n"
+_PUNCTUATION = {ord(c): None for c in map(chr, range(128)) if not c.isalnum() and c != _SEPARATOR}
+
+
+def _by_letters(keys: list[str]) -> list[str]:
+    return [key.casefold() for key in keys]
+
+
+def _by_letters_and_digits(keys: list[str]) -> list[str]:
+    # database collations pass over punctuation; one key by one, it would take ten times as long
+    return _SEPARATOR.join(keys).casefold().translate(_PUNCTUATION).split(_SEPARATOR)
+
+
+def _by_number(keys: list[str]) -> list[tuple[int, str]]:
+    return [(int(key) if key.isdecimal() else -1, key) for key in keys]
+
+
+Order = Callable[[list[str]], list[Any]]
+"""What is compared for each key."""
+_ORDERS: tuple[Order, ...] = (list, _by_letters, _by_letters_and_digits, _by_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +100,16 @@ class Findings:
     """Most rows in one page."""
     pages: int = 0
     """Pages that held new rows."""
-    orders: list[Callable[[str], object]] = field(default_factory=lambda: list(_ORDERS))
+    orders: list[Order] = field(default_factory=lambda: list(_ORDERS))
     joined: bool = True
     """No page was taken without the row before it."""
     moved: bool = False
     """Rows came or left before the reading position."""
+
+    @property
+    def proven_page(self) -> int:
+        """The widest page, where the stated total was right: see `read`."""
+        return self.widest if self.total == self.rows and not self.moved else 0
 
     @property
     def ordered(self) -> bool:
@@ -119,17 +138,27 @@ def read(
     limit: int,
     last: Last = lambda: None,
     filtered: bool = False,
+    known_page: int = 0,
     ahead: int = 1,
     executor: Executor | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> int:
-    """Reads a whole collection into `sink`; returns the number of rows that it took.
+    """Reads a whole collection into `sink`.
+
+    Returns:
+        The rows of its widest page, if the total that the server stated was that of all pages
+        together; 0 if not. That is `known_page` for the next reading.
 
     Args:
-        fetch: Gets a page. Like `last`, called from `executor`, if there is one.
+        fetch: Gets a page. Like `last`, called from `executor` too, if there is one.
         limit: Rows to ask for in a page.
         last: Asks for the last id, where the end is in doubt.
         filtered: Whether a filter is sent: some servers state a total without regard to it.
+        known_page: Rows that a page is known to hold: one of fewer rows than this, and than
+            `limit`, which is the first and states just as many as its total, is taken for all
+            without a second request. A server that caps pages, or states the rows of the page as
+            the total, does not deceive so: its page would be as wide as the widest, or its total
+            have been found wrong.
         ahead: Pages to ask for at once.
         note: Takes remarks for people on what the server does.
 
@@ -150,6 +179,7 @@ def read(
             limit=limit,
             last=ask_last,
             filtered=filtered,
+            known_page=known_page,
             ahead=ahead,
             executor=executor,
         )
@@ -178,7 +208,7 @@ def read(
         # nothing, where a pass before found rows, may be a stale answer
         if found.ordered and (found.rows or not most):
             _remark(found, limit, note)
-            return found.rows
+            return found.proven_page
         keys = sink.keys()
         # where rows move that are in no order, only their number shows that none was passed over
         whole = not found.moved or len(keys) == found.total
@@ -186,7 +216,7 @@ def read(
             if keys:
                 note("the server does not sort by sourcedId; two whole passes agreed")
             _remark(found, limit, note)
-            return found.rows
+            return found.proven_page
         before = keys if whole else None
     raise reason or IncompleteRead(
         f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
@@ -249,7 +279,7 @@ def _at_once(
     sink.clear()
     sink.add(page.content, 0)
     note("the server ignores offset; its one answer was taken as a whole")
-    return rows
+    return 0
 
 
 class _Pass(Generic[T]):
@@ -263,6 +293,7 @@ class _Pass(Generic[T]):
         limit: int,
         last: Last,
         filtered: bool,
+        known_page: int,
         ahead: int,
         executor: Executor | None,
     ) -> None:
@@ -271,6 +302,7 @@ class _Pass(Generic[T]):
         self._limit = limit
         self._last = last
         self._filtered = filtered
+        self._known_page = known_page
         self._ahead = ahead
         self._executor = executor
         self._plans: deque[tuple[int, Future[Page[T]]]] = deque()
@@ -306,6 +338,8 @@ class _Pass(Generic[T]):
                 )
             return found
         self._take(first, 0, 0)
+        if first.total == found.rows < min(self._known_page, self._limit):
+            return found
         stalls = 0
         while True:
             # a server that has only ever given single rows may be unable to give two
@@ -459,7 +493,9 @@ class _Pass(Generic[T]):
 
     def _page(self, offset: int) -> Page[T]:
         """The page at `offset`; the ones that should follow are asked for at the same time."""
-        page = self._planned(offset) if self._executor else self._fetch(offset, self._limit)
+        # of the first one it is not known what will follow: no other thread need be woken for it
+        planned = self._executor and self.found.pages
+        page = self._planned(offset) if planned else self._fetch(offset, self._limit)
         self._compare(page.keys)
         return page
 
@@ -510,5 +546,6 @@ class _Pass(Generic[T]):
         self._plans.clear()
 
 
-def _rises(keys: list[str], order: Callable[[str], object]) -> bool:
-    return keys == sorted(keys, key=order)  # type: ignore[arg-type]
+def _rises(keys: list[str], order: Order) -> bool:
+    values = order(keys)
+    return all(map(le, values, values[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -115,18 +116,29 @@ class Report:
                 todo="; ".join(outcome.error for outcome in self.failed[:3]),
             )
 
-    def details(self, outcome: Outcome) -> pa.Table:
-        """The row of `sync_run_details` for one of the outcomes."""
-        ended = outcome.started and outcome.started + timedelta(seconds=outcome.seconds)
-        reason = outcome.error.partition("\n")[0] or None
-        row = asdict(outcome) | {
+    def details(self, outcomes: Iterable[Outcome]) -> pa.Table:
+        """The rows of `sync_run_details` for some of the outcomes."""
+        rows = [self._detail(outcome) for outcome in outcomes]
+        return pa.Table.from_pylist(rows, schema=arrow_schema(SYNC_RUN_DETAILS))
+
+    def _detail(self, outcome: Outcome) -> dict[str, Any]:
+        return {
             "run_id": self.run_id,
-            "ended": ended,
+            "estab": outcome.estab,
+            "endpoint": outcome.endpoint,
+            "started": outcome.started,
+            "ended": outcome.started and outcome.started + timedelta(seconds=outcome.seconds),
+            "seconds": outcome.seconds,
+            "mode": outcome.mode,
             "outcome": outcome.state,
+            "requests": outcome.requests,
             "rows_read": outcome.rows,
-            "reason": reason,
+            "changed": outcome.changed,
+            "deleted": outcome.deleted,
+            "gone": outcome.gone,
+            "rejected": outcome.rejected,
+            "reason": outcome.error.partition("\n")[0] or None,
         }
-        return pa.Table.from_pylist([row], schema=arrow_schema(SYNC_RUN_DETAILS))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON types."""

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dlt
@@ -21,7 +22,7 @@ from oneroster_source.collection import Ask, Collection, collect
 from oneroster_source.config import School, Settings, resolve
 from oneroster_source.cursor import Cursors
 from oneroster_source.deletion import alive, deleted, gone, removal
-from oneroster_source.errors import ConfigurationError, OneRosterError
+from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.held import Held
 from oneroster_source.http import Server
 from oneroster_source.merge import (
@@ -49,7 +50,8 @@ MOST_COLLECTIONS = 16
 endpoint that may wait to be loaded."""
 
 
-@dlt.source(name="oneroster", section="oneroster")
+# flat tables need no root key, and dlt would change its schema from run to run to add it
+@dlt.source(name="oneroster", section="oneroster", root_key=False)
 def oneroster(
     *,
     since: datetime | None = None,
@@ -58,6 +60,7 @@ def oneroster(
     allow_deletes: bool = False,
     only: Sequence[str] | None = None,
     report: Report | None = None,
+    alone: bool = False,
     **settings: Any,
 ) -> list[DltResource]:
     """School rosters from OneRoster 1.1 APIs: a resource for each endpoint.
@@ -71,6 +74,9 @@ def oneroster(
         only: The estabs to read, of the schools that are configured.
         report: Filled with what was read. With a report, a collection that fails is noted there
             and the others go on: look at `report.failed`. Without one, a failure raises.
+        alone: A promise that nobody else loads into the destination meanwhile, and that the
+            pipeline began with a new working folder: tables that are empty are then filled at
+            once, without a merge. What a kept folder would load twice only a merge takes back.
         **settings: Any setting of README's table, such as `estab`, `schools`, `endpoints`. What is
             not given here comes from dlt's configuration, section `sources.oneroster`.
 
@@ -89,7 +95,7 @@ def oneroster(
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
     window = Ask("window", since=since, until=until) if since or until else None
-    run = _Run(resolved, report, window=window, full=full, allow_deletes=allow_deletes)
+    run = _Run(resolved, report, window=window, full=full, allow_deletes=allow_deletes, alone=alone)
     return [run.resource(resolved.dialect[name]) for name in resolved.endpoints]
 
 
@@ -104,6 +110,7 @@ class _Run:
         window: Ask | None,
         full: bool,
         allow_deletes: bool,
+        alone: bool,
     ) -> None:
         self._settings = settings
         self._report = report or Report()
@@ -111,6 +118,7 @@ class _Run:
         self._window = window
         self._full = full
         self._allow_deletes = allow_deletes
+        self._alone = alone
         self._now = datetime.now(UTC)
         self._held = Held(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
@@ -158,21 +166,22 @@ class _Run:
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
-        batch = _Batch()
         self._enter()
         try:
+            straight = self._alone and cursors.is_new and self._is_empty(endpoint)
+            batch = _Batch(shaper, self._report, keep_deleted=self._keep, straight=straight)
             batch.add(self._tables_to_make(endpoint))
             while todo or reading:
                 # no more at once, so that what is read does not pile up before it is loaded
                 while todo and len(reading) < MOST_COLLECTIONS:
                     school, ask, outcome = todo.popleft()
-                    reading[self._submit(school, shaper, ask, outcome)] = outcome
+                    future = self._submit(school, shaper, ask, outcome, cursors.span)
+                    reading[future] = outcome
                 whole, _ = wait(reading, timeout=0, return_when=FIRST_COMPLETED)
                 if not whole:
                     yield None
                 for future in whole:
-                    for tables in self._finish(future, endpoint, cursors, reading.pop(future)):
-                        batch.add(tables)
+                    for _ in self._finish(future, cursors, reading.pop(future), batch):
                         if batch.rows >= BATCH_ROWS:
                             yield from batch.given_out()
             yield from batch.given_out()
@@ -197,44 +206,49 @@ class _Run:
         }
 
     def _submit(
-        self, school: School, shaper: Shaper, ask: Ask, outcome: Outcome
+        self, school: School, shaper: Shaper, ask: Ask, outcome: Outcome, span: timedelta
     ) -> Future[Collection]:
         assert self._pool is not None
         client = self._client(school)
-        return self._pool.submit(collect, client, shaper, ask, self._settings, outcome)
+        return self._pool.submit(collect, client, shaper, ask, self._settings, outcome, span)
 
     def _finish(
-        self, future: Future[Collection], endpoint: Endpoint, cursors: Cursors, outcome: Outcome
-    ) -> Iterator[Tables]:
-        """Gives out a whole collection, then moves its cursor: both are in the same load."""
+        self, future: Future[Collection], cursors: Cursors, outcome: Outcome, batch: _Batch
+    ) -> Iterator[None]:
+        """Puts a whole collection into the batch, pausing now and then for it to be given out; then
+        moves its cursor: both are in the same load."""
         with ExitStack() as stack:
             try:
                 collection = future.result()
                 stack.callback(collection.close)
-                # asked before anything is handed over, since it may fail
-                absent, cleared = self._absent(endpoint, collection, outcome)
+                if batch.straight:
+                    # there is nothing to say of rows that are gone
+                    absent, cleared = self._nothing_rejected(batch.endpoint, outcome), True
+                else:
+                    # asked before anything is handed over, since it may fail
+                    absent, cleared = self._absent(batch.endpoint, collection, outcome)
             except OneRosterError as error:
                 outcome.end(error)
                 if self._strict:
                     raise
-                yield {SYNC_RUN_DETAILS.name: self._report.details(outcome)}
+                batch.note(outcome)
                 return
-            yield absent
-            for tables in collection.tables(tombstones=not cleared, keep_deleted=self._keep):
-                if collection.mode != "full":
-                    ids = tables[endpoint.name].column("sourced_id")
-                    tables[REJECTED_ROWS.name] = pa.concat_tables(
-                        [no_rejected(outcome.estab, endpoint, ids), tables[REJECTED_ROWS.name]]
-                    )
-                yield {name: rows for name, rows in tables.items() if len(rows)}
-            if collection.mode != "window":
-                outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
+            if collection.is_known:
+                outcome.cursor = cursors.stay(outcome.estab, collection)
+            else:
+                batch.add(absent)
+                part = _Part(tombstones=not cleared, partial=collection.mode != "full")
+                for wide in collection.rows():
+                    batch.add_rows(wide, outcome.estab, part)
+                    yield
+                if collection.mode != "window":
+                    outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
         outcome.end()
-        yield {SYNC_RUN_DETAILS.name: self._report.details(outcome)}
+        batch.note(outcome)
 
     def _absent(
         self, endpoint: Endpoint, collection: Collection, outcome: Outcome
-    ) -> tuple[Tables, bool]:
+    ) -> tuple[dict[str, pa.Table], bool]:
         """What a full pass says of the rows that it did not contain, as tables to load.
 
         Returns:
@@ -246,7 +260,7 @@ class _Run:
         if collection.mode != "full":
             return {}, False
         table, estab = endpoint.table, outcome.estab
-        found = {REJECTED_ROWS.name: no_rejected(estab, endpoint, pa.array([""]))}
+        found = self._nothing_rejected(endpoint, outcome)
         held = arrow_schema(table).empty_table()
         try:
             there = self._in_storage()
@@ -293,6 +307,23 @@ class _Run:
         }
         found[table.name] = removal(table, estab, lost.column("sourced_id"))
         return found, True
+
+    def _nothing_rejected(self, endpoint: Endpoint, outcome: Outcome) -> dict[str, pa.Table]:
+        """That nothing of the school was rejected, but for what follows."""
+        return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab, pa.array([""]))}
+
+    def _is_empty(self, endpoint: Endpoint) -> bool:
+        """Whether the destination can be asked, and has no row of the endpoint, nor of its lists.
+
+        Rows without a cursor are of a load that was cut short, or of a state that was lost.
+        """
+        try:
+            there = self._in_storage()
+            return not any(
+                self._held.is_filled(table) for table in endpoint.tables() if table.name in there
+            )
+        except (SqlClientNotAvailable, DestinationError):
+            return False
 
     def _in_storage(self) -> frozenset[str]:
         if self._stored is None:
@@ -355,21 +386,84 @@ def _discard(future: Future[Collection]) -> None:
         future.result().close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is to become of rows on their way to dlt."""
+
+    tombstones: bool
+    """Whether rows without child rows must be said to have none."""
+    partial: bool
+    """Whether they are not all of their school."""
+
+
 class _Batch:
     """Rows of many collections on their way to dlt, which takes some milliseconds for each table
-    that it is given, however small."""
+    that it is given, however small. They are taken apart together too, for the same reason.
 
-    def __init__(self) -> None:
-        self._tables: dict[str, list[pa.Table]] = {}
+    Args:
+        shaper: That of the endpoint.
+        report: What is noted goes into its table.
+        keep_deleted: Whether deleted rows are kept.
+        straight: Whether the endpoint's tables are filled without a merge.
+    """
+
+    def __init__(
+        self, shaper: Shaper, report: Report, *, keep_deleted: bool, straight: bool
+    ) -> None:
+        self.endpoint = shaper.endpoint
+        self.straight = straight
         self.rows = 0
+        self._shaper = shaper
+        self._report = report
+        self._keep = keep_deleted
+        self._direct = {table.name for table in self.endpoint.tables()} if straight else set()
+        self._tables: dict[str, list[pa.Table]] = {}
+        self._wide: dict[_Part, list[tuple[str, pa.Table]]] = {}
+        self._outcomes: list[Outcome] = []
 
     def add(self, tables: Tables) -> None:
+        """Takes tables as they are to be loaded."""
         for name, rows in tables.items():
             self._tables.setdefault(name, []).append(rows)
             self.rows += len(rows)
 
+    def add_rows(self, wide: pa.Table, estab: str, part: _Part) -> None:
+        """Takes wide rows of a school."""
+        self._wide.setdefault(part, []).append((estab, wide))
+        self.rows += len(wide)
+
+    def note(self, outcome: Outcome) -> None:
+        """Takes the outcome of a collection."""
+        self._outcomes.append(outcome)
+
     def given_out(self) -> Iterator[Any]:
         """Each table once, with its name for dlt; then there is nothing."""
-        tables, self._tables, self.rows = self._tables, {}, 0
-        for name, rows in tables.items():
-            yield dlt.mark.with_table_name(pa.concat_tables(rows), name)
+        for part, found in self._wide.items():
+            self._take_apart(part, found)
+        if self._outcomes:
+            self.add({SYNC_RUN_DETAILS.name: self._report.details(self._outcomes)})
+        tables, self._tables, self._wide, self._outcomes, self.rows = self._tables, {}, {}, [], 0
+        for name, parts in tables.items():
+            rows = pa.concat_tables(parts)
+            if name in self._direct:
+                hints = dlt.mark.make_hints(table_name=name, write_disposition="append")
+                own = name == self.endpoint.name
+                yield dlt.mark.with_hints(rows, hints, create_table_variant=not own)
+            else:
+                yield dlt.mark.with_table_name(rows, name)
+
+    def _take_apart(self, part: _Part, found: list[tuple[str, pa.Table]]) -> None:
+        whose = pa.chunked_array(
+            [pa.repeat(estab, len(wide)) for estab, wide in found], pa.string()
+        )
+        wide = pa.concat_tables([wide for _, wide in found])
+        tables = self._shaper.tables(
+            wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
+        )
+        own = self.endpoint.name
+        if part.partial:
+            keys = (tables[own].column(name) for name in ("estab", "sourced_id"))
+            self.add({REJECTED_ROWS.name: no_rejected(self.endpoint, *keys)})
+        if self.straight and not self._keep:
+            tables[own] = alive(tables[own])
+        self.add({name: rows for name, rows in tables.items() if len(rows)})

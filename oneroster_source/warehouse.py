@@ -146,7 +146,7 @@ class Warehouse:
             DestinationBusy: Another run is loading into this destination.
             OneRosterError: Nothing could be read, or the destination failed.
         """
-        source = oneroster(report=report, **options)
+        source = oneroster(report=report, alone=True, **options)
         patience = lock_timeout(options.get("lock_timeout"))
         with self._pipeline() as pipeline, sole(pipeline, self.name, patience) as confirm:
             with opened(pipeline, patience):

@@ -46,7 +46,9 @@ def after(
 ) -> dict[str, Any]:
     """The state after a full pass at an instant."""
     state: dict[str, Any] = {}
-    collection: Any = SimpleNamespace(mode="full", newest=newest, clock=NOW)
+    collection: Any = SimpleNamespace(
+        mode="full", newest=newest, clock=NOW, page=0, fingerprint=lambda since: ""
+    )
     cursors(settings, state).advance("1", collection, now=full)
     return state
 

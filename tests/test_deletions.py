@@ -426,7 +426,9 @@ def test_dlts_own_record_that_was_dropped_is_told_with_what_to_do(
     serve, sync, school, warehouse, dropped
 ) -> None:
     server = serve(school)
-    sync(server, school)
+    # twice: the second run changes dlt's schema, and with it dlt makes its own tables anew
+    for _ in range(2):
+        sync(server, school, full=True)
     with duckdb.connect(warehouse.name) as connection:
         connection.execute(f"DROP TABLE oneroster.{dropped}")
     with pytest.raises(DestinationError, match="names begin with _dlt_, then run"):

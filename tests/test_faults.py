@@ -63,7 +63,7 @@ def read(line: Line) -> Collection:
 def rows(line: Line) -> int:
     collection = read(line)
     try:
-        return sum(len(t["users"]) for t in collection.tables(tombstones=False, keep_deleted=True))
+        return sum(len(wide) - wide.column("sourced_id").null_count for wide in collection.rows())
     finally:
         collection.close()
 

@@ -751,8 +751,8 @@ def one_page(endpoint: str, body: bytes, tally: Tally) -> None:
         if rows:
             spool.add(wide, 0)
         collection = Collection(spool, SHAPERS[endpoint], Ask("full"), outcome)
-        for part in collection.tables(tombstones=True, keep_deleted=True):
-            for name, table in part.items():
+        for part in collection.rows():
+            for name, table in SHAPERS[endpoint].tables(part, ESTAB, tombstones=True).items():
                 tables[name] += table.to_pylist()
     rows = newest(rows)
     _take_tombstones(endpoint, rows, tables)

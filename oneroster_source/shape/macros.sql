@@ -7,21 +7,23 @@ CREATE MACRO as_flag(x) AS CASE lower(x)
 -- a cast alone would also take 'infinity' and 'epoch', and years that Python and Postgres lack
 -- and would read '2026-9-1 ', '99999-1-01' and '1-1-1 (BC)'
 CREATE MACRO as_date(x) AS CASE
-    WHEN ascii(x) BETWEEN 48 AND 57 AND left(x, 4) <> '0000' AND x[5] = '-' AND x[8] = '-'
-        AND x[10] BETWEEN '0' AND '9'
-        AND (length(x) = 10
-        OR regexp_full_match(x, '.{10}[T ]00:00(:00(\.0+)?)?(Z|[+-]\d\d(:?\d\d)?)?'))
-    THEN TRY_CAST(left(x, 10) AS DATE) END;
+    WHEN x LIKE '____-__-__%' AND ascii(x) BETWEEN 48 AND 57 AND NOT starts_with(x, '0000')
+    THEN CASE
+        WHEN length(x) = 10 THEN CASE WHEN TRY_CAST(x AS DATE)::VARCHAR = x THEN TRY_CAST(x AS DATE) END
+        WHEN x[10] BETWEEN '0' AND '9'
+            AND regexp_full_match(x, '.{10}[T ]00:00(:00(\.0+)?)?(Z|[+-]\d\d(:?\d\d)?)?')
+        THEN TRY_CAST(left(x, 10) AS DATE) END END;
 
 CREATE MACRO as_instant(x) AS CASE
-    WHEN ascii(x) BETWEEN 48 AND 57 AND x[5] = '-' AND TRY_CAST(x AS TIMESTAMPTZ)
+    WHEN x LIKE '____-%' AND ascii(x) BETWEEN 48 AND 57 AND TRY_CAST(x AS TIMESTAMPTZ)
         BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00'
         AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'
     THEN TRY_CAST(x AS TIMESTAMPTZ) END;
 
 -- 'inactive' is 1.0's word for it
-CREATE MACRO is_deleted(status) AS coalesce(status = 'tobedeleted' OR (status <> 'active'
-    AND lower(regexp_replace(status, '[-_\s]', '', 'g')) IN ('tobedeleted', 'inactive')), false);
+CREATE MACRO is_deleted(status) AS CASE WHEN status = 'active' THEN false
+    ELSE coalesce(lower(regexp_replace(status, '[-_\s]', '', 'g'))
+        IN ('tobedeleted', 'inactive'), false) END;
 
 CREATE MACRO has_value(x) AS coalesce(x::VARCHAR NOT IN ('""', 'null', '[]', '{}'), false);
 CREATE MACRO first_item(x) AS CASE WHEN starts_with(x::VARCHAR, '[') THEN x->0 ELSE x END;
@@ -79,10 +81,9 @@ CREATE MACRO pick_all(x, names) AS list_transform(names, lambda n: as_member(n, 
 -- the short way: see plain.py
 -- the names in JSON text without white space, at any depth
 CREATE MACRO names_in(x) AS (strlen(x::VARCHAR) - strlen(replace(x::VARCHAR, '":', ''))) // 2;
--- what DuckDB writes for a number that JSON does not have, which may have been sent otherwise
-CREATE MACRO is_sure(x) AS x NOT IN ('NaN', 'Infinity', '-Infinity');
-CREATE MACRO is_sure_json(x) AS NOT (contains(x::VARCHAR, 'NaN') OR contains(x::VARCHAR, 'Infinity'));
-CREATE MACRO is_id(x) AS x NOT IN ('', 'NaN', 'Infinity', '-Infinity');
+-- whether there can be no number that JSON does not have, as DuckDB writes it: it may have been
+-- sent in other letters
+CREATE MACRO is_sure(x) AS NOT (contains(x::VARCHAR, 'NaN') OR contains(x::VARCHAR, 'Infinity'));
 CREATE MACRO plain_ref(r) AS {'sourced_id': r."sourcedId", 'type': nullif(r.type, ''),
     'href': nullif(r.href, '')};
 CREATE MACRO id_alone(x) AS {'sourced_id': x, 'type': NULL::VARCHAR, 'href': NULL::VARCHAR};

@@ -45,12 +45,12 @@ def _there(*values: str) -> str:
 def _field(field: Field) -> _Part:
     kind, raw = KINDS[field.kind], f"s.{quoted(field.name)}"
     value = kind.sql.format(raw=raw)
-    unread = f"NOT ({raw} <> '' AND {value} IS NULL)" if field.kind != "text" else f"is_sure({raw})"
+    read = f"NOT coalesce({raw} <> '' AND {value} IS NULL, false)"
     return _Part(
         read={field.name: "VARCHAR"},
         columns=(f"{value} AS {quoted(field.column.name)}",),
         names=(_there(raw),),
-        fine=(f"coalesce({unread}, true)",),
+        fine=(read,) if field.kind != "text" else (),
     )
 
 
@@ -61,7 +61,7 @@ def _ref(ref: Ref, table: str) -> _Part:
         read={ref.name: dict.fromkeys(_REF, "VARCHAR")},
         columns=(f"{members[0]} AS {quoted(ref.column.name)}",),
         names=(_there(x, *members),),
-        fine=(f"({x} IS NULL OR coalesce(is_id({members[0]}), false))",),
+        fine=(f"({x} IS NULL OR coalesce({members[0]} <> '', false))",),
         shaped=(f"CASE WHEN {x} IS NOT NULL THEN plain_ref({x}) END AS {quoted(table)}",),
     )
 
@@ -69,16 +69,17 @@ def _ref(ref: Ref, table: str) -> _Part:
 def _child_list(child: ChildList, table: str) -> _Part:
     x = f"s.{quoted(child.name)}"
     read: dict[str, Any]
+    members: tuple[str, ...]
     if child.target is not None:
         members, row = _REF, "plain_ref(i)"
-        fine = 'coalesce(is_id(i."sourcedId"), false)'
+        fine = "coalesce(i.\"sourcedId\" <> '', false)"
     elif child.fields:
         members = tuple(field.name for field in child.fields)
         row = f"{{{', '.join(_member(field) for field in child.fields)}}}"
         # what is no object reads as one without members
         fine = f"{_there(*(f'i.{quoted(name)}' for name in members))} > 0"
     else:
-        members, row, fine = (), "{'value': i}", "coalesce(is_id(i), false)"
+        members, row, fine = (), "{'value': i}", "coalesce(i <> '', false)"
     inner = " + ".join(["0", *(_there(f"i.{quoted(name)}") for name in members)])
     read = {child.name: [dict.fromkeys(members, "VARCHAR") if members else "VARCHAR"]}
     rows, names = f"list_transform({x}, lambda i: {row})", [_there(x)]
@@ -91,7 +92,7 @@ def _child_list(child: ChildList, table: str) -> _Part:
         names.append(_there(ids))
         rows = f"coalesce({rows}, list_transform({ids}, lambda i: id_alone(i)))"
         conditions += [
-            f"len(list_filter({ids}, lambda i: NOT coalesce(is_id(i), false))) > 0",
+            f"len(list_filter({ids}, lambda i: coalesce(i = '', true))) > 0",
             f"({x} IS NOT NULL AND {ids} IS NOT NULL)",
         ]
     return _Part(
@@ -112,8 +113,9 @@ class PlainQueries:
     """Two queries over `page`, a relation of objects `raw`; both keep its order."""
 
     rows: str
-    """The wide rows, with `_names`, the number of names that were read, and `_fine`: whether the
-    values are such that the row is plain if no name is missing."""
+    """The wide rows, with `_names`, the number of names that were read; `_fine`, whether the values
+    are such that the row is plain if no name is missing; and `_spaced`, whether there is a space
+    before any colon of the page."""
     others: str
     """`i`, the place in the page, and `raw` of the rows that are not plain."""
 
@@ -126,7 +128,7 @@ def plain_queries(endpoint: Endpoint) -> PlainQueries:
             {"sourcedId": "VARCHAR"},
             ('s."sourcedId" AS sourced_id',),
             (_there('s."sourcedId"'),),
-            ('coalesce(is_id(s."sourcedId"), false)',),
+            ("coalesce(s.\"sourcedId\" <> '', false)", "is_sure(raw)"),
         ),
         _field(Field("status")),
         _field(Field("dateLastModified", "instant")),
@@ -137,7 +139,6 @@ def plain_queries(endpoint: Endpoint) -> PlainQueries:
             {"metadata": "JSON"},
             (f"as_json(nullif({metadata}, 'null')) AS metadata",),
             (f"coalesce(1 + names_in({metadata}), 0)",),
-            (f"coalesce(is_sure_json({metadata}), true)",),
         ),
     ]
     read = {name: kind for part in own for name, kind in part.read.items()}
@@ -148,11 +149,15 @@ def plain_queries(endpoint: Endpoint) -> PlainQueries:
         "is_deleted(s.status) AS _deleted",
         *(column for part in own for column in part.shaped),
         's."sourcedId" AS _key',
+        "hash(raw::VARCHAR) AS _hash",
+        "NULL::VARCHAR AS extra, NULL::VARCHAR[] AS _problems, NULL::VARCHAR[] AS _leftovers",
     ]
     layer = f"""
-read AS (SELECT raw, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s FROM page)"""
+read AS (SELECT raw, spaced, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s
+    FROM page)"""
     return PlainQueries(
-        rows=f"{layer} SELECT {', '.join(columns)}, {names} AS _names, {fine} AS _fine FROM read",
+        rows=f"{layer} SELECT {', '.join(columns)}, {names} AS _names, {fine} AS _fine,"
+        " spaced AS _spaced FROM read",
         others=f"""{layer},
 placed AS (SELECT row_number() OVER () - 1 AS i, raw, {names} AS names, {fine} AS fine FROM read)
 SELECT i, coalesce(raw::VARCHAR, 'null') AS raw FROM placed

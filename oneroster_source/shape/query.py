@@ -173,7 +173,10 @@ apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in p
         "is_deleted(status) AS _deleted",
         *(column for part in own for column in part.shaped),
     ]
-    columns += ["coalesce(sourced_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key"]
+    columns += [
+        "coalesce(sourced_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
+        "hash(raw::VARCHAR) AS _hash",
+    ]
     return Queries(
         rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"
         " FROM apart",

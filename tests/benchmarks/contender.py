@@ -37,7 +37,10 @@ def ours(address: str, destination: str, **options: Any) -> Callable[[], object]
         warehouse = Warehouse(destination)
         warehouse.load(report, base_url=address, rp="rp", schools=schools, **options)
         report.raise_for_failures()
-        return {"rows": sum(o.rows for o in report.outcomes), "run_requests": sum(o.requests for o in report.outcomes)}
+        return {
+            "rows": sum(o.rows for o in report.outcomes),
+            "run_requests": sum(o.requests for o in report.outcomes),
+        }
 
     return run
 
@@ -58,7 +61,7 @@ def by_hand(address: str, destination: str, **options: Any) -> Callable[[], obje
         with duckdb.connect(destination) as connection, ThreadPoolExecutor(4) as pool:
             connection.execute("CREATE SCHEMA oneroster")
             for name, (structure, tables) in by_heart.COLLECTIONS.items():
-                rows = f"from_json($body, '{{\"{name}\": [\"JSON\"]}}').{name}"
+                rows = f'from_json($body, \'{{"{name}": ["JSON"]}}\').{name}'
                 parse = f"SELECT unnest(from_json(r, '{structure}')) FROM (SELECT unnest({rows}) r)"
 
                 def parsed(offset: int, name: str = name, parse: str = parse) -> pa.Table:
@@ -80,7 +83,9 @@ def fetch_only(address: str, destination: str, **options: Any) -> Callable[[], o
         session = requests.Session()
         with ThreadPoolExecutor(4) as pool:
             for name in by_heart.COLLECTIONS:
-                for body in pool.map(lambda o: _got(session, address, name, o), _offsets(session, address, name)):
+                for body in pool.map(
+                    lambda o: _got(session, address, name, o), _offsets(session, address, name)
+                ):
                     assert body
 
     return run
@@ -183,7 +188,9 @@ def _cpu() -> float:
 
 def _peak() -> float:
     """The most memory that was in use at once, in MB; of the largest process, where there are more."""
-    own, others = (resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, others = (
+        resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     return max(own, others) / 1000
 
 

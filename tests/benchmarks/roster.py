@@ -125,7 +125,9 @@ class Served:
         return [b",".join(self.row(i) for i in range(begin, end))]
 
     def row(self, i: int) -> bytes:
-        return self.changed[i][1] if i in self.changed else self.bytes[self._start(i) : self.ends[i]]
+        return (
+            self.changed[i][1] if i in self.changed else self.bytes[self._start(i) : self.ends[i]]
+        )
 
     def later_than(self, since: datetime) -> list[int]:
         """The rows that changed after an instant, in order."""
