@@ -81,7 +81,7 @@ def _check_endpoint(client: Client, shaper: Shaper) -> Finding:
     return Finding(estab, endpoint.name, True, ", ".join(details))
 
 
-def _version(body: bytes) -> str:
+def _version(body: bytes | bytearray) -> str:
     """The version that a server states, in whichever form."""
     try:
         payload = orjson.loads(body)

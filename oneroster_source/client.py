@@ -66,7 +66,7 @@ class Client:
         self,
         path: str,
         params: dict[str, str],
-        read: Callable[[bytes], T],
+        read: Callable[[bytes | bytearray], T],
         *,
         sent: Callable[[], None] = lambda: None,
     ) -> Reply[T]:

@@ -320,7 +320,7 @@ class _Pages:
             params |= {"limit": str(limit), "offset": str(offset)}
         digest = ""
 
-        def parsed(body: bytes) -> pa.Table | None:
+        def parsed(body: bytes | bytearray) -> pa.Table | None:
             nonlocal digest
             if not offset:
                 digest = blake2b(body, digest_size=12).hexdigest()

@@ -23,6 +23,7 @@ secret, a token or a record; none keeps a request or response that would.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
 
@@ -35,6 +36,14 @@ def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> s
             line = line.replace(secret, "***")
     line = " ".join(_CONTROL.sub(" ", line).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, the first cause last."""
+    item: BaseException | None = error
+    while item is not None:
+        yield item
+        item = item.__cause__ or item.__context__
 
 
 class OneRosterError(Exception):

@@ -43,7 +43,7 @@ DRIP = 5
 """How many times the timeout a whole answer may take, however steadily it drips."""
 THREADS = 16
 """Threads for each request that may be under way: most of them wait for their turn, or a retry."""
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
 _PACKED = ("gzip", "x-gzip", "deflate")
 _TRANSIENT = {408, 425, 429}
 _DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
@@ -54,7 +54,7 @@ class Answer:
     """A server's answer, read to its end."""
 
     status: int
-    body: bytes
+    body: bytes | bytearray
     total: int | None
     """`X-Total-Count`, if it is a number: a hint, which may be wrong."""
     date: datetime | None
@@ -187,7 +187,7 @@ class Server:
                 retry_after=_retry_after(headers.get("Retry-After", ""), date),
             )
 
-    def _body(self, response: requests.Response) -> bytes:
+    def _body(self, response: requests.Response) -> bytearray:
         body = bytearray()
         chunks = _received(response.raw, time.monotonic() + DRIP * self._timeout)
         packed = response.headers.get("Content-Encoding", "").strip().lower() in _PACKED
@@ -198,7 +198,7 @@ class Server:
                     f"the answer is larger than {self._max_bytes >> 20} MiB",
                     todo="lower page_size, or raise max_page_mb",
                 )
-        return bytes(body)
+        return body
 
 
 def _received(raw: Any, deadline: float) -> Iterator[bytes]:

@@ -517,7 +517,7 @@ class _Pass(Generic[T]):
         found, stride = self.found, self.found.widest - 1
         if stride < 1:
             return
-        if found.total is not None and found.total > offset + 1:
+        if found.total is not None and found.total > offset:
             last: float = found.total - 1
         elif found.widest >= self._limit or found.pages > 1:
             # no word on how many there are: a full page is likely to be followed by another

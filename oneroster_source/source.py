@@ -36,7 +36,7 @@ from oneroster_source.merge import (
 from oneroster_source.report import Outcome, Report
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
-from oneroster_source.spool import BATCH_ROWS
+from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
@@ -48,6 +48,8 @@ Tables = Mapping[str, pa.Table]
 MOST_COLLECTIONS = 16
 """Collections that are read at once, each waiting for pages most of the time; and those of one
 endpoint that may wait to be loaded."""
+FEW_KEYS = 15_000
+"""Rows that are looked at by their keys after a load: more, and whole tables are."""
 
 
 # flat tables need no root key, and dlt would change its schema from run to run to add it
@@ -420,6 +422,8 @@ class _Batch:
         self._tables: dict[str, list[pa.Table]] = {}
         self._wide: dict[_Part, list[tuple[str, pa.Table]]] = {}
         self._outcomes: list[Outcome] = []
+        self._keys: set[tuple[str, str]] | None = set()
+        """Of the rows that were given out, as long as they are few."""
 
     def add(self, tables: Tables) -> None:
         """Takes tables as they are to be loaded."""
@@ -429,8 +433,11 @@ class _Batch:
 
     def add_rows(self, wide: pa.Table, estab: str, part: _Part) -> None:
         """Takes wide rows of a school."""
-        self._wide.setdefault(part, []).append((estab, wide))
-        self.rows += len(wide)
+        if len(wide) >= FEW_ROWS:
+            self._take_apart(part, [(estab, wide)])
+        else:
+            self._wide.setdefault(part, []).append((estab, wide))
+            self.rows += len(wide)
 
     def note(self, outcome: Outcome) -> None:
         """Takes the outcome of a collection."""
@@ -461,9 +468,20 @@ class _Batch:
             wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
         )
         own = self.endpoint.name
+        self._remember(tables[own] if part.partial else None)
         if part.partial:
             keys = (tables[own].column(name) for name in ("estab", "sourced_id"))
             self.add({REJECTED_ROWS.name: no_rejected(self.endpoint, *keys)})
         if self.straight and not self._keep:
             tables[own] = alive(tables[own])
         self.add({name: rows for name, rows in tables.items() if len(rows)})
+
+    def _remember(self, rows: pa.Table | None) -> None:
+        """Tells the report which rows are loaded, for them to be looked at afterwards."""
+        if self._keys is None or rows is None or len(self._keys) + len(rows) > FEW_KEYS:
+            self._keys = None
+            self._report.keys.pop(self.endpoint.name, None)
+        else:
+            ids = rows.column("sourced_id").to_pylist()
+            self._keys.update(zip(rows.column("estab").to_pylist(), ids, strict=True))
+            self._report.keys[self.endpoint.name] = self._keys

@@ -22,7 +22,9 @@ from oneroster_source.errors import IncompleteRead
 IN_MEMORY = 4 << 20
 """Bytes of a collection that stay in memory."""
 BATCH_ROWS = 50_000
-"""Rows in one table on the way out."""
+"""Rows of all tables together that are given out at once."""
+FEW_ROWS = 500
+"""Rows that are worth the cost of copying them together; more are not."""
 
 
 class Spool:
@@ -49,7 +51,9 @@ class Spool:
         """The rows, as long as they are few."""
         self._bytes = 0
         self._file: IO[bytes] | None = None
-        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._sizes: list[int] = []
+        """Of the batches in the file, in bytes."""
+        self._schema: pa.Schema | None = None
         self.rows = 0
         self._doubled = False
         self._last_key = ""
@@ -59,6 +63,7 @@ class Spool:
         self._pages = []
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     def fingerprint(self, since: datetime) -> str:
         """What names the rows that changed after an instant, as they were sent; empty if there are
@@ -67,13 +72,8 @@ class Spool:
 
     def clear(self) -> None:
         """Forgets all rows."""
-        self._pages, self._bytes = [], 0
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._file is not None:
-            self._file.seek(0)
-            self._file.truncate()
+        self.close()
+        self._pages, self._bytes, self._sizes = [], 0, []
         self._added(-self.rows)
         self.rows, self._doubled, self._last_key = 0, False, ""
         self._newest = None
@@ -104,22 +104,29 @@ class Spool:
         self._recent.add(rows, self._newest)
 
     def _keep(self, rows: pa.Table) -> None:
-        if self._writer is None:
+        if self._file is None:
             self._pages.append(rows)
             self._bytes += rows.nbytes
             if self._bytes > IN_MEMORY:
                 self._spill()
         else:
-            self._writer.write_table(rows)
+            self._write(rows)
 
     def _spill(self) -> None:
         """Moves the pages from memory to the file."""
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        self._writer = pa.ipc.new_stream(self._file, self._pages[0].schema)
-        for page in self._pages:
-            self._writer.write_table(page)
-        self._pages = []
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        pages, self._pages = self._pages, []
+        for page in pages:
+            self._write(page)
+
+    def _write(self, rows: pa.Table) -> None:
+        assert self._file is not None
+        for batch in rows.to_batches():
+            # in one piece: Arrow would write each column by itself, and wait for Python each time
+            content = batch.serialize()
+            self._file.write(content)
+            self._sizes.append(len(content))
+        self._schema = rows.schema
 
     def keys(self) -> set[str]:
         """The keys of all rows."""
@@ -127,7 +134,12 @@ class Spool:
 
     def ids(self) -> pa.ChunkedArray:
         """The sourcedId of every row that has one."""
-        found = [rows.column("sourced_id").drop_null() for rows in self._batches()]
+        none = pa.array([], pa.string())
+        # put together with something, they are copied, and nothing else of the page is kept
+        found = [
+            pa.concat_arrays([rows.column("sourced_id").drop_null(), none])
+            for rows in self._batches()
+        ]
         return pa.chunked_array(found, pa.string())
 
     def newest(self, until: datetime) -> datetime | None:
@@ -143,9 +155,9 @@ class Spool:
         self._doubled = True
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows, each sourcedId once, in tables of about `BATCH_ROWS`."""
+        """The rows, each sourcedId once, page by page, or some together where pages are small."""
         losers = self._losers() if self._doubled else set()
-        waiting: list[pa.RecordBatch] = []
+        few: list[pa.RecordBatch] = []
         rows = begin = 0
         for batch in self._batches():
             kept = batch
@@ -153,13 +165,13 @@ class Spool:
                 mask = [begin + i not in losers for i in range(len(batch))]
                 kept = batch.filter(pa.array(mask, pa.bool_()))
             begin += len(batch)
-            waiting.append(kept)
+            few.append(kept)
             rows += len(kept)
-            if rows >= BATCH_ROWS:
-                yield pa.Table.from_batches(waiting).combine_chunks()
-                waiting, rows = [], 0
-        if waiting:
-            yield pa.Table.from_batches(waiting).combine_chunks()
+            if rows >= FEW_ROWS:
+                yield pa.Table.from_batches(few).combine_chunks()
+                few, rows = [], 0
+        if few:
+            yield pa.Table.from_batches(few).combine_chunks()
 
     def _losers(self) -> set[int]:
         """The rows, by number, for which there is a newer one with the same sourcedId."""
@@ -184,21 +196,18 @@ class Spool:
         return losers
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._pages or self._file is None or not self.rows:
-            for page in self._pages:
-                yield from page.to_batches()
-            return
-        self._file.seek(0)
-        with pa.ipc.open_stream(self._file) as stream:
-            yield from stream
+        for page in self._pages:
+            yield from page.to_batches()
+        if self._file is not None:
+            self._file.seek(0)
+            for size in self._sizes:
+                yield pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self._schema)
 
 
-MOST_RECENT = 100_000
-"""Rows of which a fingerprint can be made: 16 bytes are kept for each."""
-_PRUNED_ROWS = 20_000
+MOST_RECENT = 20_000
+"""Rows of which a fingerprint can be made: 16 bytes are kept for each, and it takes 15 us."""
+_WHOLE_ROWS = 2_000
+"""Rows that are kept whole, to be hashed together."""
 
 
 class Recent:
@@ -212,39 +221,59 @@ class Recent:
         self._span = span
         self._newest: datetime | None = None
         self._waiting: list[pa.Table] = []
+        """Rows that are not hashed yet."""
         self._rows = 0
-        """Rows that came in since it was last pruned."""
+        """Their number."""
+        self._hashed = pa.table({"date_last_modified": _NO_STAMPS, "hash": _NO_HASHES})
         self._known = True
 
     def add(self, rows: pa.Table, newest: datetime | None) -> None:
         """Takes what is needed of some more rows; `newest` is the newest stamp of all so far."""
-        stamps = rows.column("date_last_modified")
-        self._known = self._known and not stamps.null_count
-        if self._known:
-            self._newest = newest
-            self._waiting.append(rows.select(["date_last_modified", "_hash"]))
-            self._rows += len(rows)
-            if self._rows > _PRUNED_ROWS:
-                self._prune()
-        else:
+        self._known = self._known and not rows.column("date_last_modified").null_count
+        if not self._known or newest is None:
             self._waiting, self._rows = [], 0
+            return
+        self._newest = newest
+        found = _after(rows, _less(newest, self._span))
+        if len(found):
+            self._waiting.append(found)
+            self._rows += len(found)
+        if self._rows > _WHOLE_ROWS:
+            self._hash()
 
-    def _prune(self) -> None:
-        """Forgets what has become too old."""
+    def _hash(self) -> None:
+        """Keeps numbers of those rows that have not become too old, in place of the rows."""
         assert self._newest is not None
-        found = _after(pa.concat_tables(self._waiting), _less(self._newest, self._span))
-        self._known = len(found) <= MOST_RECENT
-        self._waiting = [found] if self._known else []
-        # what is left is not looked through again with every page
-        self._rows = 0
+        oldest = _less(self._newest, self._span)
+        parts = [_after(self._hashed, oldest)]
+        if self._waiting:
+            rows = _after(pa.concat_tables(self._waiting), oldest)
+            stamps = rows.column("date_last_modified")
+            parts.append(pa.table({"date_last_modified": stamps, "hash": _hashes(rows)}))
+        self._waiting, self._rows = [], 0
+        self._hashed = pa.concat_tables(parts)
+        self._known = len(self._hashed) <= MOST_RECENT
 
     def fingerprint(self, since: datetime) -> str:
         if not self._known or self._newest is None or since < _less(self._newest, self._span):
             return ""
-        found = _after(pa.concat_tables(self._waiting), since).column("_hash")
+        self._hash()
+        found = _after(self._hashed, since).column("hash")
         hashes = found.take(pc.sort_indices(found)).combine_chunks()
         content = hashes.buffers()[1].slice(hashes.offset * 8, len(hashes) * 8)
-        return f"{len(hashes)} {blake2b(content, digest_size=12).hexdigest()}"
+        return (
+            f"{len(hashes)} {blake2b(content, digest_size=12).hexdigest()}" if self._known else ""
+        )
+
+
+_NO_STAMPS = pa.array([], pa.timestamp("us", "UTC"))
+_NO_HASHES = pa.array([], pa.binary(8))
+
+
+def _hashes(rows: pa.Table) -> pa.Array:
+    """A name for each row: another one where anything in it is another."""
+    names = [blake2b(repr(row).encode(), digest_size=8).digest() for row in rows.to_pylist()]
+    return pa.array(names, pa.binary(8))
 
 
 def _less(moment: datetime, span: timedelta) -> datetime:

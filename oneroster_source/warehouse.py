@@ -11,7 +11,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,8 +32,15 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from oneroster_source import private, quality, views
 from oneroster_source.access import opened, sole
 from oneroster_source.config import lock_timeout
-from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError, clean
+from oneroster_source.errors import (
+    ConfigurationError,
+    DestinationError,
+    OneRosterError,
+    chain,
+    clean,
+)
 from oneroster_source.lock import DATABASE, duckdb_file, working_folder
+from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import hints
 from oneroster_source.postgres import tune
 from oneroster_source.report import Report
@@ -48,6 +55,10 @@ _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
+_DEFAULT_JOBS = 20
+_JOBS = {"duckdb": 2}
+"""Tables to load at once, where that is not dlt's default: each holds rows in memory, and DuckDB
+uses all cores for one."""
 
 
 def use_defaults() -> None:
@@ -57,6 +68,7 @@ def use_defaults() -> None:
         dlt.config.register_provider(
             CustomLoaderDocProvider("oneroster defaults", lambda: _DEFAULTS, False, locations=[])
         )
+        use_thrifty_arrow()
         # dlt logs what a destination refuses, and so children's records
         logging.getLogger("dlt").addFilter(lambda record: False)
 
@@ -110,7 +122,7 @@ class Warehouse:
         except OneRosterError as error:
             problem = error
         except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
-            if any(isinstance(cause, KeyboardInterrupt) for cause in _chain(error)):
+            if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
                 raise KeyboardInterrupt from None
             problem = _named(error, self.name)
         raise problem
@@ -152,17 +164,21 @@ class Warehouse:
             with opened(pipeline, patience):
                 pipeline.sync_destination()
                 _make_anew(pipeline)
+                with pipeline.destination_client() as client:
+                    new = not client.is_storage_initialized()
             # reading may take an hour, in which others may use the file
             pipeline.extract(source)
             packed = pipeline.normalize()
+            give_back()
+            counts = {} if packed is None else packed.row_counts
+            changed = {table for table, rows in counts.items() if rows}
             confirm()
             with opened(pipeline, patience):
-                pipeline.load()
-                changed: set[str] = set()
-                if packed is not None:
-                    changed = {table for table, rows in packed.row_counts.items() if rows}
-                    with pipeline.sql_client() as client:
-                        report.problems += problems(client, V1P1.endpoints, changed, report)
+                kind = pipeline.destination_client().config.destination_type
+                with thrift(pipeline) if new else nullcontext():
+                    pipeline.load(workers=_JOBS.get(kind, _DEFAULT_JOBS))
+                if changed:
+                    report.problems += _checked(pipeline, changed, report, thrifty=new)
                 try:
                     _make_views(pipeline, changed)
                 except DestinationError as error:
@@ -239,6 +255,22 @@ class Warehouse:
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
                 found.last_load = last[0][0] if last else None
         return found
+
+
+def _checked(
+    pipeline: dlt.Pipeline, changed: set[str], report: Report, *, thrifty: bool
+) -> list[str]:
+    """What does not hold after a load."""
+
+    def check() -> list[str]:
+        with pipeline.sql_client() as client:
+            return list(problems(client, V1P1.endpoints, changed, report))
+
+    if thrifty:
+        # unlike to load, to compare all keys takes more, the more there are
+        with suppress(DatabaseException), thrift(pipeline):
+            return check()
+    return check()
 
 
 @contextmanager
@@ -333,37 +365,37 @@ def _duckdb_is_configured() -> bool:
 
 def _named(error: BaseException, name: str) -> OneRosterError:
     """Our error for one of dlt's, whose text may hold whole pages of records."""
-    chain = list(_chain(error))
-    for cause in chain:
+    causes = list(chain(error))
+    for cause in causes:
         if isinstance(cause, OneRosterError):
             return cause
-    if any(isinstance(e, (ConfigurationException, UnknownDestinationModule)) for e in chain):
-        wrong = next(e for e in reversed(chain) if isinstance(e, DltException))
+    if any(isinstance(e, (ConfigurationException, UnknownDestinationModule)) for e in causes):
+        wrong = next(e for e in reversed(causes) if isinstance(e, DltException))
         return ConfigurationError(
             f"the destination {name!r} cannot be used: {clean(wrong, limit=700)}",
             todo="name a DuckDB file, a postgresql:// URL, or a destination that is configured",
         )
-    full = next((found[0] for e in chain if (found := _FULL.search(str(e)))), "")
+    full = next((found[0] for e in causes if (found := _FULL.search(str(e)))), "")
     if full:
         # Python itself writes nothing but what waits to be loaded
-        ours = any(isinstance(e, OSError) for e in chain)
+        ours = any(isinstance(e, OSError) for e in causes)
         place = f"the folder for temporary files, {tempfile.gettempdir()}" if ours else name
         return DestinationError(
             f"there is no room in {place}: {full}",
             todo="nothing was lost: make room and run this again"
             + (", or let the variable TMPDIR name another folder" if ours else ""),
         )
-    if any(isinstance(e, DatabaseUndefinedRelation) for e in chain):
+    if any(isinstance(e, DatabaseUndefinedRelation) for e in causes):
         return DestinationError(
             f"{name}: a table in which dlt keeps its own records was dropped",
             todo="nothing was lost: drop all tables of the dataset whose names begin with _dlt_,"
             " then run `oneroster sync --full`",
         )
-    step = next((e.step for e in chain if isinstance(e, PipelineStepFailed)), "")
-    root = chain[-1]
+    step = next((e.step for e in causes if isinstance(e, PipelineStepFailed)), "")
+    root = causes[-1]
     # only these are known to speak of files, servers and packages, never of rows
     known = (duckdb.IOException, duckdb.ConnectionException, OSError, MissingDependencyException)
-    safe = next((e for e in chain if isinstance(e, known)), None)
+    safe = next((e for e in causes if isinstance(e, known)), None)
     said = clean(safe, limit=500) if safe is not None else type(root).__name__
     if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
         said = clean(root)
@@ -371,10 +403,3 @@ def _named(error: BaseException, name: str) -> OneRosterError:
         f"{name} could not be used" + (f" (step {step})" if step else "") + f": {said}",
         todo="nothing was lost: mend this and run again",
     )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    item: BaseException | None = error
-    while item is not None:
-        yield item
-        item = item.__cause__ or item.__context__

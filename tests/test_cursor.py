@@ -47,7 +47,7 @@ def after(
     """The state after a full pass at an instant."""
     state: dict[str, Any] = {}
     collection: Any = SimpleNamespace(
-        mode="full", newest=newest, clock=NOW, page=0, fingerprint=lambda since: ""
+        mode="full", newest=newest, clock=NOW, page=0, answer="", fingerprint=lambda since: ""
     )
     cursors(settings, state).advance("1", collection, now=full)
     return state

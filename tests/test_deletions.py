@@ -15,7 +15,7 @@ from truth import REFERENCE_TABLES, Row, Truth, differences, held
 from oneroster_source import DestinationError, MassDeletion
 from oneroster_source.deletion import gone
 from oneroster_source.simulator import Fault, Quirks, School, secondary_school
-from oneroster_source.warehouse import _chain
+from oneroster_source.errors import chain
 
 ESTAB = "3281110"
 SEVERAL = ["users", "classes", "enrollments"]
@@ -264,7 +264,7 @@ def test_a_run_without_a_report_raises_and_loads_nothing(serve, sync, school) ->
         school.purge("users", row["sourcedId"])
     with pytest.raises(Exception, match="gives no rows where") as caught:
         pipeline.run(oneroster(**settings(server, school), full=True))
-    assert any(isinstance(error, MassDeletion) for error in _chain(caught.value))
+    assert any(isinstance(error, MassDeletion) for error in chain(caught.value))
     pipeline.run(
         oneroster(**settings(server, school), endpoints=["users"], full=True, allow_deletes=True)
     )

@@ -373,6 +373,7 @@ class Read:
     clock: datetime
     newest: datetime | None
     page: int
+    answer: str = ""
 
     def fingerprint(self, since: datetime) -> str:
         return ""

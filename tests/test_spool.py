@@ -100,11 +100,11 @@ def test_the_newest_row_is_none_of_the_future(spool: Spool) -> None:
     assert spool.newest(datetime(2026, 1, 1, tzinfo=UTC)) is None
 
 
-def test_what_is_too_much_for_memory_goes_to_a_file_and_comes_out_in_batches(
+def test_what_is_too_much_for_memory_goes_to_a_file_and_small_pages_come_out_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(spools, "IN_MEMORY", 1000)
-    monkeypatch.setattr(spools, "BATCH_ROWS", 40)
+    monkeypatch.setattr(spools, "FEW_ROWS", 40)
     spool = Spool()
     for page in range(10):
         spool.add(wide(*(user(f"{page:02}{i:02}") for i in range(10))), 0)

@@ -41,17 +41,18 @@ def told(tmp_path) -> Iterator[Callable[..., list[str]]]:
     pipeline.extract([{"a": 1}], table_name="any")
 
     def told(
-        sql: str, *, live: int = 2, kept: int = 0, mode: str = "full", changed=SCHEMA
+        sql: str, *, live: int = 2, kept: int = 0, mode: str = "full", changed=SCHEMA, ids=None
     ) -> list[str]:  # type: ignore[no-untyped-def]
         with duckdb.connect(path) as connection:
             connection.execute(f"USE oneroster; {sql}")
         report = Report()
+        report.keys |= {"users": {("1", key) for key in ids}} if ids else {}
         outcome = report.outcome("1", "users")
         outcome.mode, outcome.state, outcome.live, outcome.kept = mode, "read", live, kept
         # one that failed says nothing
         report.outcome("2", "users").mode = "full"
         with pipeline.sql_client() as client:
-            return list(problems(client, V1P1.endpoints, changed, report))
+            return list(problems(client, V1P1.endpoints, set(changed), report))
 
     yield told
 
@@ -103,3 +104,16 @@ def test_only_what_was_changed_is_looked_at(told) -> None:
     broken = "INSERT INTO users VALUES ('1', 'a', false), ('1', NULL, false)"
     assert told(broken, changed=["users__grades"]) == []
     assert len(told("SELECT 1", changed=["users"])) == 3
+
+
+def test_of_a_large_table_the_rows_that_were_loaded_are_looked_at(told, monkeypatch) -> None:
+    twice = "INSERT INTO users VALUES ('1', 'a', false)"
+    assert len(told(twice, mode="delta", live=1, ids={"c"})) == 1
+    monkeypatch.setattr("oneroster_source.verify.LARGE", 3)
+    assert told("SELECT 1", mode="delta", live=0, ids={"b", "c"}) == []
+    (found,) = told("SELECT 1", mode="delta", live=1, ids={"a", "b"})
+    assert found.startswith("users: 1 keys are there more than once")
+    (orphans,) = told("DELETE FROM users WHERE sourced_id = 'c'", mode="delta", live=0, ids={"c"})
+    assert orphans.startswith("users__grades: 1 rows have no row in users")
+    (lost,) = told("SELECT 1", mode="delta", live=1, ids={"none"})
+    assert lost.startswith("users: school 1 has 0 rows, and 1 were read")

@@ -11,11 +11,13 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -23,14 +25,16 @@ import pyarrow.compute as pc
 
 from oneroster_source.errors import BadResponse
 from oneroster_source.shape.kinds import KINDS
-from oneroster_source.shape.plain import plain_queries
 from oneroster_source.shape.query import queries
 from oneroster_source.shape.sql import literal
+from oneroster_source.shape.strict import ODDITIES, StrictReader
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
 
 # duckdb 2.0 recommends sql(), with which 1.5 takes three times as long over a page
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 
+T = TypeVar("T")
+R = TypeVar("R")
 _CHECK = "check base_url, or ask the provider"
 _ESCAPED = re.compile(
     # what is right comes first and is passed over: a backslash, which what follows does not
@@ -43,51 +47,55 @@ _NO_NUMBER = re.compile(r"(?:nan|inf(?:inity)?)\s*[,\]}]")
 _TEXT_OR_NO_NUMBER = re.compile(
     r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|(-?\b(?:nan|inf(?:inity)?)\b)', re.IGNORECASE | re.DOTALL
 )
+FEW = 50
+"""Rows among which one that is odd lets all be read in the long way."""
 _BARE_LIST = re.compile(r"\s*\[")
-_ENVELOPE = re.compile(r'\s*(?:\{\s*"([^"\\]*)"\s*:\s*)?(?=\[)')
+_NUL = rb"\u0000"
+"""No database holds it, and Arrow takes it."""
+_ENVELOPE = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*"([A-Za-z]*)"\s*:\s*)?(?=\[)')
 
-_PAGE = """WITH page AS (
-SELECT unnest(from_json({rows}, '["JSON"]')) AS raw, contains(body, ' :') AS spaced FROM answer),"""
+_PAGE = """WITH page AS (SELECT unnest(from_json({rows}, '["JSON"]')) AS raw FROM answer)"""
 _BARE_PAGE = _PAGE.format(rows="body")
+Body: TypeAlias = bytes | bytearray
 Whose: TypeAlias = pa.Array | pa.ChunkedArray
 Estab: TypeAlias = str | Whose
 """An establishment, or one for each row."""
-_ODDITIES = {
-    "extra": pa.string(),
-    "_problems": pa.list_(pa.string()),
-    "_leftovers": pa.list_(pa.string()),
-}
 
 
 class Engine:
-    """DuckDB as a JSON parser: in memory, with a desk for each core. Thread-safe.
+    """DuckDB as a JSON parser: in memory, with a thread and a desk for each core.
 
-    A query runs on the one core of the thread that asks: pages are shaped side by side, not each
-    on all cores.
+    A query runs on one core: pages are shaped side by side, not each on all cores. It does so in a
+    thread of the engine's own, since DuckDB keeps memory for each thread that it was asked in.
     """
 
     def __init__(self) -> None:
         self._database = duckdb.connect(
-            ":memory:", config={"threads": 1, "enable_external_access": False}
+            ":memory:",
+            config={
+                "threads": 1,
+                "enable_external_access": False,
+                # what a page has left is given back, rather than kept for a larger one
+                "allocator_flush_threshold": "1MB",
+                "allocator_bulk_deallocation_flush_threshold": "1MB",
+            },
         )
         self._database.execute(files(__name__).joinpath("macros.sql").read_text("utf-8"))
-        self._seats = threading.Semaphore(os.cpu_count() or 1)
-        self._free: list[Desk] = []
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
+        self._own = threading.local()
+
+    def run(self, function: Callable[[T], R], value: T) -> R:
+        """Calls a function in a thread of the engine."""
+        return self._threads.submit(function, value).result()
 
     @contextmanager
     def holding(self, body: str) -> Iterator[Desk]:
-        """A desk with `body` on it; waits while all are taken."""
-        with self._seats:
-            try:
-                # the one that was used last, which knows most queries
-                desk = self._free.pop()
-            except IndexError:
-                desk = Desk(self._database.cursor())
-            try:
-                with desk.holding(body):
-                    yield desk
-            finally:
-                self._free.append(desk)
+        """The desk of this thread, with `body` on it."""
+        desk: Desk | None = getattr(self._own, "desk", None)
+        if desk is None:
+            desk = self._own.desk = Desk(self._database.cursor())
+        with desk.holding(body):
+            yield desk
 
 
 @cache
@@ -140,6 +148,15 @@ class Desk:
         return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
 
+def _is_utf8(body: Body) -> bool:
+    if body.isascii():
+        return True
+    try:
+        return bool(body.decode())
+    except UnicodeDecodeError:
+        return False
+
+
 def _mended_texts(text: str) -> str:
     """JSON text that every database can hold, with U+FFFD for NUL and for half surrogates."""
     if "\\" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
@@ -176,29 +193,32 @@ class Shaper:
         self._engine = engine
         self._children = tuple(endpoint.child_tables(references=references))
         self._queries = queries(endpoint)
-        self._plain_queries = plain_queries(endpoint)
+        self._strict = StrictReader(endpoint)
 
     def column_of(self, attribute: str) -> str | None:
         """The column that holds an attribute, or a path such as `user.sourcedId`, if one does."""
         columns = self.endpoint.table.columns
         return next((c.name for c in columns if c.source == attribute and c.source), None)
 
-    def parse(self, body: bytes) -> pa.Table:
+    def parse(self, body: Body) -> pa.Table:
         """One response body as one wide table, a row per object, in the server's order.
 
         Columns: those of the endpoint's table without `estab`; one struct (a reference) or list of
         structs for each child table, under the table's name; `_key`, which names the row even
-        where it has no sourcedId; `_hash`, a number for all that was sent of it; `_problems`, the
-        reasons why something could not be read; `_leftovers`, the names of the attributes that
-        `extra` holds.
+        where it has no sourcedId; `_problems`, the reasons why something could not be read;
+        `_leftovers`, the names of the attributes that `extra` holds.
 
         Raises:
             BadResponse: The body is not JSON, or does not hold this collection.
         """
+        return self._engine.run(self._parse, body)
+
+    def _parse(self, body: Body) -> pa.Table:
+        wide = self._strictly(body)
+        if wide is not None:
+            return wide
         try:
-            text = _mended_texts(body.decode("utf-8-sig"))
-            wide = self._cut_out(text)
-            return self._long_way(text) if wide is None else wide
+            return self._tolerantly(_mended_numbers(_mended_texts(body.decode("utf-8-sig"))))
         except UnicodeDecodeError:
             problem = "the answer is not UTF-8 text"
         except duckdb.Error:
@@ -206,53 +226,44 @@ class Shaper:
             problem = "the answer is not valid JSON"
         raise BadResponse(problem, todo=_CHECK)
 
-    def _cut_out(self, text: str) -> pa.Table | None:
-        """The rows of a body that is this collection and nothing else; None for any other."""
-        envelope = _ENVELOPE.match(text)
-        if envelope is None:
+    def _strictly(self, body: Body) -> pa.Table | None:
+        """The rows of a body with nothing odd in it; None for any other."""
+        envelope = _ENVELOPE.match(body)
+        if envelope is None or _NUL in body or not _is_utf8(body):
             return None
-        rows, name = text[envelope.end() :].rstrip(), envelope[1]
-        if name is not None:
-            if name.lower() != self.endpoint.collection.lower() or not rows.endswith("}"):
+        if envelope[1] is None:
+            body, name = b'{"rows":' + body.removeprefix(BOM_UTF8) + b"}", "rows"
+        else:
+            name = envelope[1].decode()
+            if name.lower() != self.endpoint.collection.lower():
                 return None
-            rows = rows[:-1].rstrip()
-        if rows == "[]":
-            return self._nothing
-        try:
-            return self._short_way(rows)
-        except duckdb.Error:
-            # something follows the list, or the body is no JSON: the long way tells
-            return None
+        return self._strict.read(body, name)
 
-    @cached_property
-    def _nothing(self) -> pa.Table:
-        return self._long_way("[]")
-
-    def _short_way(self, rows: str) -> pa.Table:
-        """The objects of a list, plain ones at once, others in the long way."""
-        with self._engine.holding(rows) as desk:
-            wide = desk.ask(_BARE_PAGE + self._plain_queries.rows)
-            if _all_plain(wide, rows):
-                others = None
-            else:
-                others = desk.ask(_BARE_PAGE + self._plain_queries.others)
-        wide = wide.drop_columns(["_names", "_fine", "_spaced"])
-        if others is None or not len(others):
-            return wide
-        mended = _mended_numbers(rows)
-        if mended is not rows:
-            return self._long_way(mended)
-        return _replaced(wide, others.column("i"), self._long_way(_listed(others.column("raw"))))
-
-    def _long_way(self, text: str) -> pa.Table:
-        """The objects of any body, and whatever is odd about them."""
-        text = _mended_numbers(text)
+    def _tolerantly(self, text: str) -> pa.Table:
+        """The objects of any body: the few odd ones of a page in the long way."""
         with self._engine.holding(text) as desk:
             page = self._page(desk, text)
-            wide = desk.ask(page + self._queries.rows)
-            odd = None
-            if pc.any(wide.column("_odd")).as_py():
-                odd = desk.ask(page + self._queries.oddities)
+            raws = desk.ask(f"{page} SELECT raw FROM page").column("raw").to_pylist()
+            if len(raws) <= FEW:
+                return self._long_way(desk, page)
+        parts = [_listed(raws[begin : begin + FEW]) for begin in range(0, len(raws), FEW)]
+        found = [self._strictly(part.encode()) for part in parts]
+        odd = [part[1:-1] for part, wide in zip(parts, found, strict=True) if wide is None]
+        with self._engine.holding(f"[{','.join(odd)}]") as desk:
+            rest = self._long_way(desk, _BARE_PAGE)
+        begin = 0
+        for i, wide in enumerate(found):
+            if wide is None:
+                found[i] = rest.slice(begin, FEW)
+                begin += FEW
+        return pa.concat_tables(found)
+
+    def _long_way(self, desk: Desk, page: str) -> pa.Table:
+        """All objects of a page, and whatever is odd about them."""
+        wide = desk.ask(page + self._queries.rows)
+        odd = None
+        if pc.any(wide.column("_odd")).as_py():
+            odd = desk.ask(page + self._queries.oddities)
         return _with_oddities(wide.drop_columns("_odd"), odd)
 
     def _page(self, desk: Desk, text: str) -> str:
@@ -325,35 +336,15 @@ class Shaper:
         )
 
 
-def _all_plain(wide: pa.Table, rows: str) -> bool:
-    """Whether no name in the text is left that was not read, and every row is fine."""
-    return bool(
-        pc.all(wide.column("_fine")).as_py()
-        and pc.sum(wide.column("_names")).as_py() == rows.count('":')
-        # a name before white space would not be counted
-        and not any(space in rows for space in "\n\r\t")
-        and not wide.column("_spaced")[0].as_py()
-    )
-
-
 def _with_oddities(wide: pa.Table, odd: pa.Table | None = None) -> pa.Table:
-    for name, kind in _ODDITIES.items():
+    for name, kind in ODDITIES.items():
         column = pa.nulls(len(wide), kind) if odd is None else odd.column(name)
         wide = wide.append_column(pa.field(name, kind), column)
     return wide
 
 
-def _listed(raws: pa.ChunkedArray) -> str:
-    return f"[{','.join(raws.to_pylist())}]"
-
-
-def _replaced(wide: pa.Table, places: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
-    """`wide` with other `rows` in some places."""
-    everywhere = _count_up(len(wide))
-    stay = pc.invert(pc.is_in(everywhere, value_set=places.combine_chunks()))
-    found = pa.concat_tables([wide.filter(stay), rows])
-    order = pa.chunked_array([everywhere.filter(stay), *places.chunks])
-    return found.take(pc.sort_indices(order))
+def _listed(raws: list[str | None]) -> str:
+    return f"[{','.join('null' if raw is None else raw for raw in raws)}]"
 
 
 def tombstones_of(table: Table, estab: Estab, parents: Whose) -> pa.Table:

@@ -77,13 +77,3 @@ CREATE MACRO pick(x, names) AS
 CREATE MACRO pick_all(x, names) AS list_transform(names, lambda n: as_member(n, '['
     || array_to_string(list_transform(list_filter(list_zip(json_keys(x), json_extract(x, '$.*')),
     lambda m: m[1] = n), lambda m: m[2]::VARCHAR), ',') || ']'));
-
--- the short way: see plain.py
--- the names in JSON text without white space, at any depth
-CREATE MACRO names_in(x) AS (strlen(x::VARCHAR) - strlen(replace(x::VARCHAR, '":', ''))) // 2;
--- whether there can be no number that JSON does not have, as DuckDB writes it: it may have been
--- sent in other letters
-CREATE MACRO is_sure(x) AS NOT (contains(x::VARCHAR, 'NaN') OR contains(x::VARCHAR, 'Infinity'));
-CREATE MACRO plain_ref(r) AS {'sourced_id': r."sourcedId", 'type': nullif(r.type, ''),
-    'href': nullif(r.href, '')};
-CREATE MACRO id_alone(x) AS {'sourced_id': x, 'type': NULL::VARCHAR, 'href': NULL::VARCHAR};

@@ -155,7 +155,7 @@ def queries(endpoint: Endpoint) -> Queries:
     leftovers = [leftover for part in own for leftover in part.leftovers]
     declared = "[" + ", ".join(literal(name) for name in read) + "]"
     sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
-    layers = f"""
+    layers = f""",
 read AS (SELECT raw, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s,
     json_keys(raw) AS keys FROM page),
 apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in part.apart)}
@@ -175,7 +175,6 @@ apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in p
     ]
     columns += [
         "coalesce(sourced_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
-        "hash(raw::VARCHAR) AS _hash",
     ]
     return Queries(
         rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"

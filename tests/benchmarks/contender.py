@@ -35,7 +35,7 @@ def ours(address: str, destination: str, **options: Any) -> Callable[[], object]
 
     def run() -> dict[str, Any]:
         warehouse = Warehouse(destination)
-        warehouse.load(report, base_url=address, rp="rp", schools=schools, **options)
+        warehouse.load(report, full=options.pop("full",False), base_url=address, rp="rp", schools=schools, **options)
         report.raise_for_failures()
         return {
             "rows": sum(o.rows for o in report.outcomes),

@@ -1,0 +1,55 @@
+"""How much memory a run takes: little, for any number of rows.
+
+Pages stream, and what is remembered of a row is a few bytes; the rest is up to Arrow and DuckDB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import dlt
+import pyarrow as pa
+
+PER_THREAD = 40
+"""MB that DuckDB may take for each of its threads to fill new tables. Measured for 700,000 rows: no
+slower than without a limit, with which it takes 200 MB more."""
+
+
+def use_thrifty_arrow() -> None:
+    """Has Arrow give back what it does not need, unless its own variable chooses how.
+
+    The allocator that it takes by default keeps some for each thread: 130 MB more at the peak.
+    """
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+        with suppress(NotImplementedError):
+            pa.set_memory_pool(pa.jemalloc_memory_pool())
+
+
+def give_back() -> None:
+    """Gives back to the system what allocators keep of what is not used any more."""
+    pa.default_memory_pool().release_unused()
+    # glibc's own, where that is what there is
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@contextmanager
+def thrift(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Lets DuckDB fill new tables with as little memory as that needs, however many rows there are.
+
+    Not for merges: what these need grows with the tables.
+    """
+    if pipeline.destination_client().config.destination_type != "duckdb":
+        yield
+        return
+    with pipeline.sql_client() as client:
+        ((threads,),) = client.execute_sql("SELECT current_setting('threads')") or ((1,),)
+        client.execute_sql(f"SET memory_limit = '{PER_THREAD * threads}MB'")
+        try:
+            yield
+        finally:
+            client.execute_sql("RESET memory_limit")
