@@ -14,8 +14,8 @@ from truth import REFERENCE_TABLES, Row, Truth, differences, held
 
 from oneroster_source import DestinationError, MassDeletion
 from oneroster_source.deletion import gone
-from oneroster_source.simulator import Fault, Quirks, School, secondary_school
 from oneroster_source.errors import chain
+from oneroster_source.simulator import Fault, Quirks, School, secondary_school
 
 ESTAB = "3281110"
 SEVERAL = ["users", "classes", "enrollments"]

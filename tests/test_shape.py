@@ -420,6 +420,78 @@ def test_an_empty_collection_makes_empty_tables_of_the_right_columns() -> None:
         assert all(len(table) == 0 for table in tables.values()), name
 
 
+# -- the two ways in which pages are read -------------------------------------------------------
+
+USUAL: dict[str, st.SearchStrategy[Any]] = {
+    "status": st.sampled_from(["active", "tobedeleted", "inactive", "", None]),
+    "dateLastModified": st.sampled_from([*INSTANTS, *NO_INSTANTS]),
+    "enabledUser": st.sampled_from([True, False, "true", "false", "True", "1", "", None]),
+    "beginDate": st.sampled_from(["2026-09-01", "0000-01-01", "2026-9-1", "", None]),
+    "metadata": st.sampled_from([None, {}, {"a": 1}]),
+}
+_id = st.text(max_size=3) | st.none()
+_ref = st.fixed_dictionaries({}, optional={"sourcedId": _id, "type": _id, "href": _id}) | st.none()
+
+
+def _usual(endpoint: str) -> st.SearchStrategy[Any]:
+    """Objects as most providers send them, and some that are nearly so."""
+    spec = V1P1[endpoint]
+    members = {f.name: USUAL.get(f.name, st.text(max_size=3)) for f in spec.fields}
+    members |= {name: USUAL[name] for name in ("status", "dateLastModified", "metadata")}
+    members |= {ref.name: _ref for ref in spec.refs}
+    for child in spec.lists:
+        item = _ref if child.target is not None else _id
+        if child.fields:
+            item = st.fixed_dictionaries({}, optional={f.name: _id for f in child.fields})
+        members[child.name] = st.lists(item, max_size=3) | st.none()
+        if child.ids:
+            members[child.ids] = st.lists(_id, max_size=3) | st.none()
+    return st.fixed_dictionaries({"sourcedId": st.text(max_size=3)}, optional=members)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_row_is_read_alike_whatever_else_is_in_its_page(data: st.DataObject) -> None:
+    endpoint = data.draw(st.sampled_from(V1P1.names))
+    sent = data.draw(st.lists(_usual(endpoint), max_size=3))
+    # one that says what nobody has declared is read in the long way, and the few with it too
+    odd = {"sourcedId": "odd one", "nobody": "knows"}
+    expected = shaped(endpoint, *sent, odd)
+    found = shaped(endpoint, *sent)
+    for name, rows in expected.items():
+        assert found[name] == [row for row in rows if "odd one" not in row.values()]
+
+
+def test_of_a_large_page_the_odd_rows_keep_their_places() -> None:
+    odd = {3: {"nickname": "Al"}, 180: {"enabledUser": "perhaps"}, 181: {"grades": 9}}
+    sent = [{"sourcedId": f"u{i:03}", "username": str(i), **odd.get(i, {})} for i in range(260)]
+    found = shaped("users", *sent)
+    assert [(r["sourced_id"], r["username"]) for r in found["users"]] == [
+        (row["sourcedId"], row["username"]) for row in sent
+    ]
+    kept = {i: row["extra"] for i, row in enumerate(found["users"]) if row["extra"]}
+    assert kept == {3: '{"nickname":"Al"}', 180: '{"enabledUser":"perhaps"}'}
+    assert [(r["user_sourced_id"], r["value"]) for r in found["users__grades"]] == [("u181", "9")]
+
+
+@pytest.mark.parametrize("rows", [2, 200])
+def test_flags_and_stamps_in_the_form_of_other_providers_need_no_long_way(rows: int) -> None:
+    sent = {"enabledUser": "false", "dateLastModified": "2026-03-21T03:35:42.0171239Z"}
+    body = json.dumps({"users": [{"sourcedId": str(i), **sent} for i in range(rows)]}).encode()
+    wide = Shaper(V1P1["users"], NoEngine()).parse(body)  # type: ignore[arg-type]
+    assert set(wide.column("enabled_user").to_pylist()) == {False}
+    stamp = datetime(2026, 3, 21, 3, 35, 42, 17123, UTC)
+    assert set(wide.column("date_last_modified").to_pylist()) == {stamp}
+    assert INSTANTS["2026-03-21T03:35:42.0171234Z"] == stamp
+
+
+class NoEngine:
+    """An engine that reads nothing in the long way."""
+
+    def run(self, function: Any, value: Any) -> Any:
+        return function(value)
+
+
 # -- any JSON that a server may send ------------------------------------------------------------
 
 _scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=8)

@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "private",
     "lock",
+    "memory",
     "spec",
     "filters",
     "config",

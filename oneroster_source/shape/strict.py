@@ -8,7 +8,7 @@ and what it refuses, or what is odd otherwise, is read in DuckDB, four to ten ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -22,12 +22,13 @@ from oneroster_source.spec import ChildList, Endpoint, Field
 _REF = {"sourcedId": "sourced_id", "type": "type", "href": "href"}
 _REF_TYPE = pa.struct([(name, pa.string()) for name in _REF])
 _TYPES = {"flag": pa.bool_(), "instant": KINDS["instant"].arrow}
-"""Kinds that Arrow reads; all others come as text."""
+"""Kinds that Arrow reads, if they come in the standard's form; all others come as text."""
 _YEARS = {
     "date": (date.min, date.max),
     "instant": (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
 }
 """Arrow knows more years than Python and Postgres do."""
+_FLAGS = {"true", "false", None}
 _STATUSES = {"active", "tobedeleted", None}
 ODDITIES = {
     "extra": pa.string(),
@@ -47,8 +48,13 @@ class StrictReader:
         self._fields = (Field("status"), Field("dateLastModified", "instant"), *endpoint.fields)
         self._refs = tuple((ref, endpoint.child_name(ref)) for ref in endpoint.refs)
         self._lists = tuple((child, endpoint.child_name(child)) for child in endpoint.lists)
+        # the second, for providers that write flags as texts, or instants as .NET does
+        self._forms = [self._form(types) for types in (_TYPES, {})]
+
+    def _form(self, types: Mapping[str, pa.DataType]) -> pa.DataType:
+        """The form of a row, with these types for kinds."""
         members: dict[str, pa.DataType] = {"sourcedId": pa.string()}
-        members |= {f.name: _TYPES.get(f.kind, pa.string()) for f in self._fields}
+        members |= {f.name: types.get(f.kind, pa.string()) for f in self._fields}
         members |= {ref.name: _REF_TYPE for ref, _ in self._refs}
         for child, _ in self._lists:
             members[child.name] = pa.list_(_item_type(child))
@@ -56,12 +62,23 @@ class StrictReader:
                 members[child.ids] = pa.list_(pa.string())
         # nothing but null, where there is something to keep as it was sent
         members["metadata"] = pa.null()
-        self._row = pa.struct(list(members.items()))
+        return pa.struct(list(members.items()))
 
     def read(self, body: bytes | bytearray, envelope: str) -> pa.Table | None:
         """The wide table of a body, an object with this one member; None if anything is odd."""
+        forms = self._forms
+        for form in forms:
+            wide = self._read(body, envelope, form)
+            if wide is not None:
+                if form is not forms[0]:
+                    # a provider writes all pages alike
+                    self._forms = forms[::-1]
+                return wide
+        return None
+
+    def _read(self, body: bytes | bytearray, envelope: str, form: pa.DataType) -> pa.Table | None:
         options = pa.json.ParseOptions(
-            explicit_schema=pa.schema([(envelope, pa.list_(self._row))]),
+            explicit_schema=pa.schema([(envelope, pa.list_(form))]),
             newlines_in_values=True,
             unexpected_field_behavior="error",
         )
@@ -130,17 +147,26 @@ def _text(texts: pa.StringArray) -> pa.StringArray:
 
 
 def _read(values: pa.Array, field: Field) -> pa.Array:
-    if field.kind == "flag":
-        return values
-    if field.kind != "instant":
+    if pa.types.is_string(values.type):
         values = _text(values)
-    if field.kind != "text":
-        # texts of another form are refused
-        values = values.cast(KINDS[field.kind].arrow)
+        if field.kind == "flag":
+            return _flag(values)
+        if field.kind == "instant":
+            # seven digits are a hundredth of what is kept
+            values = pc.replace_substring_regex(values, r"(\.\d{6})\d+", r"\1")
+        if field.kind != "text":
+            # texts of another form are refused
+            values = values.cast(KINDS[field.kind].arrow)
+    if field.kind in _YEARS:
         first, last = (pa.scalar(end, values.type) for end in _YEARS[field.kind])
         known = pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))
         _ask(pc.all(known).as_py() is not False)
     return values
+
+
+def _flag(texts: pa.StringArray) -> pa.BooleanArray:
+    _ask(_FLAGS.issuperset(pc.unique(texts).to_pylist()))
+    return pc.equal(texts, "true")
 
 
 def _reference(refs: pa.StructArray) -> pa.StructArray:

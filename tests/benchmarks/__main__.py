@@ -1,27 +1,275 @@
-import sys, json, subprocess, tempfile, os
+"""What loading costs: each command prints one table, in Markdown.
+
+    uv run python tests/benchmarks compare            # ours against other ways, about 15 minutes
+    uv run python tests/benchmarks compare --short    # the same on a tenth of the data, under one
+    uv run python tests/benchmarks delta              # nothing changed, and 0.1 %, of 5 M rows
+    uv run python tests/benchmarks rows               # how time and memory grow with the rows
+    uv run python tests/benchmarks schools            # and with the schools
+    uv run python tests/benchmarks latency            # a server that answers after 50 ms
+    uv run python tests/benchmarks postgres           # a first load into Postgres, and into DuckDB
+
+Every way runs in a process of its own, in turns, against one server, in which all is ready to be
+sent. What the ways have loaded is compared, row by row, before any figure is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from same import differences
 from server import serving
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+SCHOOL = {
+    "orgs": 2,
+    "academicSessions": 4,
+    "courses": 20,
+    "classes": 60,
+    "users": 300,
+    "enrollments": 1200,
+}
+Cost = dict[str, float]
+app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
+Rounds = Annotated[int, typer.Option(min=1, help="How often each way runs.")]
 
 
-def run(name, address, dest, **o):
-    p = subprocess.run(
-        [sys.executable, str(HERE / "contender.py"), name, address, dest, json.dumps(o)],
+@app.command()
+def compare(rounds: Rounds = 5, short: bool = False) -> None:
+    """Our first load against dlt's rest_api, and against what can be written by hand."""
+    size = {"users": 20_000, "enrollments": 50_000}
+    if not short:
+        size = {name: 10 * rows for name, rows in size.items()}
+    ways = ["fetch_only", "by_hand", "by_hand_duckdb", "ours", "rest_api_tuned", "rest_api"]
+    costs: dict[str, list[Cost]] = {way: [] for way in ways}
+    with serving(size) as address, folder() as files:
+        for i in range(2 if short else rounds):
+            for way in ways:
+                served = f"{address}/tenth" if way == "rest_api" else address
+                costs[way].append(load(way, served, files / f"{way}{i}", **ONLY))
+            if i == 0:
+                check(files, ways[1:])
+            for file in files.iterdir():
+                if file.is_file():
+                    file.unlink()
+    total = sum(size.values())
+    rows = []
+    for way in ways:
+        part = total / 10 if way == "rest_api" else total
+        ratios = [
+            a["seconds"] / part * total / b["seconds"]
+            for a, b in zip(costs[way], costs["by_hand"], strict=True)
+        ]
+        rows.append((way, f"{part:,.0f}", *figures(costs[way], part), spread(ratios)))
+    table(("way", "rows", *FIGURES, "time for each row, by hand = 1"), rows)
+
+
+@app.command()
+def delta(rows: int = 5_000_000, rounds: Rounds = 5) -> None:
+    """Runs over many enrollments that the destination has."""
+    costs: dict[str, list[Cost]] = {"nothing changed": [], "0.1% changed": []}
+    options = {"endpoints": ["enrollments"]}
+    with serving({"enrollments": rows}) as address, folder() as files:
+        first = load("ours", address, files / "roster", **options)
+        load("ours", address, files / "roster", **options)
+        for _ in range(rounds):
+            cost = load("ours", address, files / "roster", **options)
+            costs["nothing changed"].append(cost)
+            post(f"{address}/change/1000")
+            costs["0.1% changed"].append(load("ours", address, files / "roster", **options))
+            # the changes are less than a day old, and come once more
+            load("ours", address, files / "roster", **options)
+    pairs = zip(costs["0.1% changed"], costs["nothing changed"], strict=True)
+    found = [("first load", *figures([first], rows), "")]
+    found.append(("nothing changed", *figures(costs["nothing changed"]), "1"))
+    ratios = spread(a["seconds"] / b["seconds"] for a, b in pairs)
+    found.append(("0.1% changed", *figures(costs["0.1% changed"]), ratios))
+    table((f"{rows:,} enrollments", *FIGURES, "nothing changed = 1"), found)
+
+
+@app.command()
+def rows(rounds: Rounds = 3) -> None:
+    """First loads of more and more rows, two users to five enrollments, in pages of 1,000."""
+    found, before = [], (0.0, 0.0)
+    for total in (10_000, 100_000, 1_000_000, 5_000_000):
+        users = total * 2 // 7
+        with serving({"users": users, "enrollments": total - users}) as address, folder() as files:
+            costs = [
+                load("ours", address, files / f"{i}", page_size=1000, **ONLY)
+                for i in range(rounds if total < 5_000_000 else 1)
+            ]
+        seconds = median(cost["seconds"] for cost in costs)
+        slope = (seconds - before[1]) / (total - before[0]) * 1e6
+        found.append((f"{total:,}", *figures(costs, total), f"{slope:.1f}"))
+        before = float(total), seconds
+    table(("rows", *FIGURES, "us for each more row"), found)
+
+
+@app.command()
+def schools(rounds: Rounds = 3, most: int = 1000) -> None:
+    """Runs over more and more schools of 1,586 rows each, in pages of 1,000."""
+    found = []
+    before: dict[str, tuple[int, float]] = {}
+    with serving(SCHOOL) as address, folder() as files:
+        for number in (n for n in (1, 10, 100, 1000) if n <= most):
+            runs: dict[str, list[Cost]] = {"first load": [], "nothing changed": []}
+            for i in range(rounds if number < 1000 else 1):
+                file = files / f"{number}-{i}"
+                runs["first load"].append(
+                    load("ours", address, file, schools=number, page_size=1000)
+                )
+                load("ours", address, file, schools=number, page_size=1000)
+                again = load("ours", address, file, schools=number, page_size=1000)
+                runs["nothing changed"].append(again)
+            for run, costs in runs.items():
+                seconds = median(cost["seconds"] for cost in costs)
+                fewer, less = before.get(run, (0, 0.0))
+                more = f"{(seconds - less) / (number - fewer) * 1000:.1f}" if fewer else ""
+                requests = f"{costs[-1]['requests']:,.0f}"
+                found.append((f"{number:,}", run, *figures(costs), requests, more))
+                before[run] = number, seconds
+    found.sort(key=lambda row: row[1])
+    table(("schools", "run", *FIGURES, "requests", "ms for each more school"), found)
+
+
+@app.command()
+def latency(seconds: float = 0.05, rows: int = 100_000, concurrency: int = 4) -> None:
+    """A first load in pages of 1,000 from a server that waits before each answer."""
+    options = {"endpoints": ["enrollments"], "page_size": 1000, "concurrency": concurrency}
+    found = []
+    with folder() as files:
+        with serving({"enrollments": rows}) as address:
+            near = load("ours", address, files / "near", **options)
+        with serving({"enrollments": rows}, seconds) as address:
+            far = load("ours", address, files / "far", **options)
+            most = get(f"{address}/statistics")["most_at_once"]
+    waits = far["requests"] * seconds / concurrency
+    for name, cost, at_once in (("at once", near, ""), (f"after {seconds * 1000:g} ms", far, most)):
+        found.append((name, f"{cost['requests']:,.0f}", at_once, f"{cost['seconds']:.2f}"))
+    bound = f"{1.5 * waits + near['seconds']:.2f}"
+    found.append(
+        (f"1.5 x requests x {seconds * 1000:g} ms / {concurrency} + at once", "", "", bound)
+    )
+    table(("the server answers", "requests", "most at once", "seconds"), found)
+
+
+@app.command()
+def postgres(rounds: Rounds = 3) -> None:
+    """First loads into Postgres 15 and into DuckDB, in turns."""
+    import postgres as servers
+
+    size = {"users": 40_000, "enrollments": 100_000}
+    costs: dict[str, list[Cost]] = {"DuckDB": [], "Postgres": []}
+    with serving(size) as address, folder() as files, servers.server() as url:
+        for i in range(rounds):
+            costs["DuckDB"].append(load("ours", address, files / f"{i}", **ONLY))
+            with servers.fresh(url) as database:
+                costs["Postgres"].append(load("ours", address, database, **ONLY))
+    total = sum(size.values())
+    pairs = zip(costs["Postgres"], costs["DuckDB"], strict=True)
+    ratios = spread(a["seconds"] / b["seconds"] for a, b in pairs)
+    table(
+        ("destination", *FIGURES, "DuckDB = 1"),
+        [
+            ("DuckDB", *figures(costs["DuckDB"], total), "1"),
+            ("Postgres", *figures(costs["Postgres"], total), ratios),
+        ],
+    )
+
+
+ONLY: dict[str, Any] = {"endpoints": ["users", "enrollments"]}
+
+
+def load(way: str, address: str, destination: Path | str, **options: Any) -> Cost:
+    """Runs one of the ways in a process of its own."""
+    if isinstance(destination, Path):
+        destination = f"{destination}.duckdb"
+    if way != "ours":
+        options = {}
+    done = subprocess.run(
+        [sys.executable, HERE / "contender.py", way, address, destination, json.dumps(options)],
         capture_output=True,
         text=True,
+        check=False,
+        timeout=1800,
+        cwd=HERE,
     )
-    if p.returncode:
-        print(p.stderr[-3000:])
-        raise SystemExit(1)
-    return json.loads(p.stdout.splitlines()[-1])
+    if done.returncode:
+        raise SystemExit(f"{way} failed:\n{done.stderr[-3000:]}")
+    cost: Cost = json.loads(done.stdout.splitlines()[-1])
+    typer.echo(f"{way}: {cost['seconds']:.2f} s", err=True)
+    return cost
 
 
-users, enr = int(sys.argv[1]), int(sys.argv[2])
-with tempfile.TemporaryDirectory() as d, serving({"users": users, "enrollments": enr}) as a:
-    for rnd in range(int(sys.argv[3])):
-        for name in sys.argv[4:]:
-            dest = f"{d}/{name}{rnd}.duckdb"
-            o = {"endpoints": ["users", "enrollments"]} if name == "ours" else {}
-            r = run(name, a, dest, **o)
-            print(f"{name:16s}", {k: round(v, 2) for k, v in r.items()}, flush=True)
+def check(files: Path, ways: Iterable[str]) -> None:
+    """Ends the run where two ways have not loaded the same."""
+    for way in ways:
+        if way != "ours":
+            wrong = differences(
+                f"{files}/ours0.duckdb",
+                f"{files}/{way}0.duckdb",
+                by_rest_api=way.startswith("rest_api"),
+            )
+            if wrong:
+                raise SystemExit(f"ours and {way} have not loaded the same: {wrong}")
+    typer.echo("all ways have loaded the same tables", err=True)
+
+
+FIGURES = ("seconds", "rows/s", "CPU s", "peak MB", "extract", "normalize", "load")
+
+
+def figures(costs: list[Cost], rows: float = 0) -> tuple[str, ...]:
+    """Medians; of the seconds, the least and the most too."""
+    seconds = median(cost["seconds"] for cost in costs)
+    steps = [[cost[step] for cost in costs if step in cost] for step in FIGURES[-3:]]
+    return (
+        spread(cost["seconds"] for cost in costs),
+        f"{rows / seconds:,.0f}" if rows else "",
+        f"{median(cost['cpu'] for cost in costs):.1f}",
+        f"{max(cost['memory'] for cost in costs):,.0f}",
+        *(f"{median(step):.2f}" if step else "" for step in steps),
+    )
+
+
+def spread(values: Iterable[float]) -> str:
+    """The median, and the least and the most."""
+    found = sorted(values)
+    if len(found) == 1:
+        return f"{found[0]:.2f}"
+    return f"{median(found):.2f} ({found[0]:.2f}-{found[-1]:.2f})"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    typer.echo(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}\n")
+    for row in (head, ["---" for _ in head], *rows):
+        typer.echo(f"| {' | '.join(map(str, row))} |")
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        yield Path(name)
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url) as answer:
+        return json.load(answer)
+
+
+def post(url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()
+
+
+if __name__ == "__main__":
+    app()

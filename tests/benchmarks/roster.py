@@ -51,7 +51,8 @@ def academic_session(i: int, stamp: str, extra: str) -> str:
 def course(i: int, stamp: str, extra: str) -> str:
     return (
         f'{{"sourcedId":"{_id("k", i)}","status":"active","dateLastModified":"{stamp}",'
-        f'"title":"Course {i}{extra}","courseCode":"C{i}","org":{_ref("orgs", "org", _id("o", 0))}}}'
+        f'"title":"Course {i}{extra}","courseCode":"C{i}",'
+        f'"org":{_ref("orgs", "org", _id("o", 0))}}}'
     )
 
 

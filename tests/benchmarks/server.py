@@ -1,7 +1,8 @@
 """The server of the benchmarks: sends bytes that it has ready, in a process of its own.
 
 Every school is the same school: the token is the estab. It knows `limit`, `offset`, one filter by
-dateLastModified, and one order, that of sourcedId. `POST /change/1000` changes every thousandth row.
+dateLastModified, and one order, that of sourcedId. Below `/tenth` it has the first tenth of the
+rows only. `POST /change/1000` changes every thousandth row.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _SINCE = "dateLastModified>'"
 
 class Handler(socketserver.StreamRequestHandler):
     """One connection: HTTP as far as clients need it here."""
+
+    server: Server
 
     disable_nagle_algorithm = True
     wbufsize = 0
@@ -62,7 +65,8 @@ class Handler(socketserver.StreamRequestHandler):
             self._send([json.dumps(self.server.statistics()).encode()])
         else:
             asked = {key: values[0] for key, values in parse_qs(parts.query).items()}
-            pieces, total = self.server.page(name, asked)
+            tenth = parts.path.startswith("/tenth/")
+            pieces, total = self.server.page(name, asked, share=0.1 if tenth else 1.0)
             self._send([b'{"%s":[' % name.encode(), *pieces, b"]}"], total)
 
     def _send(self, pieces: list[Any], total: int | None = None) -> None:
@@ -119,12 +123,13 @@ class Server(socketserver.ThreadingTCPServer):
             self._requests = self._most = 0
             return told
 
-    def page(self, name: str, asked: dict[str, str]) -> tuple[list[Any], int]:
+    def page(self, name: str, asked: dict[str, str], *, share: float) -> tuple[list[Any], int]:
         collection = self.collections[name]
-        begin, limit = int(asked.get("offset", 0)), int(asked.get("limit", len(collection)))
+        rows = int(len(collection) * share)
+        begin, limit = int(asked.get("offset", 0)), int(asked.get("limit", rows))
         _, _, since = asked.get("filter", "").partition(_SINCE)
         if not since:
-            return collection.part(begin, begin + limit), len(collection)
+            return collection.part(begin, min(begin + limit, rows)), rows
         key = name + since
         if key not in self.remembered:
             moment = datetime.fromisoformat(since.rstrip("'"))
