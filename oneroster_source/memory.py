@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import dlt
 import pyarrow as pa
 
-PER_THREAD = 40
+PER_THREAD = 48
 """MB that DuckDB may take for each of its threads to fill new tables. Measured for 700,000 rows: no
 slower than without a limit, with which it takes 200 MB more."""
 

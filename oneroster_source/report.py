@@ -88,6 +88,8 @@ class Report:
     keys: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
     """The estab and sourcedId of the rows that were loaded, by endpoint, where these are few and no
     school was read whole. Not part of what is shown."""
+    filled: dict[str, int] = field(default_factory=dict, repr=False)
+    """The rows loaded into each table that was empty. Not part of what is shown."""
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or new_run_id(self.started)

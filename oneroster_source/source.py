@@ -453,6 +453,8 @@ class _Batch:
         for name, parts in tables.items():
             rows = pa.concat_tables(parts)
             if name in self._direct:
+                filled = self._report.filled
+                filled[name] = filled.get(name, 0) + len(rows)
                 hints = dlt.mark.make_hints(table_name=name, write_disposition="append")
                 own = name == self.endpoint.name
                 yield dlt.mark.with_hints(rows, hints, create_table_variant=not own)

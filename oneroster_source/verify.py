@@ -1,7 +1,8 @@
 """What must hold in the destination after every load, whoever else writes there.
 
 Keys are unique and not null, no child row is without its parent, and no school has fewer rows than
-were read: in the whole table where a school was read whole, else in the rows that were loaded.
+were read: in the whole table where a school was read whole, else in the rows that were loaded. A
+table that was empty has just the rows that were loaded, of which that holds as they are made.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def problems(
         if changed.isdisjoint(table.name for table in endpoint.tables()):
             continue
         rows = _Rows(client, endpoint.table, report.keys.get(endpoint.name))
+        if endpoint.name in report.filled:
+            yield from _filled(rows, endpoint, report)
+            yield from _counts(rows, endpoint, report)
+            continue
         if endpoint.name in changed:
             yield from _keys(rows, endpoint.table)
             yield from _counts(rows, endpoint, report)
@@ -82,12 +87,13 @@ class _Rows:
 
     def count_live(self, table: Table) -> dict[str, int]:
         """The rows of the endpoint's own table that are not deleted, by school."""
+        ids = "0" if self._ids is None else "count(DISTINCT {sourced_id})"
         query = (
-            "SELECT {estab}, sum(CASE WHEN {_deleted} = %s THEN 1 ELSE 0 END),"
-            " count(DISTINCT {sourced_id}) FROM {table} WHERE {few} GROUP BY {estab}"
+            f"SELECT {{estab}}, sum(CASE WHEN {{_deleted}} = %s THEN 1 ELSE 0 END), {ids}"
+            " FROM {table} WHERE {few} GROUP BY {estab}"
         )
         found = self.asked(query, "{sourced_id}", values=(False,), table=table)
-        self.all_there = self._ids is not None and self._keys == sum(ids for *_, ids in found)
+        self.all_there = self._ids is not None and self._keys == sum(n for *_, n in found)
         return {str(estab): int(live) for estab, live, _ in found}
 
     def asked(
@@ -102,6 +108,15 @@ class _Rows:
                 values = (*values, self._ids, _SEPARATOR)
             query = query.replace("{few}", few, 1)
         return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
+
+
+def _filled(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
+    for table in endpoint.tables():
+        if table.name in report.filled:
+            ((found,),) = rows.asked("SELECT count(*) FROM {table}", table=table)
+            loaded = report.filled[table.name]
+            if found != loaded:
+                yield f"{table.name}: has {found:,} rows, and {loaded:,} were loaded: {HEAL}"
 
 
 def _keys(rows: _Rows, table: Table) -> Iterator[str]:

@@ -11,7 +11,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -177,8 +177,9 @@ class Warehouse:
                 kind = pipeline.destination_client().config.destination_type
                 with thrift(pipeline) if new else nullcontext():
                     pipeline.load(workers=_JOBS.get(kind, _DEFAULT_JOBS))
-                if changed:
-                    report.problems += _checked(pipeline, changed, report, thrifty=new)
+                    if changed:
+                        with pipeline.sql_client() as client:
+                            report.problems += problems(client, V1P1.endpoints, changed, report)
                 try:
                     _make_views(pipeline, changed)
                 except DestinationError as error:
@@ -255,22 +256,6 @@ class Warehouse:
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
                 found.last_load = last[0][0] if last else None
         return found
-
-
-def _checked(
-    pipeline: dlt.Pipeline, changed: set[str], report: Report, *, thrifty: bool
-) -> list[str]:
-    """What does not hold after a load."""
-
-    def check() -> list[str]:
-        with pipeline.sql_client() as client:
-            return list(problems(client, V1P1.endpoints, changed, report))
-
-    if thrifty:
-        # unlike to load, to compare all keys takes more, the more there are
-        with suppress(DatabaseException), thrift(pipeline):
-            return check()
-    return check()
 
 
 @contextmanager

@@ -40,13 +40,21 @@ def told(tmp_path) -> Iterator[Callable[..., list[str]]]:
     # dlt gives a client only to a pipeline that has a schema
     pipeline.extract([{"a": 1}], table_name="any")
 
-    def told(
-        sql: str, *, live: int = 2, kept: int = 0, mode: str = "full", changed=SCHEMA, ids=None
-    ) -> list[str]:  # type: ignore[no-untyped-def]
+    def told(  # type: ignore[no-untyped-def]
+        sql: str,
+        *,
+        live: int = 2,
+        kept: int = 0,
+        mode: str = "full",
+        changed=SCHEMA,
+        ids=None,
+        filled=None,
+    ) -> list[str]:
         with duckdb.connect(path) as connection:
             connection.execute(f"USE oneroster; {sql}")
         report = Report()
         report.keys |= {"users": {("1", key) for key in ids}} if ids else {}
+        report.filled |= filled or {}
         outcome = report.outcome("1", "users")
         outcome.mode, outcome.state, outcome.live, outcome.kept = mode, "read", live, kept
         # one that failed says nothing
@@ -117,3 +125,15 @@ def test_of_a_large_table_the_rows_that_were_loaded_are_looked_at(told, monkeypa
     assert orphans.startswith("users__grades: 1 rows have no row in users")
     (lost,) = told("SELECT 1", mode="delta", live=1, ids={"none"})
     assert lost.startswith("users: school 1 has 0 rows, and 1 were read")
+
+
+def test_a_table_that_was_empty_has_the_rows_that_were_loaded(told) -> None:
+    filled = {"users": 4, "users__grades": 4}
+    assert told("SELECT 1", filled=filled) == []
+    lost, more, fewer = told(
+        "DELETE FROM users WHERE sourced_id = 'a'; INSERT INTO users__grades VALUES ('1', 'b', 0)",
+        filled=filled,
+    )
+    assert lost.startswith("users: has 2 rows, and 4 were loaded")
+    assert more.startswith("users__grades: has 5 rows, and 4 were loaded")
+    assert fewer.startswith("users: school 1 has 1 rows, and 2 were read")
