@@ -47,9 +47,10 @@ def thrift(pipeline: dlt.Pipeline) -> Iterator[None]:
         yield
         return
     with pipeline.sql_client() as client:
-        ((threads,),) = client.execute_sql("SELECT current_setting('threads')") or ((1,),)
+        query = "SELECT current_setting('threads'), current_setting('memory_limit')"
+        ((threads, before),) = client.execute_sql(query) or ()
         client.execute_sql(f"SET memory_limit = '{PER_THREAD * threads}MB'")
         try:
             yield
         finally:
-            client.execute_sql("RESET memory_limit")
+            client.execute_sql(f"SET memory_limit = '{before}'")

@@ -13,6 +13,8 @@ import pytest
 
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
+import dlt
+
 from oneroster_source.report import Report
 from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.warehouse import Warehouse
@@ -58,6 +60,17 @@ def school() -> School:
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     return Warehouse(str(tmp_path / "roster.duckdb"))
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> dlt.Pipeline:
+    """A pipeline of a user's own, with a working folder that is kept."""
+    return dlt.pipeline(
+        "anybody",
+        destination=dlt.destinations.duckdb(str(tmp_path / "any.duckdb")),
+        dataset_name="oneroster",
+        pipelines_dir=str(tmp_path / "work"),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import dlt
 import pyarrow as pa
 import pytest
 from conftest import settings
@@ -27,16 +26,6 @@ ENDPOINTS = len(V1P1.endpoints)
 
 def some_schools(number: int, pupils: int = 12) -> list[School]:
     return [secondary_school(n, str(9000 + n), pupils=pupils) for n in range(number)]
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> dlt.Pipeline:
-    return dlt.pipeline(
-        "anybody",
-        destination=dlt.destinations.duckdb(str(tmp_path / "any.duckdb")),
-        dataset_name="oneroster",
-        pipelines_dir=str(tmp_path / "work"),
-    )
 
 
 @pytest.fixture
@@ -80,7 +69,8 @@ def test_a_run_with_nothing_new_asks_the_destination_no_more_for_many_schools(
         sync(server, *some)
         statements.clear()
         sync(server, *some)
-        numbers.append(len(statements))
+        # dlt writes its schema anew where another endpoint was the first to write to a table of all
+        numbers.append(len([s for s in statements if not re.search("_dlt_version|COLUMNS", s)]))
     assert numbers[0] == numbers[1] < 60
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import dlt
 import pytest
 from conftest import settings
 from dlt.extract import DltResource
@@ -23,16 +21,6 @@ from oneroster_source.simulator import Fault, Quirks, School, secondary_school
 from oneroster_source.spec import V1P1
 
 ENDPOINTS = ("orgs", "academic_sessions", "courses", "classes", "users", "enrollments")
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> dlt.Pipeline:
-    return dlt.pipeline(
-        "anybody",
-        destination=dlt.destinations.duckdb(str(tmp_path / "any.duckdb")),
-        dataset_name="oneroster",
-        pipelines_dir=str(tmp_path / "work"),
-    )
 
 
 def test_there_is_one_resource_for_each_endpoint_of_the_vendors_text() -> None:
