@@ -44,6 +44,11 @@ class Ask:
     answer: str = ""
 
     @property
+    def rows(self) -> int:
+        """The number of rows that the fingerprint names; 0 if there is none."""
+        return int(self.recent.partition(" ")[0] or 0)
+
+    @property
     def filter(self) -> Filter:
         wanted = Filter()
         if self.since is not None:
@@ -113,9 +118,7 @@ class Collection:
             return False
         if self.answer and self.answer == self._ask.answer:
             return True
-        # the number of rows is part of it
-        rows, _, _ = self._ask.recent.partition(" ")
-        return int(rows) == self._spool.rows and self._ask.recent == self.fingerprint(
+        return self._ask.rows == self._spool.rows and self._ask.recent == self.fingerprint(
             self._ask.since
         )
 
@@ -228,9 +231,15 @@ def _read(
         wanted = own & ask.filter if narrow else own
         expected = ask.since - IMPRECISION if narrow and ask.mode == "delta" and ask.since else None
         pages = _Pages(
-            client, shaper, wanted, collection, outcome, ordered=ordered, expected=expected
+            client,
+            shaper,
+            wanted,
+            collection,
+            outcome,
+            ordered=ordered,
+            expected=expected,
+            known=ask.answer,
         )
-        pages.known = ask.answer
         try:
             collection.page = read(
                 pages,
@@ -257,8 +266,7 @@ def _read(
                 ask = replace(ask, answer="")
                 return _read(client, shaper, ask, settings, outcome, collection, spool)
             # these rows were taken apart the last time
-            rows, _, _ = ask.recent.partition(" ")
-            outcome.rows += int(rows or 0)
+            outcome.rows += ask.rows
             collection.answer = ask.answer
             return
         if ask.mode == "delta" and outcome.requests == 1:
@@ -299,6 +307,7 @@ class _Pages:
         *,
         ordered: bool,
         expected: datetime | None,
+        known: str,
     ) -> None:
         self._client = client
         self._shaper = shaper
@@ -309,7 +318,7 @@ class _Pages:
         if ordered:
             self._params |= {"sort": "sourcedId", "orderBy": "asc"}
         self._lock = threading.Lock()
-        self.known = ""
+        self._known = known
         """An answer that need not be read again."""
         self.answer = ""
         """The first answer."""
@@ -324,7 +333,7 @@ class _Pages:
             nonlocal digest
             if not offset:
                 digest = blake2b(body, digest_size=12).hexdigest()
-            known = digest and self.known.startswith(digest)
+            known = digest and self._known.startswith(digest)
             return None if known else self._shaper.parse(body)
 
         try:

@@ -83,7 +83,7 @@ def test_a_run_with_nothing_new_writes_its_own_record_and_nothing_else(
     statements.clear()
     sync(server, school)
     written = [s for s in statements if s.lstrip().upper().startswith(("INSERT", "DELETE"))]
-    tables = {e.name for e in V1P1.endpoints} | {t.name for e in V1P1.endpoints for t in e.tables()}
+    tables = {table.name for endpoint in V1P1.endpoints for table in endpoint.tables()}
     assert not [s for s in written if any(f'"{table}"' in s for table in tables)]
     assert any("sync_run_details" in s for s in written)
 
@@ -158,7 +158,7 @@ def test_the_limit_for_a_server_holds_for_any_number_of_schools(serve, sync) -> 
     server = serve(*schools, latency=0.005)
     sync(server, *schools, concurrency=3, page_size=10)
     assert server.most_at_once == 3
-    assert Counter(request.path for request in server.requests)
+    assert len(server.requests) > 3 * len(schools) * ENDPOINTS
 
 
 def test_the_report_of_a_large_load_holds_no_keys(serve, sync, school, monkeypatch) -> None:

@@ -15,7 +15,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import TypeAlias, TypeVar
 
@@ -70,7 +70,13 @@ class Engine:
     """
 
     def __init__(self) -> None:
-        self._database = duckdb.connect(
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
+        self._own = threading.local()
+
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        # many a run reads nothing that needs it
+        database = duckdb.connect(
             ":memory:",
             config={
                 "threads": 1,
@@ -80,9 +86,8 @@ class Engine:
                 "allocator_bulk_deallocation_flush_threshold": "1MB",
             },
         )
-        self._database.execute(files(__name__).joinpath("macros.sql").read_text("utf-8"))
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
-        self._own = threading.local()
+        database.execute(files(__name__).joinpath("macros.sql").read_text("utf-8"))
+        return database
 
     def run(self, function: Callable[[T], R], value: T) -> R:
         """Calls a function in a thread of the engine."""

@@ -172,8 +172,6 @@ apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in p
         "metadata",
         "is_deleted(status) AS _deleted",
         *(column for part in own for column in part.shaped),
-    ]
-    columns += [
         "coalesce(sourced_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
     ]
     return Queries(

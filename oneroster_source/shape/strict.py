@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -98,8 +99,7 @@ class StrictReader:
             return None
 
     def _columns(self, rows: pa.StructArray) -> Iterator[tuple[str, pa.Array]]:
-        if rows.null_count:
-            raise _Odd
+        _ask(not rows.null_count)
         ids = rows.field("sourcedId")
         _ask(_is_named(ids))
         yield "sourced_id", ids
@@ -183,9 +183,7 @@ def _listed(child: ChildList, rows: pa.StructArray) -> pa.ListArray:
         shaped = _reference
     elif child.fields:
         names = [field.column.name for field in child.fields]
-        shaped = lambda items: pa.StructArray.from_arrays(  # noqa: E731
-            [_text(items.field(i)) for i in range(len(names))], names
-        )
+        shaped = partial(_objects, names)
     else:
         shaped = _values
     if child.ids:
@@ -197,6 +195,11 @@ def _listed(child: ChildList, rows: pa.StructArray) -> pa.ListArray:
     _ask(not lists.values.null_count)
     # a list that is null has no items, so that it becomes an empty one
     return pa.ListArray.from_arrays(lists.offsets, shaped(lists.values))
+
+
+def _objects(names: list[str], items: pa.StructArray) -> pa.StructArray:
+    texts = [_text(items.field(i)) for i in range(len(names))]
+    return pa.StructArray.from_arrays(texts, names)
 
 
 def _values(texts: pa.StringArray) -> pa.StructArray:
