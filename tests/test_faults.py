@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -362,3 +366,21 @@ def test_a_server_that_hangs_up_while_tls_is_agreed_on_may_come_back() -> None:
             )
         done.result(10)
     server.close()
+
+
+def test_a_server_that_stops_while_tls_is_agreed_on_leaves_no_connection(users, keys) -> None:
+    files = {"certificate": str(keys / "good.pem"), "key": str(keys / "good.key")}
+    trust = ssl.create_default_context(cafile=str(keys / "authority.pem"))
+
+    def connect(port: int) -> None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as plain:
+            trust.wrap_socket(plain, server_hostname="127.0.0.1").close()
+
+    for turn in range(20):
+        with ThreadPoolExecutor(8) as clients, Simulator([users], **files) as server:
+            port = int(server.base_url.split(":")[2].split("/")[0])
+            done = [clients.submit(connect, port) for _ in range(8)]
+            time.sleep(turn / 10_000)
+        for client in done:
+            client.result(10)
+    gc.collect()  # a connection that was left would warn here, and warnings are errors

@@ -164,8 +164,17 @@ class _Server(uvicorn.Server):
             await self._left.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # asyncio leaks a connection that was accepted just before its server closes, or that agrees
+        # on TLS just then: accept no more, let all get as far as a handshake, then end each one
+        for listener in sockets or ():
+            asyncio.get_running_loop().remove_reader(listener)
+        for _ in range(3):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
+        for handshake in asyncio.all_tasks() - {asyncio.current_task()} - self.server_state.tasks:
+            handshake.cancel()
+        await asyncio.sleep(0)
         for task in self.server_state.tasks:
             task.cancel()
         for connection in list(self.server_state.connections):
