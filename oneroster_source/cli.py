@@ -170,6 +170,45 @@ def status(destination: Destination = "duckdb", dataset: Dataset = "oneroster") 
 
 
 @app.command()
+def forget(
+    context: typer.Context,
+    school: Annotated[str, typer.Option(help="The schools to remove: estabs, comma between.")],
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove schools from the destination: rows, child rows, cursors. Shows how many, and asks."""
+    estabs = _listed(school) or []
+    context.with_resource(early(destination, dataset))
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(destination, dataset)
+    known = warehouse.holdings().estabs
+    # one that was never read well is known by its failures alone
+    strangers = [e for e in estabs if e not in known and not warehouse.count([e])]
+    if strangers:
+        raise ConfigurationError(
+            f"{warehouse.name} holds no school {strangers[0]!r}",
+            todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
+        )
+    counts = warehouse.count(estabs)
+    for table, rows in counts.items():
+        typer.echo(f"{rows:>12,}  {table}")
+    what = f"{sum(counts.values()):,} rows of {len(estabs)} school(s) in {warehouse.name}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
+            )
+        typer.confirm(f"Remove {what}?", abort=True)
+    removed = warehouse.forget(estabs)
+    typer.echo(
+        f"{sum(removed.values()):,} rows removed. A school that is still configured is loaded whole"
+        " by the next sync."
+    )
+
+
+@app.command()
 def views(
     context: typer.Context, destination: Destination = "duckdb", dataset: Dataset = "oneroster"
 ) -> None:

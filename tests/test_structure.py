@@ -32,6 +32,7 @@ ORDER = (
     "cursor",
     "deletion",
     "merge",
+    "fleet",
     "access",
     "held",
     "source",
