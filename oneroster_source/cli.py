@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,12 +23,14 @@ from oneroster_source.errors import (
 from oneroster_source.lock import early
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console
 
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
+
+    Load = Callable[..., None]
 
 FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
 BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
@@ -84,6 +87,13 @@ def sync(
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Load on the workers of a Dask cluster.", metavar="tcp://SCHEDULER:8786"),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Parts to divide the schools into, for --cluster.", min=1)
+    ] = None,
 ) -> None:
     """Load what changed since the last time; everything at first."""
     # before the imports, so that a second run need not wait for them to be told to stop
@@ -93,12 +103,18 @@ def sync(
 
     done = Report()
     warehouse = Warehouse(destination, dataset)
+    load: Load = warehouse.load
     if report is not None:
         _refuse_unwritable(report)
+    if cluster is not None:
+        from oneroster_source.cluster import load as load_on
+
+        load = partial(load_on, warehouse, address=cluster, shards=shards)
     try:
         _load(
             warehouse,
             done,
+            load,
             full=full,
             allow_deletes=allow_deletes,
             only=_listed(schools),
@@ -136,7 +152,7 @@ def demo(
         done = Report()
         if week == 0:
             # what an earlier demo left may have other pupils: all of them are gone
-            _load(warehouse, done, full=True, allow_deletes=True, **settings)
+            _load(warehouse, done, warehouse.load, full=True, allow_deletes=True, **settings)
         else:
             _load_briefly(warehouse, done, after="One week later", **settings)
         if not done.good:
@@ -338,13 +354,13 @@ def _listed(text: str | None) -> list[str] | None:
     return parts
 
 
-def _load(warehouse: Warehouse, report: Report, **options: Any) -> None:
+def _load(warehouse: Warehouse, report: Report, load: Load, **options: Any) -> None:
     """Loads, and shows the summary also of a run that failed."""
     from oneroster_source import screen
 
     console = _console()
     try:
-        _run(warehouse, report, console, **options)
+        _run(load, report, console, **options)
     finally:
         if report.outcomes:
             console.print(screen.summary(report, narrow=console.width < 108))
@@ -363,7 +379,7 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
     from oneroster_source import screen
 
     try:
-        _run(warehouse, report, _console(), **options)
+        _run(warehouse.load, report, _console(), **options)
     finally:
         for line in screen.lines(report):
             typer.echo(line)
@@ -375,12 +391,12 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
     )
 
 
-def _run(warehouse: Warehouse, report: Report, console: Console, **options: Any) -> None:
+def _run(load: Load, report: Report, console: Console, **options: Any) -> None:
     """Loads, with progress on a terminal; the report knows how it ended, however it did."""
     begun = monotonic()
     try:
         with _progress(console, report):
-            warehouse.load(report, **options)
+            load(report, **options)
     except OneRosterError as error:
         report.error = str(error)
         raise

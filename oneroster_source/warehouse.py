@@ -108,8 +108,7 @@ class Warehouse:
         for what, text in (("destination", destination), ("dataset", dataset)):
             if not text.strip():
                 raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
-        self.dataset = dataset
-        self._place = destination
+        self.place, self.dataset = destination, dataset
         self._destination, self.name = _destination(destination, dataset)
 
     @contextmanager
@@ -119,7 +118,7 @@ class Warehouse:
         destination = self._destination
         if shard is not None:
             layout = f"%s_staging_{shard.name}"
-            destination, _ = _destination(self._place, self.dataset, staging=layout)
+            destination, _ = _destination(self.place, self.dataset, staging=layout)
         try:
             with private.umask(), working_folder() as folder:
                 yield dlt.pipeline(

@@ -43,6 +43,7 @@ ORDER = (
     "page",
     "postgres",
     "warehouse",
+    "cluster",
     "check",
     "screen",
     "simulator",
