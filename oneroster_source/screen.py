@@ -49,8 +49,13 @@ def progress(report: Report, *, lines: int) -> RenderableType:
     return Group(table, Spinner("dots", line))
 
 
+FEW_SCHOOLS = 10
+"""Schools of which a summary shows each collection."""
+
+
 def summary(report: Report, *, narrow: bool = False) -> RenderableType:
-    """The run, a line for each collection; on a `narrow` screen without requests and seconds."""
+    """The run, a line for each collection, or for each endpoint of many schools; on a `narrow`
+    screen without requests and seconds."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
@@ -59,24 +64,26 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
         numbers = ["requests", *numbers[:-1], "seconds", "warnings"]
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    for outcome in sorted(report.outcomes, key=lambda o: o.estab):
-        failed = outcome.state == "failed"
+    groups: dict[tuple[str, str, str], list[Outcome]] = {}
+    few = len({outcome.estab for outcome in report.outcomes}) <= FEW_SCHOOLS
+    for outcome in sorted(report.outcomes, key=lambda o: o.estab) if few else report.outcomes:
+        mode: str = "FAILED" if outcome.state == "failed" else outcome.mode
+        key = (outcome.estab if few else "", outcome.endpoint, mode)
+        groups.setdefault(key, []).append(outcome)
+    for (estab, endpoint, mode), found in groups.items():
         values = {
-            "requests": number(outcome.requests),
-            "rows": number(outcome.rows),
-            "changed": number(outcome.changed),
-            "deleted": number(outcome.deleted),
-            "gone": number(outcome.gone),
-            "rejected": number(outcome.rejected),
-            "seconds": f"{outcome.seconds:.1f}",
-            "warnings": str(len(remarks(outcome)) or ""),
+            heading: number(sum(getattr(outcome, heading) for outcome in found))
+            for heading in ("requests", "rows", "changed", "deleted", "gone", "rejected")
         }
+        values["seconds"] = f"{sum(outcome.seconds for outcome in found):.1f}"
+        warnings = sum(len(remarks(outcome)) for outcome in found)
+        values["warnings"] = number(warnings) if warnings else ""
         table.add_row(
-            outcome.estab,
-            outcome.endpoint,
-            "FAILED" if failed else outcome.mode,
+            estab or f"{number(len(found))} schools",
+            endpoint,
+            mode,
             *(values[heading] for heading in numbers),
-            style="red" if failed else None,
+            style="red" if mode == "FAILED" else None,
         )
     return table
 

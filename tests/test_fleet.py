@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import date, timedelta
+from io import StringIO
 from multiprocessing import get_context
 
 import pytest
@@ -10,16 +13,19 @@ from conftest import settings
 from hypothesis import given
 from hypothesis import strategies as st
 from postgres import query
+from rich.console import Console
 from truth import Truth, differences, held
 
 from oneroster_source import Report
 from oneroster_source.access import sole
 from oneroster_source.errors import DestinationBusy, DestinationError
 from oneroster_source.fleet import Shard, divide
-from oneroster_source.simulator import School, secondary_school
+from oneroster_source.screen import summary
+from oneroster_source.simulator import School, live, secondary_school
 from oneroster_source.warehouse import Warehouse
 
 SOME = ("users", "enrollments")
+BORN = date(2026, 3, 4)
 
 
 def load(place: str, shard: Shard, options: dict[str, object]) -> Report:
@@ -91,8 +97,15 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
     warehouse = Warehouse(postgres)
     shards = warehouse.plan(2, **options)
     assert load(postgres, shards[0], options).good
-    # the other died; somebody finishes
-    warehouse.finish(Report(), shards)
+    # the other died, and whoever waited for it finishes
+    whole = Report()
+    for estab in shards[1].estabs:
+        whole.outcome(estab, "users").end(DestinationError("the worker died"))
+    warehouse.finish(whole, shards)
+    lost = "SELECT estab, reason FROM oneroster.sync_run_details WHERE outcome = 'failed'"
+    assert query(postgres, f"{lost} ORDER BY estab") == [
+        (estab, "the worker died") for estab in sorted(shards[1].estabs)
+    ]
     report = Report()
     warehouse.load(report, **options)
     assert {o.estab for o in report.outcomes if o.mode == "delta"} == set(shards[0].estabs)
@@ -160,3 +173,51 @@ def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_
 def test_nothing_is_forgotten_where_nothing_was_loaded(warehouse) -> None:
     with pytest.raises(DestinationError, match="holds no dataset"):
         warehouse.forget(["1"])
+
+
+def test_many_schools_are_summed_up_and_failures_are_told_apart(school) -> None:
+    report = Report()
+    for n in range(40):
+        outcome = report.outcome(str(n), "users")
+        outcome.rows = 1000
+        outcome.end(DestinationError("down") if n < 2 else None)
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(summary(report))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["2", "schools", "users", "FAILED", "0", "2,000"] in [line[:6] for line in lines]
+    assert ["38", "schools", "users", "full", "0", "38,000"] in [line[:6] for line in lines]
+    assert len(lines) < 10
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+@pytest.mark.parametrize("count", [10, 100, 500])
+def test_a_night_of_many_schools(serve, count, kind, request, tmp_path) -> None:
+    """All are loaded, then what a day changes; one school is broken on the first night."""
+    place = (
+        str(tmp_path / "roster.duckdb") if kind == "duckdb" else request.getfixturevalue("postgres")
+    )
+    schools = [secondary_school(n, f"{n:04}", pupils=60) for n in range(1, count + 1)]
+    server = serve(*schools)
+    schools[3].forbidden |= {"users", "orgs"}
+    warehouse = Warehouse(place)
+
+    def run(what: str) -> Report:
+        report, begun = Report(), time.monotonic()
+        warehouse.load(report, **settings(server, *schools))
+        seconds, rows = time.monotonic() - begun, sum(o.rows for o in report.outcomes)
+        print(f"{kind}, {count} schools, {what}: {rows:,} rows in {seconds:.1f} s")  # noqa: T201
+        assert not report.problems
+        return report
+
+    assert {(o.estab, o.endpoint) for o in run("first load").failed} == {
+        (schools[3].estab, "users"),
+        (schools[3].estab, "orgs"),
+    }
+    schools[3].forbidden.clear()
+    for school in schools[::10]:
+        live(school, BORN, BORN + timedelta(days=7))
+    assert run("a day later").good
+    assert differences(place, Truth(server.base_url, schools)) == {}
+    report = run("unchanged")
+    assert {(o.mode, o.changed) for o in report.outcomes} == {("delta", 0)}
