@@ -252,8 +252,8 @@ class Warehouse:
         so do all: the next run reads again what they have read, and loses nothing.
 
         Args:
-            report: The run's, with the outcomes of all shards as far as they are known: those that
-                no shard wrote into `sync_run_details` are added there.
+            report: The run's, with the outcomes of all shards: those that no shard wrote into
+                `sync_run_details` are added there. Without any, all tables are looked at.
             shards: All that `plan` has made.
 
         Raises:
@@ -276,8 +276,13 @@ class Warehouse:
                 pipeline.extract(resource, schema=pipeline.default_schema)
             pipeline.normalize()
             pipeline.load()
-            tables = {table.name for e in V1P1.endpoints for table in e.tables()}
-            tables &= set(pipeline.default_schema.data_table_names(seen_data_only=True))
+            read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
+            tables = {
+                table.name
+                for endpoint in V1P1.endpoints
+                if endpoint.name in read or not report.outcomes
+                for table in endpoint.tables()
+            } & set(pipeline.default_schema.data_table_names(seen_data_only=True))
             report.problems += _problems(pipeline, tables, report)
             _try_views(pipeline, tables, report)
 
