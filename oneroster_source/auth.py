@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from oneroster_source.config import School, Settings
+from oneroster_source.config import Settings
 from oneroster_source.errors import LoginError, clean
 from oneroster_source.http import Answer, Server, checked
+from oneroster_source.schools import School
 
 UNKNOWN_LIFE = 300.0
 """Seconds that a token is used for when the server does not say how long it lives."""

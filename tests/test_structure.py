@@ -20,6 +20,8 @@ ORDER = (
     "memory",
     "spec",
     "filters",
+    "options",
+    "schools",
     "config",
     "http",
     "auth",
