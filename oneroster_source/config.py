@@ -12,7 +12,7 @@ from typing import Any, Literal
 from oneroster_source.errors import ConfigurationError, FilterError
 from oneroster_source.filters import Filter, parse
 from oneroster_source.options import OPTIONS, Deleted, Login, Options, look_up, wrong
-from oneroster_source.schools import School, configured
+from oneroster_source.schools import WAYS, School, configured
 from oneroster_source.spec import V1P1, Dialect
 
 
@@ -68,11 +68,11 @@ def resolve(**given: Any) -> Settings:
             places it was looked for, and the legal values.
     """
     options = look_up(given)
-    # one school that is given leaves no place for a list that is configured, and the other way
-    if given.get("estab") is not None and given.get("schools") is None:
-        options.schools = None
-    elif given.get("schools") is not None and given.get("estab") is None:
-        options.estab = None
+    # what is given leaves no place for another way to say it that is configured
+    ways = [way for way in WAYS if given.get(way) is not None]
+    if ways:
+        for way in set(WAYS) - set(ways):
+            setattr(options, way, None)
     return _settings(options)
 
 

@@ -62,6 +62,18 @@ class Options(BaseConfiguration):
         "a list of tables, or its JSON text",
         hidden=True,
     )
+    schools_from: str | None = _option(
+        None,
+        "A file with a row for each of many schools: a column `estab` and, where they differ, `rp`,"
+        " `base_url`, `client_id`, `token_url`. See Many schools.",
+        "the path of a .csv, .tsv, .parquet, .json or .jsonl file, or file.duckdb#table",
+    )
+    secret_from: str = _option(
+        "oneroster.secrets.{estab}",
+        "Where `schools_from` has no other name for a school's secret: the name of an environment"
+        " variable, or a key of dlt's secrets.",
+        "a name with {estab} in it",
+    )
     endpoints: list[str] | None = _option(
         None, "Endpoints to load; all when not set.", "a list of: " + ", ".join(V1P1.names)
     )

@@ -21,6 +21,7 @@ ORDER = (
     "spec",
     "filters",
     "options",
+    "schools_file",
     "schools",
     "config",
     "http",
