@@ -22,7 +22,8 @@ COLUMNS = (
     *("shared_secret_from", "client_secret_from"),
 )
 KINDS = ".csv, .tsv, .parquet, .json, .jsonl, or file.duckdb#table"
-_DELIMITERS = ",;\t|"
+# the tab last, since it may also be a blank at the end of a name
+_DELIMITERS = ",;|\t"
 _WORD = re.compile(r"[^\W_]+")
 # their names are too near to those of secrets to be passed over
 _SECRET = {

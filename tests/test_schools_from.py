@@ -7,8 +7,10 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,7 +255,7 @@ spelled = st.sampled_from([str, str.upper, str.title, " {} ".format, "{}\t".form
 spaces = st.sampled_from(["", "", " ", "  "])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_csv_file_is_read_however_a_program_writes_it(tmp_path_factory, data) -> None:
     digits = st.text("0123456789", min_size=1, max_size=7)
@@ -319,6 +321,20 @@ def test_two_thousand_schools_of_which_some_have_no_secret(tmp_path, secrets, ca
     assert "school 0001990: there is no secret 'XPORTER_SECRET_0001990';" in caplog.text
     assert "; and 7 more" in caplog.text and "canary" not in caplog.text
     assert [s.estab for s in resolve(**how).only(["0000007"]).schools] == ["0000007"]
+
+
+def test_the_example_of_readme_works(tmp_path, secrets) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    section = text.partition("## Many schools\n")[2].partition("\n## ")[0]
+    (listed,) = re.findall(r"```\n(estab,.*?)```", section, re.S)
+    (held,) = re.findall(r"```toml\n(.*?)```", section, re.S)
+    place = tmp_path / "schools.csv"
+    place.write_text(listed, "utf-8")
+    secrets(THE_SECRET_OF_ANY_COLLEGE="canary", XPORTER_SECRET_3281110="of a variable")
+    found = given_schools(str(place), secret_from="XPORTER_SECRET_{estab}")
+    assert found == (("3281110", "rp", "of a variable"), ("0123456", "rp", "canary"))
+    with dlt.secrets.values(tomllib.loads(held)):
+        assert given_schools(str(place))[0] == ("3281110", "rp", "…")
 
 
 # where secrets are found
