@@ -196,8 +196,8 @@ def _duckdb(path: Path, table: str, place: str) -> tuple[int, list[str], list[Ce
             found = (
                 database.table(table)
                 if table
-                # neither what looks like a pattern nor a folder like `estab=1` means anything
-                else database.read_parquet(escape(str(path)), hive_partitioning=False)
+                # a name that looks like a pattern is none
+                else database.read_parquet(escape(str(path)))
             )
             return 1, found.columns, [list(row) for row in found.fetchall()]
     except duckdb.CatalogException:

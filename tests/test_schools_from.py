@@ -73,7 +73,7 @@ WRITERS = {
     "schools.jsonl": write_lines,
     "schools.duckdb": write_table,
     # no patterns, though they look like some, and no table
-    "all[1]*.PARQUET": write_parquet,
+    "s[1].PARQUET": write_parquet,
     "a#b.csv": write_csv,
 }
 
@@ -229,6 +229,7 @@ def test_every_kind_of_file_says_the_same(tmp_path, secrets, name) -> None:
         {"estab": "456", "rp": "own", "phase": "", "shared_secret_from": "two.three"},
     ]
     secrets(ONE="canary-1", TWO__THREE="canary-2")
+    write_parquet(tmp_path / "s1.PARQUET", [{"estab": "of another file"}])
     place = WRITERS[name](tmp_path / name, rows)
     assert given_schools(place) == (("0123", "rp", "canary-1"), ("456", "own", "canary-2"))
 
