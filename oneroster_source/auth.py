@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from oneroster_source.config import School, Settings
-from oneroster_source.errors import LoginError, clean
+from oneroster_source.config import Settings
+from oneroster_source.errors import LoginError, OneRosterError, clean
 from oneroster_source.http import Answer, Server, checked
+from oneroster_source.schools import School
 
 UNKNOWN_LIFE = 300.0
 """Seconds that a token is used for when the server does not say how long it lives."""
@@ -79,7 +80,8 @@ class Token:
         self._value = ""
         self._until = 0.0
         self._where = f"school {school.estab}, login"
-        self._refusal: LoginError | None = None
+        # a school that cannot log in is one that was refused
+        self._refusal: OneRosterError | None = school.problem
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -95,12 +97,13 @@ class Token:
 
         Raises:
             LoginError: The server refused, or its answer has no token.
+            ConfigurationError: The school has a problem, so that the server was not asked.
             ServerUnavailable: It gave no usable answer; worth another try.
         """
         with self._lock:
             if self._refusal is not None:
                 # final: to try the same secret for each endpoint may lock the account
-                raise LoginError(
+                raise type(self._refusal)(
                     self._refusal.what, where=self._refusal.where, todo=self._refusal.todo
                 )
             if not alone and self._value not in ("", refused) and time.monotonic() < self._until:

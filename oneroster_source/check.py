@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import orjson
 
 from oneroster_source.client import Client
-from oneroster_source.config import School, Settings
+from oneroster_source.config import Settings
 from oneroster_source.errors import BadResponse, OneRosterError, clean
 from oneroster_source.filters import where
 from oneroster_source.http import Server
+from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, engine
 
 _LONG_AGO = "1970-01-01T00:00:00Z"

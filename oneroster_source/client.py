@@ -13,10 +13,11 @@ from typing import Generic, TypeVar
 import tenacity
 
 from oneroster_source.auth import Token
-from oneroster_source.config import School, Settings
+from oneroster_source.config import Settings
 from oneroster_source.errors import OneRosterError, ServerUnavailable
 from oneroster_source.filters import encode
 from oneroster_source.http import Answer, Server, checked
+from oneroster_source.schools import School
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from hashlib import sha256
 from typing import Any
 
 from oneroster_source.collection import Ask, Collection
-from oneroster_source.config import School, Settings
+from oneroster_source.config import Settings
+from oneroster_source.schools import School
 from oneroster_source.spec import Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

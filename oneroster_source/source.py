@@ -19,7 +19,7 @@ from dlt.extract import DltResource
 
 from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
-from oneroster_source.config import School, Settings, resolve
+from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors
 from oneroster_source.deletion import alive, deleted, gone, removal
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
@@ -34,6 +34,7 @@ from oneroster_source.merge import (
     row_merge,
 )
 from oneroster_source.report import Outcome, Report
+from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS

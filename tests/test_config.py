@@ -13,8 +13,10 @@ from typing import Any
 import dlt
 import pytest
 
-from oneroster_source.config import OPTIONS, XPORTER, School, Settings, resolve
+from oneroster_source.config import Settings, resolve
 from oneroster_source.errors import ConfigurationError, FilterError
+from oneroster_source.options import OPTIONS, XPORTER
+from oneroster_source.schools import School
 from oneroster_source.spec import V1P1
 
 PREFIX = "SOURCES__ONEROSTER__"

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from oneroster_source.cli import app
-from oneroster_source.config import OPTIONS
+from oneroster_source.options import OPTIONS
 from oneroster_source.quality import CHECKS, SEVERITIES
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
