@@ -41,6 +41,7 @@ ORDER = (
     "quality",
     "page",
     "postgres",
+    "holdings",
     "warehouse",
     "check",
     "screen",
