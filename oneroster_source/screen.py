@@ -263,7 +263,7 @@ def _when(moment: datetime | None, now: datetime, *, narrow: bool = False) -> st
         return "never"
     minutes = max(int((now - moment).total_seconds()) // 60, 0)
     hours = minutes // 60
-    age = f"{minutes} min" if hours < 2 else f"{hours} h" if hours < 48 else f"{hours // 24} days"
+    age = f"{minutes} min" if hours < 2 else f"{hours} h" if hours < 48 else f"{hours // 24} d"
     return age if narrow else f"{moment:%Y-%m-%d %H:%MZ} ({age})"
 
 
