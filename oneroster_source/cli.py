@@ -177,12 +177,28 @@ def check(schools: Schools = None, endpoints: Endpoints = None) -> None:
 
 
 @app.command()
-def status(destination: Destination = "duckdb", dataset: Dataset = "oneroster") -> None:
-    """Show what the destination holds: rows, cursors, the last load."""
-    from oneroster_source import screen
+def status(
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    every: Annotated[bool, typer.Option("--all", help="Show every school.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Show what the destination holds, and which schools need a person: those come first."""
     from oneroster_source.warehouse import Warehouse
 
-    _console().print(screen.holdings(Warehouse(destination, dataset).holdings()))
+    found = Warehouse(destination, dataset).holdings()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        return
+    from oneroster_source import screen
+
+    console = _console()
+    shown = screen.holdings(
+        found, now=datetime.now(UTC), every=every, narrow=console.width < screen.WIDE
+    )
+    console.print(shown)
 
 
 @app.command()
@@ -363,7 +379,7 @@ def _load(warehouse: Warehouse, report: Report, load: Load, **options: Any) -> N
         _run(load, report, console, **options)
     finally:
         if report.outcomes:
-            console.print(screen.summary(report, narrow=console.width < 108))
+            console.print(screen.summary(report, narrow=console.width < screen.WIDE))
             for line in screen.lines(report):
                 typer.echo(line)
     read = [outcome for outcome in report.outcomes if outcome.state == "read"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -12,13 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from oneroster_source.check import Finding
+from oneroster_source.holdings import STATES, Holdings, Standing
 from oneroster_source.quality import SEVERITIES, Result
 from oneroster_source.report import Outcome, Report
 from oneroster_source.statement import Statement
-from oneroster_source.warehouse import Holdings
 
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": "cyan"}
 _STATES = {"waiting": "dim", "reading": "cyan", "read": "green", "failed": "red"}
+_STANDINGS = {"failing": "red", "stale": "yellow", "good": "green"}
+WIDE = 108
+"""Columns of a screen that has room for all that there is to say."""
+MOST_GOOD, MOST_OTHERS = 20, 200
+"""Schools that get a line each, of those that are good, and of those that are not."""
 
 
 def number(value: int) -> str:
@@ -169,32 +175,103 @@ def quality(results: Sequence[Result]) -> RenderableType:
     return Group(*([table] if failing else []), Text(said))
 
 
-def holdings(found: Holdings) -> RenderableType:
-    """A dataset: rows by table and school, then the cursors."""
+def holdings(
+    found: Holdings, *, now: datetime, every: bool = False, narrow: bool = False
+) -> RenderableType:
+    """A dataset: rows by table, then its schools.
+
+    Args:
+        found: What it holds.
+        now: The time, from which ages are told.
+        every: Whether to show all schools, however many.
+        narrow: Whether the screen is narrow: then ages stand alone, and some columns are left out.
+    """
     rows = Table(box=SIMPLE_HEAD, pad_edge=False)
     rows.add_column("table", no_wrap=True)
-    estabs = found.estabs
-    shown = estabs[:6]
-    for estab in shown:
-        rows.add_column(estab, justify="right")
-    rows.add_column("all", justify="right")
-    for name, counts in found.rows.items():
-        rows.add_row(name, *(number(counts.get(e, 0)) for e in shown), number(sum(counts.values())))
+    rows.add_column("rows", justify="right")
+    for name, count in found.totals.items():
+        rows.add_row(name, number(count))
+    schools = found.schools()
+    show = _one_school if len(schools) == 1 else _fleet
+    last = Text(f"Last load: {_time(found.last_load)}")
+    return Group(rows, *show(schools, now=now, every=every, narrow=narrow), last)
+
+
+def _one_school(
+    schools: Sequence[Standing], *, now: datetime, **_: bool
+) -> Iterable[RenderableType]:
+    (school,) = schools
     cursors = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("school", "endpoint", "changes known up to", "last full read"):
         cursors.add_column(heading, no_wrap=True)
-    for estab in estabs:
-        for endpoint, schools in found.cursors.items():
-            entry = schools.get(estab)
-            if entry is not None:
-                cursors.add_row(
-                    estab, endpoint, _time(entry.get("cursor")), _time(entry.get("full"))
-                )
-    parts: list[RenderableType] = [rows]
-    if len(estabs) > len(shown):
-        parts.append(Text(f"{len(estabs)} schools in all; the first {len(shown)} are shown."))
-    parts += [cursors, Text(f"Last load: {_time(found.last_load)}")]
-    return Group(*parts)
+    for endpoint, entry in school.cursors.items():
+        cursors.add_row(
+            school.estab, endpoint, _time(entry.get("cursor")), _time(entry.get("full"))
+        )
+    yield cursors
+    yield Text.assemble(
+        f"School {school.estab}: ",
+        _state(school),
+        f"; last good load: {_when(school.last_good_load, now)}",
+    )
+    if school.failing:
+        yield Text(f"Failing since {_failing(school, now)}: {school.reason}")
+
+
+def _fleet(
+    schools: Sequence[Standing], *, now: datetime, every: bool, narrow: bool
+) -> Iterable[RenderableType]:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
+    for heading in ("school", "state", "last good load", "failing since"):
+        table.add_column(heading, no_wrap=True)
+    if not narrow:
+        table.add_column("rows", justify="right", no_wrap=True)
+        table.add_column("last full read", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    good = [school for school in schools if school.state == "good"]
+    others = [school for school in schools if school.state != "good"]
+    shown = schools if every else [*others[:MOST_OTHERS], *good[:MOST_GOOD]]
+    for school in shown:
+        full = school.last_full_read
+        more = [] if narrow else [number(school.rows), f"{full:%Y-%m-%d}" if full else "never"]
+        table.add_row(
+            school.estab,
+            _state(school),
+            _when(school.last_good_load, now, narrow=narrow),
+            _failing(school, now, narrow=narrow) if school.failing else "",
+            *more,
+            # no markup: there are a server's words in it
+            Text(school.reason or ""),
+        )
+    yield table
+    counts = Counter(school.state for school in schools)
+    said = ", ".join(f"{number(counts[state])} {state}" for state in STATES)
+    yield Text(f"{number(len(schools))} schools: {said}.")
+    if len(shown) < len(schools):
+        left = Counter(school.state for school in schools)
+        left.subtract(school.state for school in shown)
+        said = ", ".join(f"{number(left[state])} {state}" for state in STATES if left[state])
+        yield Text(f"Not shown: {said}; --all shows every school.")
+
+
+def _state(school: Standing) -> Text:
+    return Text(school.state, style=_STANDINGS[school.state])
+
+
+def _failing(school: Standing, now: datetime, *, narrow: bool = False) -> str:
+    runs = school.failures_in_a_row
+    tries = f"{number(runs)} run" + ("" if runs == 1 else "s")
+    return f"{_when(school.failing_since, now, narrow=narrow)}, {tries}"
+
+
+def _when(moment: datetime | None, now: datetime, *, narrow: bool = False) -> str:
+    """An instant and its age; `narrow`, its age."""
+    if moment is None:
+        return "never"
+    minutes = max(int((now - moment).total_seconds()) // 60, 0)
+    hours = minutes // 60
+    age = f"{minutes} min" if hours < 2 else f"{hours} h" if hours < 48 else f"{hours // 24} d"
+    return age if narrow else f"{moment:%Y-%m-%d %H:%MZ} ({age})"
 
 
 def _time(value: str | datetime | None) -> str:

@@ -12,8 +12,6 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
@@ -43,7 +42,7 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.fleet import Shard, divide
-from oneroster_source.held import worded
+from oneroster_source.holdings import Holdings, utc
 from oneroster_source.lock import DATABASE, duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
@@ -56,6 +55,7 @@ from oneroster_source.verify import problems
 
 PIPELINE = "oneroster"
 _log = logging.getLogger("oneroster_source")
+_LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 # nothing of a load stays outside the destination's own tables
@@ -76,22 +76,6 @@ def use_defaults() -> None:
         use_thrifty_arrow()
         # dlt logs what a destination refuses, and so children's records
         logging.getLogger("dlt").addFilter(lambda record: False)
-
-
-@dataclass(slots=True)
-class Holdings:
-    """What a dataset holds."""
-
-    rows: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Rows by table and estab."""
-    cursors: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Entries of the state by endpoint and estab, as `cursor.Cursors` keeps them."""
-    last_load: datetime | None = None
-
-    @property
-    def estabs(self) -> list[str]:
-        found = {estab for counts in self.rows.values() for estab in counts}
-        return sorted(found | {estab for schools in self.cursors.values() for estab in schools})
 
 
 class Warehouse:
@@ -154,7 +138,10 @@ class Warehouse:
                 stack.enter_context(sole(pipeline, self.name, patience))
             stack.enter_context(opened(pipeline, patience))
             pipeline.sync_destination()
-            if pipeline.first_run or not pipeline.default_schema_name:
+            # a pipeline of another name may have loaded it: to look at that needs no state
+            if (pipeline.first_run or not pipeline.default_schema_name) and (
+                to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
+            ):
                 raise nothing
             yield pipeline
 
@@ -225,13 +212,13 @@ class Warehouse:
         settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
         chosen = resolve(**settings).only(options.get("only")).schools
         known: dict[str, int] = {}
-        with self._loaded() as pipeline, pipeline.destination_client() as client:
-            if isinstance(client, SqlJobClientBase) and any(
-                columns for _, columns in client.get_storage_tables([SYNC_RUN_DETAILS.name])
-            ):
-                query = worded(client.sql_client, _ROWS_READ, details=SYNC_RUN_DETAILS)
-                known = {str(e): int(n) for e, n in client.sql_client.execute_sql(query) or ()}
-        parts = divide({school.estab: known.get(school.estab, 0) for school in chosen}, count)
+        with self._loaded() as pipeline:
+            if _there(pipeline, _LOADS.tables) >= _LOADS.tables:
+                with pipeline.sql_client() as client:
+                    known = {w["estab"]: w["rows_at_last_full"] for w in _answer(client, _LOADS)}
+        parts = divide(
+            {school.estab: int(known.get(school.estab) or 0) for school in chosen}, count
+        )
         return [Shard(report.run_id, i, tuple(estabs)) for i, estabs in enumerate(parts)]
 
     @contextmanager
@@ -360,36 +347,48 @@ class Warehouse:
             found: dict[str, list[dict[str, Any]]] = {query.name: [] for query in wanted}
             for query in wanted:
                 if query.tables <= there:
-                    with client.sql_client.execute_query(query.written(client.sql_client)) as rows:
-                        names = [column[0].lower() for column in rows.description]
-                        found[query.name] = [
-                            dict(zip(names, row, strict=True)) for row in rows.fetchall()
-                        ]
+                    found[query.name] = _answer(client.sql_client, query)
         return found
 
     def holdings(self) -> Holdings:
-        """What the dataset holds now.
+        """What the dataset holds now, also where it has no views.
 
         Raises:
             DestinationError: It cannot be opened, or has never been loaded.
         """
-        found = Holdings()
+        found = Holdings(self.name, self.dataset)
+        names = [t.name for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS.name]
         with self._loaded() as pipeline:
             found.cursors = _cursors(pipeline.state)
-            there = set(pipeline.default_schema.data_table_names(seen_data_only=True))
-            tables = [t for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS]
+            there = _there(pipeline, [*names, SYNC_RUN_DETAILS.name])
             with pipeline.sql_client() as client:
-                for table in tables:
-                    if table.name in there:
-                        name = client.make_qualified_table_name(table.name)
+                for name in names:
+                    if name in there:
+                        table = client.make_qualified_table_name(name)
                         counts = client.execute_sql(
-                            f"SELECT estab, count(*) FROM {name} GROUP BY estab"
+                            f"SELECT estab, count(*) FROM {table} GROUP BY estab"
                         )
-                        found.rows[table.name] = {str(e): int(n) for e, n in counts or ()}
+                        found.rows[name] = {str(e): int(n) for e, n in counts or ()}
+                if there >= _LOADS.tables:
+                    found.loads = _answer(client, _LOADS)
                 loads = client.make_qualified_table_name("_dlt_loads")
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
-                found.last_load = last[0][0] if last else None
+                found.last_load = utc(last[0][0]) if last else None
         return found
+
+
+def _there(pipeline: dlt.Pipeline, names: Collection[str]) -> set[str]:
+    """Which of these tables are there."""
+    client: Any
+    with pipeline.destination_client() as client:
+        return {name for name, columns in client.get_storage_tables(names) if columns}
+
+
+def _answer(client: SqlClientBase[Any], query: Statement) -> list[dict[str, Any]]:
+    """The rows that a query finds."""
+    with client.execute_query(query.written(client)) as rows:
+        names = [column[0].lower() for column in rows.description]
+        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
 
 @contextmanager
@@ -405,11 +404,6 @@ def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
 
 
 _OF_A_RUN = ("since", "until", "full", "allow_deletes", "only")
-_ROWS_READ = (
-    "SELECT {estab}, max(n) FROM (SELECT {estab}, sum({rows_read}) AS n FROM {details}"
-    " WHERE {mode} = 'full' AND {outcome} = 'read' GROUP BY {estab}, {run_id}) runs"
-    " GROUP BY {estab}"
-)
 _BY_SCHOOL = (
     *(table for endpoint in V1P1.endpoints for table in endpoint.tables()),
     REJECTED_ROWS,

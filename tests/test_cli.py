@@ -269,6 +269,7 @@ def test_status_tells_rows_cursors_and_the_last_load(run: Run, serve, school) ->
     newest = max(u["dateLastModified"] for u in school.rows("users"))
     assert newest[:19].replace("T", " ") in done.stdout
     assert "Last load: 20" in done.stdout
+    assert "School 3281110: good; last good load: 20" in done.stdout
 
 
 def test_status_of_nothing_says_what_to_do_and_makes_no_file(run: Run, tmp_path) -> None:

@@ -138,6 +138,17 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     with Simulator([school]) as server:
         warehouse.load(Report(), **settings(server, school))
     warehouse.examine()
+    with duckdb.connect(warehouse.name) as connection:
+        # nights before: a school that fails, and one that had more rows
+        connection.execute(
+            "INSERT INTO oneroster.sync_run_details BY NAME SELECT '0' AS run_id, '2' AS estab,"
+            " 'users' AS endpoint, now() - INTERVAL '3' DAY AS started, 'failed' AS outcome"
+        )
+        connection.execute(
+            "INSERT INTO oneroster.sync_run_details BY NAME SELECT * REPLACE ('0' AS run_id,"
+            " started - INTERVAL '7' DAY AS started, 2 * rows_read AS rows_read)"
+            f" FROM oneroster.sync_run_details WHERE estab = '{school.estab}'"
+        )
     return warehouse.name
 
 

@@ -45,6 +45,7 @@ ORDER = (
     "quality",
     "page",
     "postgres",
+    "holdings",
     "warehouse",
     "cluster",
     "check",

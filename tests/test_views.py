@@ -315,7 +315,7 @@ def test_sync_runs_and_their_details(serve, sync, warehouse) -> None:
 # deleted rows
 
 
-SHOWS_DELETED = {"enrollment_changes", "school_summary", "sync_runs"}
+SHOWS_DELETED = {"enrollment_changes", "school_loads", "school_summary", "sync_runs"}
 """Counts only: who left is told by what was deleted."""
 
 
@@ -354,6 +354,7 @@ def test_deleted_rows_show_in_no_view(tmp_path) -> None:
 def test_they_are_the_same_on_postgres(fleet, database: str, postgres: str) -> None:
     load(postgres, *fleet)
     when = {"last_load", "run_id", "started", "ended", "seconds", "made_of"}
+    when |= {"last_good_load", "last_full_read"}
     with opened(database) as duckdb_says, opened(postgres) as postgres_says:
         for name in [*NAMES, GUIDE]:
             columns = [
@@ -381,7 +382,7 @@ def test_a_view_is_made_where_its_tables_are(serve, sync, warehouse) -> None:
     assert sync(server, school, endpoints=["users", "orgs"]).good
     with opened(warehouse.name) as connected:
         some = {n for (n,) in connected(f"SELECT view_name FROM oneroster.{GUIDE}")}
-    assert some == {"students", "staff", "sync_runs", "user_schools"}
+    assert some == {"school_loads", "students", "staff", "sync_runs", "user_schools"}
     assert sync(server, school).good
     with opened(warehouse.name) as connected:
         assert sorted(connected(f"SELECT view_name FROM oneroster.{GUIDE}")) == [

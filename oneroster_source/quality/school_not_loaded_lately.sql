@@ -1,6 +1,8 @@
--- question: Which schools were not loaded in the last three days?
+-- question: Which schools were not loaded well in the last three days?
 -- severity: error
 -- of: school_summary
-SELECT estab, estab AS sourced_id
-FROM school_summary
-WHERE last_load IS NULL OR last_load < CURRENT_TIMESTAMP - INTERVAL '3' DAY
+-- The view school_loads says what is stale.
+SELECT s.estab, s.estab AS sourced_id
+FROM school_summary AS s
+LEFT JOIN school_loads AS l ON l.estab = s.estab
+WHERE COALESCE(l.stale, TRUE)
