@@ -230,7 +230,7 @@ class _Run:
                     # asked before anything is handed over, since it may fail
                     absent, cleared = self._absent(batch.endpoint, collection, outcome)
             except OneRosterError as error:
-                outcome.end(error)
+                self._report.end(outcome, error)
                 if self._strict:
                     raise
                 batch.note(outcome)
@@ -245,7 +245,7 @@ class _Run:
                     yield
                 if collection.mode != "window":
                     outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
-        outcome.end()
+        self._report.end(outcome)
         batch.note(outcome)
 
     def _absent(
