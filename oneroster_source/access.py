@@ -20,24 +20,29 @@ from oneroster_source.lock import alone, beside, hidden
 
 _log = logging.getLogger("oneroster_source")
 _PAUSE = 0.2
-_WRITERS = """
+_USERS = """
 SELECT count(DISTINCT l.pid) FROM pg_locks l
 JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname IN (%s, %s) AND l.pid <> pg_backend_pid()
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_WRITERS = f"""{_USERS}
     AND l.mode IN ('RowExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
         'AccessExclusiveLock')
 """
 
 
 @contextmanager
-def sole(pipeline: dlt.Pipeline, name: str, patience: float) -> Iterator[Callable[[], object]]:
+def sole(
+    pipeline: dlt.Pipeline, name: str, patience: float, *, part: str = ""
+) -> Iterator[Callable[[], object]]:
     """Keeps every other run from the destination that a pipeline has found to be meant.
 
     Args:
         pipeline: What is going to load.
         name: The destination, for people.
         patience: Seconds to wait for what a Postgres server still does for a run that was killed.
+        part: Names a part of the dataset: other parts may be loaded meanwhile, the whole may not.
 
     Yields:
         What to call before writing: it raises where the lock was lost, as a server can lose it.
@@ -52,10 +57,31 @@ def sole(pipeline: dlt.Pipeline, name: str, patience: float) -> Iterator[Callabl
         if config.destination_type == "duckdb":
             stack.enter_context(alone(beside(config.credentials.database), name))
         else:
-            stack.enter_context(alone(hidden(str(config), pipeline.dataset_name), name))
+            stack.enter_context(alone(hidden(str(config), pipeline.dataset_name, part), name))
         if config.destination_type == "postgres":
-            confirm = stack.enter_context(_sole_writer(pipeline, name, patience))
+            confirm = stack.enter_context(_sole_writer(pipeline, name, patience, part))
         yield confirm
+
+
+@contextmanager
+def head(pipeline: dlt.Pipeline, name: str) -> Iterator[None]:
+    """Keeps every other run from dividing the same dataset; its parts may be loaded.
+
+    Args:
+        pipeline: A pipeline of the dataset.
+        name: The destination, for people.
+
+    Raises:
+        DestinationBusy: Another run has divided it, and waits for its parts.
+        DestinationError: The lock cannot be made.
+    """
+    config: Any = pipeline.destination_client().config
+    with ExitStack() as stack:
+        stack.enter_context(alone(hidden(str(config), pipeline.dataset_name, "head"), name))
+        if config.destination_type == "postgres":
+            client = stack.enter_context(_in_transaction(pipeline, name))
+            _take(client, name, "head")
+        yield
 
 
 @contextmanager
@@ -120,9 +146,24 @@ def _holder(said: str) -> str:
 
 @contextmanager
 def _sole_writer(
-    pipeline: dlt.Pipeline, name: str, patience: float
+    pipeline: dlt.Pipeline, name: str, patience: float, part: str
 ) -> Iterator[Callable[[], object]]:
-    """Keeps the writers of other machines from a dataset in Postgres."""
+    """Keeps the writers of other machines from a dataset in Postgres, or from a part of it."""
+    with _in_transaction(pipeline, name) as client:
+        _take(client, name, shared=bool(part))
+        if part:
+            _take(client, name, part)
+            # what a part does to the dataset, it does from its own staging dataset
+            _let_others_end(client, name, _USERS, client.staging_dataset_name, patience)
+        else:
+            _let_others_end(client, name, _WRITERS, client.dataset_name, patience)
+        yield lambda: client.execute_sql("SELECT 1")
+
+
+@contextmanager
+def _in_transaction(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlClientBase[Any]]:
+    """A connection to Postgres whose locks are a transaction's, as one of a session outlives it in
+    a pool of connections."""
     client = pipeline.sql_client()
     try:
         client.open_connection()
@@ -130,36 +171,42 @@ def _sole_writer(
         # dlt lets the driver's own error out here
         raise DestinationConnectionError("postgres", name, str(error), error) from error
     try:
-        # a lock of a transaction, as one of a session outlives it in a pool of connections
         client.native_connection.autocommit = False
-        digest = sha256(f"oneroster {pipeline.dataset_name}".encode()).digest()
-        found = client.execute_sql(
-            "SELECT pg_try_advisory_xact_lock(%s)"
-            # nothing happens on this connection for as long as the schools are read
-            ", set_config('idle_in_transaction_session_timeout', '0', true)"
-            ", set_config('tcp_keepalives_idle', '60', true)",
-            int.from_bytes(digest[:8], signed=True),
+        # nothing happens on this connection for as long as the schools are read
+        client.execute_sql(
+            "SELECT set_config('idle_in_transaction_session_timeout', '0', true)"
+            ", set_config('tcp_keepalives_idle', '60', true)"
         )
-        if not (found and found[0][0]):
-            raise DestinationBusy(
-                f"another run is loading into the dataset {pipeline.dataset_name!r} of {name}",
-                todo="run this again when that one has ended",
-            )
-        _let_writers_end(client, name, patience)
-        yield lambda: client.execute_sql("SELECT 1")
+        yield client
     finally:
         client.close_connection()
 
 
-def _let_writers_end(client: SqlClientBase[Any], name: str, patience: float) -> None:
-    """Waits for whoever writes to a dataset in Postgres.
+def _take(client: SqlClientBase[Any], name: str, *part: str, shared: bool = False) -> None:
+    """Takes the lock on a dataset in Postgres, or on a part of it, until the transaction ends."""
+    digest = sha256(" ".join(("oneroster", client.dataset_name, *part)).encode()).digest()
+    found = client.execute_sql(
+        f"SELECT pg_try_advisory_xact_lock{'_shared' if shared else ''}(%s)",
+        int.from_bytes(digest[:8], signed=True),
+    )
+    if not (found and found[0][0]):
+        raise DestinationBusy(
+            f"another run is loading into the dataset {client.dataset_name!r} of {name}",
+            todo="run this again when that one has ended",
+        )
+
+
+def _let_others_end(
+    client: SqlClientBase[Any], name: str, query: str, dataset: str, patience: float
+) -> None:
+    """Waits for whoever a query finds at work in a dataset in Postgres, or its staging dataset.
 
     The server finishes a statement, and commits, though the run that sent it was killed.
     """
     end = time.monotonic() + patience
     told = False
     while True:
-        found = client.execute_sql(_WRITERS, client.dataset_name, client.staging_dataset_name)
+        found = client.execute_sql(query, dataset, client.staging_dataset_name)
         if not (found and found[0][0]):
             return
         if time.monotonic() >= end:

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,13 +25,15 @@ from oneroster_source.errors import (
 from oneroster_source.lock import early
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from rich.console import Console
 
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
+
+    Load = Callable[..., None]
 
 FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
 BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
@@ -92,6 +95,13 @@ def sync(
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Load on the workers of a Dask cluster.", metavar="tcp://SCHEDULER:8786"),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Parts to divide the schools into, for --cluster.", min=1)
+    ] = None,
     log_format: Annotated[
         Literal["text", "json"] | None,
         typer.Option(
@@ -113,12 +123,18 @@ def sync(
 
     done = Report()
     warehouse = Warehouse(destination, dataset)
+    load: Load = warehouse.load
     if report is not None:
         _refuse_unwritable(report)
+    if cluster is not None:
+        from oneroster_source.cluster import load as load_on
+
+        load = partial(load_on, warehouse, address=cluster, shards=shards)
     try:
         _load(
             warehouse,
             done,
+            load,
             log_format=log_format,
             full=full,
             allow_deletes=allow_deletes,
@@ -157,7 +173,7 @@ def demo(
         done = Report()
         if week == 0:
             # what an earlier demo left may have other pupils: all of them are gone
-            _load(warehouse, done, full=True, allow_deletes=True, **settings)
+            _load(warehouse, done, warehouse.load, full=True, allow_deletes=True, **settings)
         else:
             _load_briefly(warehouse, done, after="One week later", **settings)
         if not done.good:
@@ -188,6 +204,45 @@ def status(destination: Destination = "duckdb", dataset: Dataset = "oneroster") 
     from oneroster_source.warehouse import Warehouse
 
     _console().print(screen.holdings(Warehouse(destination, dataset).holdings()))
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    school: Annotated[str, typer.Option(help="The schools to remove: estabs, comma between.")],
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove schools from the destination: rows, child rows, cursors. Shows how many, and asks."""
+    estabs = _listed(school) or []
+    context.with_resource(early(destination, dataset))
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(destination, dataset)
+    known = warehouse.holdings().estabs
+    # one that was never read well is known by its failures alone
+    strangers = [e for e in estabs if e not in known and not warehouse.count([e])]
+    if strangers:
+        raise ConfigurationError(
+            f"{warehouse.name} holds no school {strangers[0]!r}",
+            todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
+        )
+    counts = warehouse.count(estabs)
+    for table, rows in counts.items():
+        typer.echo(f"{rows:>12,}  {table}")
+    what = f"{sum(counts.values()):,} rows of {len(estabs)} school(s) in {warehouse.name}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
+            )
+        typer.confirm(f"Remove {what}?", abort=True)
+    removed = warehouse.forget(estabs)
+    typer.echo(
+        f"{sum(removed.values()):,} rows removed. A school that is still configured is loaded whole"
+        " by the next sync."
+    )
 
 
 @app.command()
@@ -321,7 +376,12 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _load(
-    warehouse: Warehouse, report: Report, *, log_format: str | None = None, **options: Any
+    warehouse: Warehouse,
+    report: Report,
+    load: Load,
+    *,
+    log_format: str | None = None,
+    **options: Any,
 ) -> None:
     """Loads, and shows the summary also of a run that failed."""
     from oneroster_source import screen
@@ -329,10 +389,10 @@ def _load(
     console = _console()
     show = _progress(console, report) if log_format is None else _logged(warehouse, report)
     if log_format == "json":
-        _run(warehouse, report, show, **options)
+        _run(load, report, show, **options)
         return
     try:
-        _run(warehouse, report, show, **options)
+        _run(load, report, show, **options)
     finally:
         if report.outcomes:
             console.print(screen.summary(report, narrow=console.width < 108))
@@ -351,7 +411,7 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
     from oneroster_source import screen
 
     try:
-        _run(warehouse, report, _progress(_console(), report), **options)
+        _run(warehouse.load, report, _progress(_console(), report), **options)
     finally:
         for line in screen.lines(report):
             typer.echo(line)
@@ -364,13 +424,13 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
 
 
 def _run(
-    warehouse: Warehouse, report: Report, progress: AbstractContextManager[None], **options: Any
+    load: Load, report: Report, progress: AbstractContextManager[None], **options: Any
 ) -> None:
     """Loads, showing progress; the report knows how it ended, however it did."""
     begun = monotonic()
     try:
         with progress:
-            warehouse.load(report, **options)
+            load(report, **options)
     except OneRosterError as error:
         report.error = str(error)
         raise

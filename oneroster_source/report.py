@@ -113,6 +113,15 @@ class Report:
             del self._unfinished[outcome.estab]
             _tell(self.run_id, outcome.estab, found)
 
+    def tell(self, estabs: Iterable[str]) -> None:
+        """Tells the log of schools that were read elsewhere."""
+        found: dict[str, list[Outcome]] = {estab: [] for estab in estabs}
+        for outcome in self.outcomes:
+            if outcome.estab in found:
+                found[outcome.estab].append(outcome)
+        for estab, outcomes in found.items():
+            _tell(self.run_id, estab, outcomes)
+
     @property
     def failed(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.state == "failed"]

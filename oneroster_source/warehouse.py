@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,15 +23,18 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.specs import PluggableRunContext
+from dlt.common.destination import Destination
+from dlt.common.destination.client import WithStateSync
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from oneroster_source import private, quality, views
-from oneroster_source.access import opened, sole
-from oneroster_source.config import lock_timeout
+from oneroster_source.access import head, opened, sole
+from oneroster_source.config import lock_timeout, resolve
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -39,13 +42,15 @@ from oneroster_source.errors import (
     chain,
     clean,
 )
+from oneroster_source.fleet import Shard, divide
+from oneroster_source.held import worded
 from oneroster_source.lock import DATABASE, duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
-from oneroster_source.merge import hints
+from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
 from oneroster_source.report import Report
 from oneroster_source.source import oneroster
-from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, V1P1
+from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
 from oneroster_source.statement import Statement
 from oneroster_source.verify import problems
 
@@ -103,18 +108,22 @@ class Warehouse:
         for what, text in (("destination", destination), ("dataset", dataset)):
             if not text.strip():
                 raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
-        self.dataset = dataset
+        self.place, self.dataset = destination, dataset
         self._destination, self.name = _destination(destination, dataset)
 
     @contextmanager
-    def _pipeline(self) -> Iterator[dlt.Pipeline]:
+    def _pipeline(self, shard: Shard | None = None) -> Iterator[dlt.Pipeline]:
         """A pipeline that knows only what the destination tells it."""
         problem: OneRosterError
+        destination = self._destination
+        if shard is not None:
+            layout = f"%s_staging_{shard.name}"
+            destination, _ = _destination(self.place, self.dataset, staging=layout)
         try:
             with private.umask(), working_folder() as folder:
                 yield dlt.pipeline(
-                    PIPELINE,
-                    destination=self._destination,
+                    f"{PIPELINE}_{shard.name}" if shard else PIPELINE,
+                    destination=destination,
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
@@ -149,21 +158,37 @@ class Warehouse:
                 raise nothing
             yield pipeline
 
-    def load(self, report: Report, **options: Any) -> None:
+    def load(self, report: Report, *, shard: Shard | None = None, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
 
         Files that the process makes meanwhile, in any thread, are for their owner only.
+
+        Args:
+            report: Filled with what was done.
+            shard: Load only this one of the shards that `plan` has made, perhaps beside others.
+                What asks the whole dataset, and the views, is then left to `finish`.
+            **options: Those of `oneroster`.
 
         Raises:
             DestinationBusy: Another run is loading into this destination.
             OneRosterError: Nothing could be read, or the destination failed.
         """
-        source = oneroster(report=report, alone=True, **options)
+        part = shard.name if shard else ""
+        if shard is not None:
+            report.run_id = shard.run_id
+            options["only"] = shard.estabs
+        source = oneroster(report=report, alone=shard is None, **options)
         patience = lock_timeout(options.get("lock_timeout"))
-        with self._pipeline() as pipeline, sole(pipeline, self.name, patience) as confirm:
+        with (
+            self._pipeline(shard) as pipeline,
+            sole(pipeline, self.name, patience, part=part) as confirm,
+        ):
             with opened(pipeline, patience):
                 pipeline.sync_destination()
-                _make_anew(pipeline)
+                if shard is None:
+                    _make_anew(pipeline)
+                else:
+                    _take_up(pipeline, shard)
                 with pipeline.destination_client() as client:
                     new = not client.is_storage_initialized()
             # reading may take an hour, in which others may use the file
@@ -177,13 +202,119 @@ class Warehouse:
                 kind = pipeline.destination_client().config.destination_type
                 with thrift(pipeline) if new else nullcontext():
                     pipeline.load(workers=_JOBS.get(kind, _DEFAULT_JOBS))
-                    if changed:
-                        with pipeline.sql_client() as client:
-                            report.problems += problems(client, V1P1.endpoints, changed, report)
-                try:
-                    _make_views(pipeline, changed)
-                except DestinationError as error:
-                    report.problems.append(str(error))
+                    if changed and shard is None:
+                        report.problems += _problems(pipeline, changed, report)
+                if shard is None:
+                    _try_views(pipeline, changed, report)
+
+    def plan(self, count: int, **options: Any) -> list[Shard]:
+        """Makes the tables, and divides the schools into shards, by the rows that they had when
+        they were last read whole.
+
+        Args:
+            count: How many shards, at most.
+            **options: Those of `oneroster`.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination.
+            OneRosterError: As `load` does.
+        """
+        report = Report()
+        # what the shards find there, none of them makes at the same time as another
+        self.load(report, **{**options, "only": []})
+        settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
+        chosen = resolve(**settings).only(options.get("only")).schools
+        known: dict[str, int] = {}
+        with self._loaded() as pipeline, pipeline.destination_client() as client:
+            if isinstance(client, SqlJobClientBase) and any(
+                columns for _, columns in client.get_storage_tables([SYNC_RUN_DETAILS.name])
+            ):
+                query = worded(client.sql_client, _ROWS_READ, details=SYNC_RUN_DETAILS)
+                known = {str(e): int(n) for e, n in client.sql_client.execute_sql(query) or ()}
+        parts = divide({school.estab: known.get(school.estab, 0) for school in chosen}, count)
+        return [Shard(report.run_id, i, tuple(estabs)) for i, estabs in enumerate(parts)]
+
+    @contextmanager
+    def divided(self) -> Iterator[None]:
+        """Keeps others from dividing the schools too, while shards are loaded.
+
+        Raises:
+            DestinationBusy: Another run does.
+            DestinationError: The destination cannot be used.
+        """
+        with self._pipeline() as pipeline, head(pipeline, self.name):
+            yield
+
+    def finish(self, report: Report, shards: Sequence[Shard]) -> None:
+        """After all shards: takes over their cursors, and does what `load` does for the whole.
+
+        A shard that was not loaded leaves its schools' cursors where they were. Until this is done,
+        so do all: the next run reads again what they have read, and loses nothing.
+
+        Args:
+            report: The run's, with the outcomes of all shards as far as they are known: those that
+                no shard wrote into `sync_run_details` are added there.
+            shards: All that `plan` has made.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination, or a shard still is.
+            DestinationError: The destination cannot be used.
+        """
+        with self._loaded(to_write=True) as pipeline:
+            report.run_id = shards[0].run_id if shards else report.run_id
+            with pipeline.managed_state(extract_state=True) as state:
+                for shard in shards:
+                    entries = _entries_of(pipeline, shard)
+                    for name, schools in entries.items():
+                        kept = _resources(state).setdefault(name, {})
+                        kept.setdefault("schools", {}).update(schools)
+            lost = [o for o in report.failed if o.started is None]
+            if lost:
+                details = report.details(lost)
+                resource = dlt.resource([details], name=SYNC_RUN_DETAILS.name)
+                resource.apply_hints(**hints(SYNC_RUN_DETAILS), write_disposition=RUN_MERGE)
+                pipeline.extract(resource, schema=pipeline.default_schema)
+            pipeline.normalize()
+            pipeline.load()
+            tables = {table.name for e in V1P1.endpoints for table in e.tables()}
+            tables &= set(pipeline.default_schema.data_table_names(seen_data_only=True))
+            report.problems += _problems(pipeline, tables, report)
+            _try_views(pipeline, tables, report)
+
+    def count(self, estabs: Collection[str]) -> dict[str, int]:
+        """The rows of some schools, by table; of tables that hold any.
+
+        Raises:
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+            return dict(_counted(client, estabs))
+
+    def forget(self, estabs: Collection[str]) -> dict[str, int]:
+        """Removes some schools: their rows in every table, and their cursors.
+
+        Returns:
+            The rows that were removed, by table.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        with self._loaded(to_write=True) as pipeline:
+            # the cursors first: rows without one are read again, a cursor without rows hides them
+            with pipeline.managed_state(extract_state=True) as state:
+                for entry in _resources(state).values():
+                    for estab in estabs:
+                        entry.get("schools", {}).pop(estab, None)
+            pipeline.normalize()
+            pipeline.load()
+            with _database(pipeline, self.name) as client:
+                counts = dict(_counted(client, estabs))
+                with client.sql_client.begin_transaction():
+                    for name in counts:
+                        query, values = _of_schools(client, "DELETE", name, estabs)
+                        client.sql_client.execute_sql(query, *values)
+                return counts
 
     def make_views(self) -> list[Statement]:
         """Makes the views, as each load does; returns those that are there.
@@ -239,9 +370,7 @@ class Warehouse:
         """
         found = Holdings()
         with self._loaded() as pipeline:
-            sources = pipeline.state.get("sources", {}).get("oneroster", {}).get("resources", {})
-            for name, state in sources.items():
-                found.cursors[name] = state.get("schools", {})
+            found.cursors = _cursors(pipeline.state)
             there = set(pipeline.default_schema.data_table_names(seen_data_only=True))
             tables = [t for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS]
             with pipeline.sql_client() as client:
@@ -268,6 +397,92 @@ def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
                 todo="load into one, such as a DuckDB file",
             )
         yield client
+
+
+_OF_A_RUN = ("since", "until", "full", "allow_deletes", "only")
+_ROWS_READ = (
+    "SELECT {estab}, max(n) FROM (SELECT {estab}, sum({rows_read}) AS n FROM {details}"
+    " WHERE {mode} = 'full' AND {outcome} = 'read' GROUP BY {estab}, {run_id}) runs"
+    " GROUP BY {estab}"
+)
+_BY_SCHOOL = (
+    *(table for endpoint in V1P1.endpoints for table in endpoint.tables()),
+    REJECTED_ROWS,
+    SYNC_RUN_DETAILS,
+    QUALITY_RESULTS,
+)
+
+
+def _resources(state: Any) -> dict[str, Any]:
+    """What the resources keep in a pipeline's state, by their names."""
+    found: dict[str, Any] = (
+        state.setdefault("sources", {}).setdefault("oneroster", {}).setdefault("resources", {})
+    )
+    return found
+
+
+def _cursors(state: Any) -> dict[str, dict[str, Any]]:
+    """The entries of a pipeline's state by endpoint and estab, as `cursor.Cursors` keeps them."""
+    return {name: kept.get("schools", {}) for name, kept in _resources(state).items()}
+
+
+def _state_of(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
+    """What the dataset keeps as the state of another pipeline; empty if there was none."""
+    with pipeline.destination_client() as client:
+        if not isinstance(client, WithStateSync):
+            return {}
+        return dict(load_pipeline_state_from_destination(name, client) or {})
+
+
+def _take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
+    """Gives a shard's pipeline the cursors of the whole: its own are of another division."""
+    whole = _state_of(pipeline, PIPELINE)
+    with pipeline.managed_state() as state:
+        state.setdefault("sources", {})["oneroster"] = {
+            "run_id": shard.run_id,
+            "resources": {
+                name: {"schools": {e: v for e, v in schools.items() if e in shard.estabs}}
+                for name, schools in _cursors(whole).items()
+            },
+        }
+
+
+def _entries_of(pipeline: dlt.Pipeline, shard: Shard) -> dict[str, dict[str, Any]]:
+    """The cursors that a shard has left in the destination, by endpoint and estab, if it was loaded
+    in this run."""
+    state = _state_of(pipeline, f"{PIPELINE}_{shard.name}")
+    of_run = state.get("sources", {}).get("oneroster", {}).get("run_id")
+    return _cursors(state) if of_run == shard.run_id else {}
+
+
+def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:
+    with pipeline.sql_client() as client:
+        return list(problems(client, V1P1.endpoints, changed, report))
+
+
+def _of_schools(
+    client: SqlJobClientBase, what: str, table: str, estabs: Collection[str]
+) -> tuple[str, list[str]]:
+    name = client.sql_client.make_qualified_table_name(table)
+    column = client.sql_client.escape_column_name("estab")
+    marks = ", ".join(["%s"] * len(estabs))
+    return f"{what} FROM {name} WHERE {column} IN ({marks})", list(estabs)
+
+
+def _counted(client: SqlJobClientBase, estabs: Collection[str]) -> Iterator[tuple[str, int]]:
+    stored = client.get_storage_tables([table.name for table in _BY_SCHOOL])
+    for name in [name for name, columns in stored if columns]:
+        query, values = _of_schools(client, "SELECT count(*)", name, estabs)
+        ((rows,),) = client.sql_client.execute_sql(query, *values) or ((0,),)
+        if rows:
+            yield name, int(rows)
+
+
+def _try_views(pipeline: dlt.Pipeline, changed: Collection[str], report: Report) -> None:
+    try:
+        _make_views(pipeline, changed)
+    except DestinationError as error:
+        report.problems.append(str(error))
 
 
 def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[Statement]:
@@ -314,7 +529,7 @@ def _make_anew(pipeline: dlt.Pipeline) -> None:
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
     with pipeline.managed_state(extract_state=True) as state:
-        resources = state.get("sources", {}).get("oneroster", {}).get("resources", {})
+        resources = _resources(state)
         for endpoint in V1P1.endpoints:
             tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
             if missing & tables and endpoint.name in resources:
@@ -325,8 +540,15 @@ def _make_anew(pipeline: dlt.Pipeline) -> None:
         client.update_stored_schema(only_tables=missing, force=True)
 
 
-def _destination(text: str, dataset: str) -> tuple[Any, str]:
-    """The dlt destination, and a name for people in which there is no password."""
+def _destination(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any, str]:
+    """The dlt destination, and a name for people in which there is no password.
+
+    Args:
+        text: What the user names.
+        dataset: The dataset.
+        staging: dlt's layout of the name of the staging dataset, where it is not dlt's own.
+    """
+    more: dict[str, Any] = {} if staging is None else {"staging_dataset_name_layout": staging}
     file = duckdb_file(text)
     if text == "duckdb" and not _duckdb_is_configured():
         file = DATABASE
@@ -337,10 +559,10 @@ def _destination(text: str, dataset: str) -> tuple[Any, str]:
                 " DuckDB cannot tell apart",
                 todo="name the file or the dataset differently",
             )
-        return dlt.destinations.duckdb(file), file
+        return dlt.destinations.duckdb(file, **more), file
     if text.startswith(("postgres://", "postgresql://")):
-        return dlt.destinations.postgres(text), "the Postgres database"
-    return text, text
+        return dlt.destinations.postgres(text, **more), "the Postgres database"
+    return Destination.from_reference(text, **more) if more else text, text
 
 
 def _duckdb_is_configured() -> bool:

@@ -293,6 +293,27 @@ def test_a_destination_that_cannot_be_reached_is_an_error_without_its_password(
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")
+def test_a_school_is_forgotten_only_after_it_was_shown_what_that_is(run: Run, serve) -> None:
+    schools = [secondary_school(n, str(n), pupils=5) for n in (1, 2)]
+    server = serve(*schools)
+    schools[1].forbidden |= {"users", "orgs"}
+    env = environment(server, *schools)
+    assert run("sync", "--endpoints", "users,orgs", env=env).returncode == 1
+    asked = run("forget", "--school", "1,2")
+    assert asked.returncode == 2 and "add --yes" in asked.stderr
+    users = len(schools[0].rows("users"))
+    assert f"{users:>12,}  users\n" in asked.stdout
+    truth = Truth(server.base_url, schools[:1], endpoints=("users", "orgs"))
+    assert differences("roster.duckdb", truth) == {}
+    stranger = run("forget", "--school", "1,3", "--yes")
+    assert stranger.returncode == 2 and "holds no school '3'" in stranger.stderr
+    # the second was never read well: what is known of it goes too
+    done = run("forget", "--school", "1,2", "--yes")
+    assert done.returncode == 0 and "rows removed" in done.stdout
+    nothing = run("forget", "--school", "2", "--yes")
+    assert nothing.returncode == 2 and "holds no school '2'" in nothing.stderr
+
+
 def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path) -> None:
     folder = SHARED / "generated/district-medium"
     process = subprocess.Popen(

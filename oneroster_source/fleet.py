@@ -1,0 +1,46 @@
+"""A fleet of schools in parts, which machines load side by side: how it is divided.
+
+A shard is loaded as any run is, with a pipeline and a staging dataset of its own: two loads that
+share a staging dataset lose rows, and double others.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Some of the schools of a run. Holds nothing that is secret, and turns into JSON as it is."""
+
+    run_id: str
+    """The run's, which all its shards share."""
+    number: int
+    estabs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Names the pipeline and the staging dataset, the same from night to night."""
+        return f"shard_{self.number:03}"
+
+
+def divide(weights: Mapping[str, int], count: int) -> list[list[str]]:
+    """Schools in `count` parts of about the same weight, or in fewer where there are fewer schools.
+
+    The heaviest comes first, each into the part that is lightest by then: no part is heavier than
+    4/3 of what the best division has.
+
+    Args:
+        weights: The rows of each school, by estab. One more is added for the school itself, since
+            one without rows takes its requests too.
+        count: How many parts.
+    """
+    parts: list[list[str]] = [[] for _ in range(min(count, len(weights)))]
+    lightest = [(0, number) for number in range(len(parts))]
+    for estab in sorted(weights, key=lambda estab: (-weights[estab], estab)):
+        weight, number = heapq.heappop(lightest)
+        parts[number].append(estab)
+        heapq.heappush(lightest, (weight + weights[estab] + 1, number))
+    return parts

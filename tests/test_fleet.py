@@ -1,0 +1,162 @@
+"""A fleet in shards that are loaded side by side, and schools that are forgotten."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+from conftest import settings
+from hypothesis import given
+from hypothesis import strategies as st
+from postgres import query
+from truth import Truth, differences, held
+
+from oneroster_source import Report
+from oneroster_source.access import sole
+from oneroster_source.errors import DestinationBusy, DestinationError
+from oneroster_source.fleet import Shard, divide
+from oneroster_source.simulator import School, secondary_school
+from oneroster_source.warehouse import Warehouse
+
+SOME = ("users", "enrollments")
+
+
+def load(place: str, shard: Shard, options: dict[str, object]) -> Report:
+    """Loads a shard, in a process of its own."""
+    report = Report()
+    Warehouse(place).load(report, shard=shard, **options)
+    return report
+
+
+@pytest.fixture
+def schools() -> list[School]:
+    return [secondary_school(n, f"0{n}", pupils=5 * n) for n in range(1, 6)]
+
+
+@given(st.dictionaries(st.text(max_size=4), st.integers(0, 10**6), max_size=40), st.integers(1, 9))
+def test_every_school_is_in_one_shard_and_none_is_much_heavier(weights, count) -> None:
+    parts = divide(weights, count)
+    assert sorted(estab for part in parts for estab in part) == sorted(weights)
+    assert len(parts) == min(count, len(weights)) and all(parts)
+    loads = [sum(weights[estab] + 1 for estab in part) for part in parts]
+    if parts:
+        least = max(sum(loads) / count, max(weights.values()) + 1)
+        # the whole is an easier mark than the best division, of which 4/3 would hold
+        assert max(loads) <= least + max(weights.values()) + 1
+        assert max(loads) - min(loads) <= max(weights.values()) + 1
+
+
+def test_shards_side_by_side_are_one_run(serve, schools, postgres) -> None:
+    server = serve(*schools)
+    options = {**settings(server, *schools), "endpoints": SOME}
+    warehouse = Warehouse(postgres)
+
+    def run() -> Report:
+        with warehouse.divided():
+            shards = warehouse.plan(3, **options)
+            whole = Report()
+            with ProcessPoolExecutor(3, get_context("spawn")) as others:
+                parts = [others.submit(load, postgres, shard, options) for shard in shards]
+                for part in parts:
+                    whole.outcomes += part.result(120).outcomes
+            warehouse.finish(whole, shards)
+        assert whole.good, whole.problems
+        return whole
+
+    first = run()
+    truth = Truth(server.base_url, schools, endpoints=SOME)
+    assert differences(postgres, truth) == {}
+    assert {o.mode for o in first.outcomes} == {"full"}
+    runs = query(
+        postgres, "SELECT run_id, count(*) FROM oneroster.sync_run_details GROUP BY run_id"
+    )
+    assert runs == [(first.run_id, len(schools) * len(SOME))]
+    victim = schools[0].rows("users")[0]["sourcedId"]
+    schools[0].change("users", victim, grades=None)
+    # the division differs, since the rows of each school are known now
+    second = run()
+    assert differences(postgres, Truth(server.base_url, schools, endpoints=SOME)) == {}
+    assert {o.mode for o in second.outcomes} == {"delta"}
+    assert sum(o.changed for o in second.outcomes) == 1
+    # and a run of the whole goes on from there
+    report = Report()
+    warehouse.load(report, **options)
+    assert {(o.mode, o.changed) for o in report.outcomes} == {("delta", 0)}
+
+
+def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -> None:
+    server = serve(*schools)
+    options = {**settings(server, *schools), "endpoints": SOME}
+    warehouse = Warehouse(postgres)
+    shards = warehouse.plan(2, **options)
+    assert load(postgres, shards[0], options).good
+    # the other died; somebody finishes
+    warehouse.finish(Report(), shards)
+    report = Report()
+    warehouse.load(report, **options)
+    assert {o.estab for o in report.outcomes if o.mode == "delta"} == set(shards[0].estabs)
+    assert {o.estab for o in report.outcomes if o.mode == "full"} == set(shards[1].estabs)
+    assert differences(postgres, Truth(server.base_url, schools, endpoints=SOME)) == {}
+
+
+def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
+    server = serve(*schools)
+    options = {**settings(server, *schools), "endpoints": ["enrollments"]}
+    warehouse = Warehouse(postgres)
+    warehouse.load(Report(), **options)
+    first, second = warehouse.plan(2, **options)
+    assert {"05", "04"} - set(first.estabs) and {"05", "04"} - set(second.estabs)
+    assert warehouse.plan(9, only=["02"], **options)[0].estabs == ("02",)
+
+
+def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postgres) -> None:
+    server = serve(*schools)
+    options = {**settings(server, *schools), "endpoints": ["users"], "lock_timeout": 1}
+    warehouse = Warehouse(postgres)
+    shards = warehouse.plan(2, **options)
+    other = Warehouse(postgres)
+    with (
+        warehouse._pipeline(shards[0]) as pipeline,
+        sole(pipeline, "it", 1, part=shards[0].name),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        # a lock file lets the thread in again that has it
+        for what in (
+            lambda: other.load(Report(), **options),
+            lambda: other.load(Report(), shard=shards[0], **options),
+            lambda: other.finish(Report(), shards),
+        ):
+            with pytest.raises(DestinationBusy):
+                thread.submit(what).result(60)
+        thread.submit(other.load, Report(), shard=shards[1], **options).result(60)
+    other.finish(Report(), shards)
+    with warehouse.divided(), ThreadPoolExecutor(1) as thread, pytest.raises(DestinationBusy):
+        thread.submit(other.divided().__enter__).result(60)
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_path, kind) -> None:
+    place = (
+        str(tmp_path / "roster.duckdb") if kind == "duckdb" else request.getfixturevalue("postgres")
+    )
+    server = serve(*schools)
+    warehouse = Warehouse(place)
+    warehouse.load(Report(), **settings(server, *schools))
+    gone, kept = schools[1], [s for s in schools if s is not schools[1]]
+    counts = warehouse.count([gone.estab])
+    assert counts["users"] == len(gone.rows("users"))
+    assert warehouse.forget([gone.estab]) == counts
+    assert warehouse.count([gone.estab]) == {}
+    assert differences(place, Truth(server.base_url, kept)) == {}
+    assert gone.estab not in warehouse.holdings().estabs
+    report = Report()
+    warehouse.load(report, **settings(server, *schools))
+    assert {o.estab for o in report.outcomes if o.mode == "full"} == {gone.estab}
+    assert differences(place, Truth(server.base_url, schools)) == {}
+    assert held(place, "users")
+
+
+def test_nothing_is_forgotten_where_nothing_was_loaded(warehouse) -> None:
+    with pytest.raises(DestinationError, match="holds no dataset"):
+        warehouse.forget(["1"])
