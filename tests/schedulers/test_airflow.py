@@ -1,6 +1,6 @@
 """The DAG of `pipelines/`, run by Airflow itself, in an environment that has it.
 
-Airflow pins what dlt and this package want newer, so that it is in no extra:
+Airflow brings a hundred packages, and pins of its own, so that it is in no extra:
 
     uv run --isolated --no-project --python 3.11 --with 'apache-airflow>=3.1,<4' --with pytest \
         --with '.[postgres]' pytest -c /dev/null --rootdir . tests/schedulers/test_airflow.py

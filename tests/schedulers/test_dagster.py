@@ -1,4 +1,6 @@
-"""The assets of `pipelines/`, made by Dagster itself, in an environment that has it:
+"""The assets of `pipelines/`, made by Dagster itself, in an environment that has it.
+
+It is in no extra, for the same reason as Airflow:
 
     uv run --isolated --no-project --python 3.11 --with 'dagster>=1.13,<2' --with pytest \
         --with '.[postgres]' pytest -c /dev/null --rootdir . tests/schedulers/test_dagster.py
