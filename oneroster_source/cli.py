@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -10,10 +11,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from oneroster_source import log
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationBusy,
@@ -24,6 +26,7 @@ from oneroster_source.lock import early
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
 BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
+SECONDS = 60.0
+"""Between two lines of progress, where nobody looks."""
 
 app = typer.Typer(
     help="School rosters from OneRoster 1.1 APIs into DuckDB, or any dlt destination.",
@@ -65,13 +70,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # dlt reads this one as it is imported
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
+    log.use("plain")
     try:
         app(standalone_mode=True)
     except OneRosterError as error:
-        typer.echo(f"Error: {error}", err=True)
+        code = BUSY if isinstance(error, DestinationBusy) else FAILED
         if isinstance(error, ConfigurationError):
-            sys.exit(WRONG_USE)
-        sys.exit(BUSY if isinstance(error, DestinationBusy) else FAILED)
+            code = WRONG_USE
+        kind = type(error).__name__
+        log.event("run_failed", str(error), level=logging.ERROR, error=kind, exit_code=code)
+        sys.exit(code)
 
 
 @app.command()
@@ -94,8 +102,20 @@ def sync(
     shards: Annotated[
         int | None, typer.Option(help="Parts to divide the schools into, for --cluster.", min=1)
     ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(
+            help="Write a line with its time to stderr for all that happens; with json, an object,"
+            " and no table at the end.",
+            envvar="ONEROSTER_LOG_FORMAT",
+            show_default="text where stderr is no terminal",
+        ),
+    ] = None,
 ) -> None:
     """Load what changed since the last time; everything at first."""
+    if log_format is None and not sys.stderr.isatty():
+        log_format = "text"
+    log.use(log_format or "plain")
     # before the imports, so that a second run need not wait for them to be told to stop
     context.with_resource(early(destination, dataset))
     from oneroster_source.report import Report
@@ -115,6 +135,7 @@ def sync(
             warehouse,
             done,
             load,
+            log_format=log_format,
             full=full,
             allow_deletes=allow_deletes,
             only=_listed(schools),
@@ -370,13 +391,24 @@ def _listed(text: str | None) -> list[str] | None:
     return parts
 
 
-def _load(warehouse: Warehouse, report: Report, load: Load, **options: Any) -> None:
+def _load(
+    warehouse: Warehouse,
+    report: Report,
+    load: Load,
+    *,
+    log_format: str | None = None,
+    **options: Any,
+) -> None:
     """Loads, and shows the summary also of a run that failed."""
     from oneroster_source import screen
 
     console = _console()
+    show = _progress(console, report) if log_format is None else _logged(warehouse, report)
+    if log_format == "json":
+        _run(load, report, show, **options)
+        return
     try:
-        _run(load, report, console, **options)
+        _run(load, report, show, **options)
     finally:
         if report.outcomes:
             console.print(screen.summary(report, narrow=console.width < screen.WIDE))
@@ -395,7 +427,7 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
     from oneroster_source import screen
 
     try:
-        _run(warehouse.load, report, _console(), **options)
+        _run(warehouse.load, report, _progress(_console(), report), **options)
     finally:
         for line in screen.lines(report):
             typer.echo(line)
@@ -407,18 +439,21 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
     )
 
 
-def _run(load: Load, report: Report, console: Console, **options: Any) -> None:
-    """Loads, with progress on a terminal; the report knows how it ended, however it did."""
+def _run(
+    load: Load, report: Report, progress: AbstractContextManager[None], **options: Any
+) -> None:
+    """Loads, showing progress; the report knows how it ended, however it did."""
     begun = monotonic()
     try:
-        with _progress(console, report):
+        with progress:
             load(report, **options)
     except OneRosterError as error:
         report.error = str(error)
         raise
     except KeyboardInterrupt:
         report.error = "stopped"
-        typer.echo("Stopped. Nothing was lost: run the command again.", err=True)
+        said = "Stopped. Nothing was lost: run the command again."
+        log.event("run_stopped", said, level=logging.WARNING, exit_code=STOPPED)
         raise typer.Exit(STOPPED) from None
     except BaseException as error:
         report.error = type(error).__name__
@@ -443,6 +478,41 @@ def _progress(console: Console, report: Report) -> Iterator[None]:
         transient=True,
     ):
         yield
+
+
+@contextmanager
+def _logged(warehouse: Warehouse, report: Report) -> Iterator[None]:
+    """Tells the log how a run begins, goes on, and ends."""
+    from oneroster_source import screen
+
+    run: dict[str, Any] = {"run_id": report.run_id}
+
+    def tell() -> None:
+        log.event("progress", screen.doing(report), **run, **report.totals())
+
+    where = {"destination": warehouse.name, "dataset": warehouse.dataset}
+    log.event(
+        "run_started",
+        f"run {report.run_id} loads into {warehouse.name}, dataset {warehouse.dataset}",
+        **{**run, **where},
+    )
+    begun = monotonic()
+    with log.every(SECONDS, tell):
+        yield
+    for message, endpoint, estabs in screen.warnings(report):
+        fields = {**run, "endpoint": endpoint, "estabs": estabs}
+        log.event("warning", message, level=logging.WARNING, **fields)
+    for problem in report.problems:
+        log.event("destination_not_sound", problem, level=logging.ERROR, **run)
+    totals, seconds = report.totals(), round(monotonic() - begun, 3)
+    log.event(
+        "run_ended",
+        f"{totals['schools'] - totals['schools_failed']:,} of {totals['schools']:,} schools without"
+        f" a failure, {totals['rows']:,} rows read, {totals['changed']:,} changed, in"
+        f" {seconds:.1f} s",
+        level=logging.INFO if report.good else logging.ERROR,
+        **{**run, "good": report.good, **totals, "seconds": seconds},
+    )
 
 
 def _refuse_unwritable(path: Path) -> None:

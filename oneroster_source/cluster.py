@@ -98,7 +98,9 @@ def load(
         try:
             done = as_completed([submit() for _ in plan[:lanes]], loop=client.loop)
             for future in done:
-                _note(report, future, running.pop(future), settings)
+                shard = running.pop(future)
+                _note(report, future, shard, settings)
+                report.tell(shard.estabs)
                 if waiting:
                     done.add(submit())
         finally:

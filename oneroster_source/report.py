@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from oneroster_source import log
 from oneroster_source.errors import OneRosterError
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import SYNC_RUN_DETAILS
@@ -90,6 +92,8 @@ class Report:
     school was read whole. Not part of what is shown."""
     filled: dict[str, int] = field(default_factory=dict, repr=False)
     """The rows loaded into each table that was empty. Not part of what is shown."""
+    _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
+    """The outcomes of each school of which one has not ended."""
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or new_run_id(self.started)
@@ -98,7 +102,25 @@ class Report:
         """A new outcome, listed in this report."""
         outcome = Outcome(estab, endpoint)
         self.outcomes.append(outcome)
+        self._unfinished.setdefault(estab, []).append(outcome)
         return outcome
+
+    def end(self, outcome: Outcome, error: OneRosterError | None = None) -> None:
+        """Ends an outcome; the last one of its school tells the log of all of them."""
+        outcome.end(error)
+        found = self._unfinished[outcome.estab]
+        if all(each.state in ("read", "failed") for each in found):
+            del self._unfinished[outcome.estab]
+            _tell(self.run_id, outcome.estab, found)
+
+    def tell(self, estabs: Iterable[str]) -> None:
+        """Tells the log of schools that were read elsewhere."""
+        found: dict[str, list[Outcome]] = {estab: [] for estab in estabs}
+        for outcome in self.outcomes:
+            if outcome.estab in found:
+                found[outcome.estab].append(outcome)
+        for estab, outcomes in found.items():
+            _tell(self.run_id, estab, outcomes)
 
     @property
     def failed(self) -> list[Outcome]:
@@ -161,3 +183,46 @@ class Report:
             "problems": self.problems,
             "collections": outcomes,
         }
+
+    def totals(self) -> dict[str, int]:
+        """The run in numbers."""
+        return {
+            "schools": len({outcome.estab for outcome in self.outcomes}),
+            "schools_failed": len({outcome.estab for outcome in self.failed}),
+            **_sums(self.outcomes),
+        }
+
+
+def _tell(run_id: str, estab: str, outcomes: list[Outcome]) -> None:
+    """Tells the log how a school went, in one line, however many of its collections failed."""
+    sums = _sums(outcomes)
+    begun = [outcome.started for outcome in outcomes if outcome.started]
+    seconds = round((datetime.now(UTC) - min(begun)).total_seconds(), 3) if begun else 0.0
+    said = (
+        f"school {estab}: {sums['collections'] - sums['failed']} of {sums['collections']} read,"
+        f" {sums['rows']:,} rows, {sums['changed']:,} changed, in {seconds:.1f} s"
+    )
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "estab": estab,
+        "modes": sorted({outcome.mode for outcome in outcomes}),
+        **sums,
+        "seconds": seconds,
+    }
+    reasons = {outcome.endpoint: outcome.error for outcome in outcomes if outcome.error}
+    if not reasons:
+        log.event("school_read", said, **fields)
+        return
+    # one cause mostly fails all of a school
+    first, *others = dict.fromkeys(reasons.values())
+    said += f"; {first}" + (f"; and {len(others)} more reasons" if others else "")
+    log.event("school_failed", said, level=logging.ERROR, **fields, reasons=reasons)
+
+
+def _sums(outcomes: list[Outcome]) -> dict[str, int]:
+    counted = ("requests", "rows", "changed", "deleted", "gone", "rejected")
+    return {
+        "collections": len(outcomes),
+        "failed": sum(outcome.state == "failed" for outcome in outcomes),
+        **{name: sum(getattr(outcome, name) for outcome in outcomes) for name in counted},
+    }

@@ -48,11 +48,16 @@ def progress(report: Report, *, lines: int) -> RenderableType:
             number(outcome.pages),
             number(outcome.rows),
         )
+    return Group(table, Spinner("dots", f" {doing(report)}"))
+
+
+def doing(report: Report) -> str:
+    """How far a run is, in a line."""
+    outcomes = list(report.outcomes)
     done = sum(o.state in ("read", "failed") for o in outcomes)
     rows = sum(o.rows for o in outcomes)
-    doing = "Loading" if outcomes and done == len(outcomes) else "Reading"
-    line = f" {doing}: {done} of {len(outcomes)} collections read, {number(rows)} rows"
-    return Group(table, Spinner("dots", line))
+    what = "Loading" if outcomes and done == len(outcomes) else "Reading"
+    return f"{what}: {done} of {len(outcomes)} collections read, {number(rows)} rows"
 
 
 FEW_SCHOOLS = 10
@@ -105,15 +110,21 @@ def remarks(outcome: Outcome) -> list[str]:
     return found
 
 
-def lines(report: Report) -> Iterable[str]:
-    """What of a run needs a person's eye: warnings, then failures."""
+def warnings(report: Report) -> Iterable[tuple[str, str, list[str]]]:
+    """What is worth knowing of a run, with the endpoint and the schools that it is true of."""
     said: dict[tuple[str, str], list[str]] = {}
     for outcome in report.outcomes:
         for remark in remarks(outcome):
             said.setdefault((outcome.endpoint, remark), []).append(outcome.estab)
     for (endpoint, remark), estabs in said.items():
         who = ", ".join(estabs[:3]) + (f" and {len(estabs) - 3} more" if len(estabs) > 3 else "")
-        yield f"Warning: school {who}, {endpoint}: {remark}"
+        yield f"school {who}, {endpoint}: {remark}", endpoint, estabs
+
+
+def lines(report: Report) -> Iterable[str]:
+    """What of a run needs a person's eye: warnings, then failures."""
+    for warning, _, _ in warnings(report):
+        yield f"Warning: {warning}"
     failed: dict[str, list[str]] = {}
     for outcome in report.failed:
         failed.setdefault(outcome.error, []).append(outcome.endpoint)

@@ -231,7 +231,7 @@ class _Run:
                     # asked before anything is handed over, since it may fail
                     absent, cleared = self._absent(batch.endpoint, collection, outcome)
             except OneRosterError as error:
-                outcome.end(error)
+                self._report.end(outcome, error)
                 if self._strict:
                     raise
                 batch.note(outcome)
@@ -246,7 +246,7 @@ class _Run:
                     yield
                 if collection.mode != "window":
                     outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
-        outcome.end()
+        self._report.end(outcome)
         batch.note(outcome)
 
     def _absent(

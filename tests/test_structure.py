@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "private",
     "lock",
+    "log",
     "memory",
     "spec",
     "filters",

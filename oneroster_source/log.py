@@ -1,0 +1,131 @@
+"""What a run says while it goes on: one event, one line, for whoever collects the lines.
+
+All modules speak through `event`, or through the logger `oneroster_source`. What becomes of it is
+up to the program: the command line calls `use`, an orchestrator has its own handlers. No event
+holds a secret or personal data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal
+
+import orjson
+
+Format = Literal["plain", "text", "json"]
+
+_log = logging.getLogger("oneroster_source")
+_FOR_PEOPLE = {"run_stopped", "run_failed", None}
+"""Events that stand on no screen otherwise."""
+
+
+def event(name: str, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Tells what happened.
+
+    Args:
+        name: What kind of event it is, for programs.
+        message: What happened, for people.
+        level: One of logging's.
+        **fields: What the message speaks of, for programs.
+    """
+    _log.log(level, "%s", message, extra={"event": name, "fields": fields}, stacklevel=2)
+
+
+def use(form: Format) -> None:
+    """Writes what all loggers tell to stderr: `plain` for people who look, without times and only
+    what needs them; `text` and `json` with times, one line for each event."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Stderr)]:
+        root.removeHandler(handler)
+    handler = _Stderr()
+    handler.setFormatter(_FORMATTERS[form]())
+    if form == "plain":
+        handler.addFilter(lambda record: getattr(record, "event", None) in _FOR_PEOPLE)
+    root.addHandler(handler)
+    _log.setLevel(logging.WARNING if form == "plain" else logging.INFO)
+    # Python prints these by itself, over several lines
+    logging.captureWarnings(form != "plain")
+    sys.excepthook = sys.__excepthook__ if form == "plain" else _crashed
+
+
+@contextmanager
+def every(seconds: float, tell: Callable[[], None]) -> Iterator[None]:
+    """Tells something again and again until the block ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(seconds):
+            tell()
+
+    thread = threading.Thread(target=run, name="oneroster-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _log.critical("%s, which nobody expected", kind.__name__, exc_info=(kind, error, trace))
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = super().format(record)
+        return f"Error: {said}" if record.levelno >= logging.ERROR else said
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = " ".join(record.getMessage().split())
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{_time(record)} {record.levelname:<7} {_name(record)}: {said}{trace}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "event": _name(record),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+_FORMATTERS: dict[Format, Callable[[], logging.Formatter]] = {
+    "plain": _Plain,
+    "text": _Text,
+    "json": _Json,
+}
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _name(record: logging.LogRecord) -> str:
+    """The event; where a library speaks that knows no events, its name."""
+    return str(getattr(record, "event", record.name))

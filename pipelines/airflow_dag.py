@@ -1,0 +1,58 @@
+"""Airflow 3: a fleet in shards, which are loaded side by side; then the whole is checked.
+
+Settings and secrets are those of any run (SOURCES__ONEROSTER__…, DESTINATION__POSTGRES__…), in the
+environment of the workers: what tasks hand to each other is estabs. For a DuckDB file: one lane.
+"""
+
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import dag, task
+
+from oneroster_source import Report, Warehouse
+from oneroster_source.fleet import Shard
+
+DESTINATION = os.environ.get("ONEROSTER_DESTINATION", "postgres")
+SHARDS = int(os.environ.get("ONEROSTER_SHARDS", "16"))
+LANES = 4
+# of each lane: a server is asked for LANES pages at once
+CONCURRENCY = 1
+RETRIES = {
+    **{"retries": 3, "retry_delay": timedelta(minutes=5), "max_retry_delay": timedelta(hours=1)},
+    "retry_exponential_backoff": True,
+}
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dag(
+    schedule="30 4 * * *", start_date=START, catchup=False, max_active_runs=1, default_args=RETRIES
+)
+def oneroster() -> None:
+    @task
+    def plan() -> list[dict]:
+        return [asdict(shard) for shard in Warehouse(DESTINATION).plan(SHARDS)]
+
+    @task(max_active_tis_per_dagrun=LANES)
+    def load(shard: dict) -> None:
+        report = Report()
+        Warehouse(DESTINATION).load(report, shard=Shard(**shard), concurrency=CONCURRENCY)
+        report.raise_for_failures()
+
+    # also where schools failed, since the others are there
+    @task(trigger_rule="all_done_min_one_success")
+    def finish(shards: list[dict]) -> None:
+        report = Report()
+        Warehouse(DESTINATION).finish(report, [Shard(**shard) for shard in shards])
+        report.raise_for_failures()
+
+    # Airflow judges a run by its last tasks
+    @task(trigger_rule="one_failed", retries=0)
+    def tell() -> None:
+        raise RuntimeError("schools failed: the logs of the tasks `load` name them")
+
+    shards = plan()
+    load.expand(shard=shards) >> [finish(shards), tell()]
+
+
+nightly = oneroster()
