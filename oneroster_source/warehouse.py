@@ -8,8 +8,6 @@ could mislead the next one.
 from __future__ import annotations
 
 import logging
-import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -21,19 +19,15 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.specs import PluggableRunContext
-from dlt.common.destination import Destination
-from dlt.common.destination.client import WithStateSync
-from dlt.common.destination.exceptions import UnknownDestinationModule
-from dlt.common.exceptions import DltException, MissingDependencyException
-from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.common.exceptions import DltException
+from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
-from dlt.pipeline.exceptions import PipelineStepFailed
-from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from oneroster_source import private, quality, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.config import lock_timeout, resolve
+from oneroster_source.destination import chosen, named
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -43,20 +37,19 @@ from oneroster_source.errors import (
 )
 from oneroster_source.fleet import Shard, divide
 from oneroster_source.holdings import Holdings, utc
-from oneroster_source.lock import DATABASE, duckdb_file, working_folder
+from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
 from oneroster_source.report import Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.state import cursors, entries_of, pipeline_name, resources, take_up
 from oneroster_source.statement import Statement
 from oneroster_source.verify import problems
 
-PIPELINE = "oneroster"
 _log = logging.getLogger("oneroster_source")
 _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
-_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
@@ -93,7 +86,7 @@ class Warehouse:
             if not text.strip():
                 raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
         self.place, self.dataset = destination, dataset
-        self._destination, self.name = _destination(destination, dataset)
+        self._destination, self.name = chosen(destination, dataset)
 
     @contextmanager
     def _pipeline(self, shard: Shard | None = None) -> Iterator[dlt.Pipeline]:
@@ -102,11 +95,11 @@ class Warehouse:
         destination = self._destination
         if shard is not None:
             layout = f"%s_staging_{shard.name}"
-            destination, _ = _destination(self.place, self.dataset, staging=layout)
+            destination, _ = chosen(self.place, self.dataset, staging=layout)
         try:
             with private.umask(), working_folder() as folder:
                 yield dlt.pipeline(
-                    f"{PIPELINE}_{shard.name}" if shard else PIPELINE,
+                    pipeline_name(shard),
                     destination=destination,
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
@@ -117,7 +110,7 @@ class Warehouse:
         except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
             if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
                 raise KeyboardInterrupt from None
-            problem = _named(error, self.name)
+            problem = named(error, self.name)
         raise problem
 
     @contextmanager
@@ -175,7 +168,7 @@ class Warehouse:
                 if shard is None:
                     _make_anew(pipeline)
                 else:
-                    _take_up(pipeline, shard)
+                    take_up(pipeline, shard)
                 with pipeline.destination_client() as client:
                     new = not client.is_storage_initialized()
             # reading may take an hour, in which others may use the file
@@ -251,9 +244,9 @@ class Warehouse:
             report.run_id = shards[0].run_id if shards else report.run_id
             with pipeline.managed_state(extract_state=True) as state:
                 for shard in shards:
-                    entries = _entries_of(pipeline, shard)
+                    entries = entries_of(pipeline, shard)
                     for name, schools in entries.items():
-                        kept = _resources(state).setdefault(name, {})
+                        kept = resources(state).setdefault(name, {})
                         kept.setdefault("schools", {}).update(schools)
             lost = [o for o in report.failed if o.started is None]
             if lost:
@@ -295,7 +288,7 @@ class Warehouse:
         with self._loaded(to_write=True) as pipeline:
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with pipeline.managed_state(extract_state=True) as state:
-                for entry in _resources(state).values():
+                for entry in resources(state).values():
                     for estab in estabs:
                         entry.get("schools", {}).pop(estab, None)
             pipeline.normalize()
@@ -359,7 +352,7 @@ class Warehouse:
         found = Holdings(self.name, self.dataset)
         names = [t.name for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS.name]
         with self._loaded() as pipeline:
-            found.cursors = _cursors(pipeline.state)
+            found.cursors = cursors(pipeline.state)
             there = _there(pipeline, [*names, SYNC_RUN_DETAILS.name])
             with pipeline.sql_client() as client:
                 for name in names:
@@ -410,48 +403,6 @@ _BY_SCHOOL = (
     SYNC_RUN_DETAILS,
     QUALITY_RESULTS,
 )
-
-
-def _resources(state: Any) -> dict[str, Any]:
-    """What the resources keep in a pipeline's state, by their names."""
-    found: dict[str, Any] = (
-        state.setdefault("sources", {}).setdefault("oneroster", {}).setdefault("resources", {})
-    )
-    return found
-
-
-def _cursors(state: Any) -> dict[str, dict[str, Any]]:
-    """The entries of a pipeline's state by endpoint and estab, as `cursor.Cursors` keeps them."""
-    return {name: kept.get("schools", {}) for name, kept in _resources(state).items()}
-
-
-def _state_of(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
-    """What the dataset keeps as the state of another pipeline; empty if there was none."""
-    with pipeline.destination_client() as client:
-        if not isinstance(client, WithStateSync):
-            return {}
-        return dict(load_pipeline_state_from_destination(name, client) or {})
-
-
-def _take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
-    """Gives a shard's pipeline the cursors of the whole: its own are of another division."""
-    whole = _state_of(pipeline, PIPELINE)
-    with pipeline.managed_state() as state:
-        state.setdefault("sources", {})["oneroster"] = {
-            "run_id": shard.run_id,
-            "resources": {
-                name: {"schools": {e: v for e, v in schools.items() if e in shard.estabs}}
-                for name, schools in _cursors(whole).items()
-            },
-        }
-
-
-def _entries_of(pipeline: dlt.Pipeline, shard: Shard) -> dict[str, dict[str, Any]]:
-    """The cursors that a shard has left in the destination, by endpoint and estab, if it was loaded
-    in this run."""
-    state = _state_of(pipeline, f"{PIPELINE}_{shard.name}")
-    of_run = state.get("sources", {}).get("oneroster", {}).get("run_id")
-    return _cursors(state) if of_run == shard.run_id else {}
 
 
 def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:
@@ -528,84 +479,12 @@ def _make_anew(pipeline: dlt.Pipeline) -> None:
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
     with pipeline.managed_state(extract_state=True) as state:
-        resources = _resources(state)
+        kept = resources(state)
         for endpoint in V1P1.endpoints:
             tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
-            if missing & tables and endpoint.name in resources:
-                del resources[endpoint.name]
+            if missing & tables and endpoint.name in kept:
+                del kept[endpoint.name]
     pipeline.normalize()
     pipeline.load()
     with pipeline.destination_client() as client:
         client.update_stored_schema(only_tables=missing, force=True)
-
-
-def _destination(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any, str]:
-    """The dlt destination, and a name for people in which there is no password.
-
-    Args:
-        text: What the user names.
-        dataset: The dataset.
-        staging: dlt's layout of the name of the staging dataset, where it is not dlt's own.
-    """
-    more: dict[str, Any] = {} if staging is None else {"staging_dataset_name_layout": staging}
-    file = duckdb_file(text)
-    if text == "duckdb" and not _duckdb_is_configured():
-        file = DATABASE
-    if file is not None:
-        if Path(file).stem == dataset:
-            raise ConfigurationError(
-                f"the DuckDB file {file} and the dataset {dataset!r} have the same name, which"
-                " DuckDB cannot tell apart",
-                todo="name the file or the dataset differently",
-            )
-        return dlt.destinations.duckdb(file, **more), file
-    if text.startswith(("postgres://", "postgresql://")):
-        return dlt.destinations.postgres(text, **more), "the Postgres database"
-    return Destination.from_reference(text, **more) if more else text, text
-
-
-def _duckdb_is_configured() -> bool:
-    keys = ("destination.duckdb.credentials", "destination.duckdb.credentials.database")
-    return any(place.get(key) is not None for place in (dlt.secrets, dlt.config) for key in keys)
-
-
-def _named(error: BaseException, name: str) -> OneRosterError:
-    """Our error for one of dlt's, whose text may hold whole pages of records."""
-    causes = list(chain(error))
-    for cause in causes:
-        if isinstance(cause, OneRosterError):
-            return cause
-    if any(isinstance(e, (ConfigurationException, UnknownDestinationModule)) for e in causes):
-        wrong = next(e for e in reversed(causes) if isinstance(e, DltException))
-        return ConfigurationError(
-            f"the destination {name!r} cannot be used: {clean(wrong, limit=700)}",
-            todo="name a DuckDB file, a postgresql:// URL, or a destination that is configured",
-        )
-    full = next((found[0] for e in causes if (found := _FULL.search(str(e)))), "")
-    if full:
-        # Python itself writes nothing but what waits to be loaded
-        ours = any(isinstance(e, OSError) for e in causes)
-        place = f"the folder for temporary files, {tempfile.gettempdir()}" if ours else name
-        return DestinationError(
-            f"there is no room in {place}: {full}",
-            todo="nothing was lost: make room and run this again"
-            + (", or let the variable TMPDIR name another folder" if ours else ""),
-        )
-    if any(isinstance(e, DatabaseUndefinedRelation) for e in causes):
-        return DestinationError(
-            f"{name}: a table in which dlt keeps its own records was dropped",
-            todo="nothing was lost: drop all tables of the dataset whose names begin with _dlt_,"
-            " then run `oneroster sync --full`",
-        )
-    step = next((e.step for e in causes if isinstance(e, PipelineStepFailed)), "")
-    root = causes[-1]
-    # only these are known to speak of files, servers and packages, never of rows
-    known = (duckdb.IOException, duckdb.ConnectionException, OSError, MissingDependencyException)
-    safe = next((e for e in causes if isinstance(e, known)), None)
-    said = clean(safe, limit=500) if safe is not None else type(root).__name__
-    if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
-        said = clean(root)
-    return DestinationError(
-        f"{name} could not be used" + (f" (step {step})" if step else "") + f": {said}",
-        todo="nothing was lost: mend this and run again",
-    )

@@ -47,6 +47,8 @@ ORDER = (
     "page",
     "postgres",
     "holdings",
+    "destination",
+    "state",
     "warehouse",
     "cluster",
     "check",

@@ -1,0 +1,105 @@
+"""Which destination is meant, and what its errors mean to people."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination import Destination
+from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.exceptions import DltException, MissingDependencyException
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from oneroster_source.errors import (
+    ConfigurationError,
+    DestinationError,
+    OneRosterError,
+    chain,
+    clean,
+)
+from oneroster_source.lock import DATABASE, duckdb_file
+
+_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+
+
+def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any, str]:
+    """The dlt destination, and a name for people in which there is no password.
+
+    Args:
+        text: What the user names.
+        dataset: The dataset.
+        staging: dlt's layout of the name of the staging dataset, where it is not dlt's own.
+    """
+    more: dict[str, Any] = {} if staging is None else {"staging_dataset_name_layout": staging}
+    file = duckdb_file(text)
+    if text == "duckdb" and not _duckdb_is_configured():
+        file = DATABASE
+    if file is not None:
+        if Path(file).stem == dataset:
+            raise ConfigurationError(
+                f"the DuckDB file {file} and the dataset {dataset!r} have the same name, which"
+                " DuckDB cannot tell apart",
+                todo="name the file or the dataset differently",
+            )
+        return dlt.destinations.duckdb(file, **more), file
+    if text.startswith(("postgres://", "postgresql://")):
+        return dlt.destinations.postgres(text, **more), "the Postgres database"
+    return Destination.from_reference(text, **more) if more else text, text
+
+
+def _duckdb_is_configured() -> bool:
+    keys = ("destination.duckdb.credentials", "destination.duckdb.credentials.database")
+    return any(place.get(key) is not None for place in (dlt.secrets, dlt.config) for key in keys)
+
+
+def named(error: BaseException, name: str) -> OneRosterError:
+    """Our error for one of dlt's, whose text may hold whole pages of records.
+
+    Args:
+        error: What dlt, or what it calls, has raised.
+        name: The destination, for people.
+    """
+    causes = list(chain(error))
+    for cause in causes:
+        if isinstance(cause, OneRosterError):
+            return cause
+    if any(isinstance(e, (ConfigurationException, UnknownDestinationModule)) for e in causes):
+        wrong = next(e for e in reversed(causes) if isinstance(e, DltException))
+        return ConfigurationError(
+            f"the destination {name!r} cannot be used: {clean(wrong, limit=700)}",
+            todo="name a DuckDB file, a postgresql:// URL, or a destination that is configured",
+        )
+    full = next((found[0] for e in causes if (found := _FULL.search(str(e)))), "")
+    if full:
+        # Python itself writes nothing but what waits to be loaded
+        ours = any(isinstance(e, OSError) for e in causes)
+        place = f"the folder for temporary files, {tempfile.gettempdir()}" if ours else name
+        return DestinationError(
+            f"there is no room in {place}: {full}",
+            todo="nothing was lost: make room and run this again"
+            + (", or let the variable TMPDIR name another folder" if ours else ""),
+        )
+    if any(isinstance(e, DatabaseUndefinedRelation) for e in causes):
+        return DestinationError(
+            f"{name}: a table in which dlt keeps its own records was dropped",
+            todo="nothing was lost: drop all tables of the dataset whose names begin with _dlt_,"
+            " then run `oneroster sync --full`",
+        )
+    step = next((e.step for e in causes if isinstance(e, PipelineStepFailed)), "")
+    root = causes[-1]
+    # only these are known to speak of files, servers and packages, never of rows
+    known = (duckdb.IOException, duckdb.ConnectionException, OSError, MissingDependencyException)
+    safe = next((e for e in causes if isinstance(e, known)), None)
+    said = clean(safe, limit=500) if safe is not None else type(root).__name__
+    if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
+        said = clean(root)
+    return DestinationError(
+        f"{name} could not be used" + (f" (step {step})" if step else "") + f": {said}",
+        todo="nothing was lost: mend this and run again",
+    )

@@ -1,0 +1,60 @@
+"""What pipelines keep in dlt's state: the cursors of schools, of the whole and of its shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dlt
+from dlt.common.destination.client import WithStateSync
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
+
+from oneroster_source.fleet import Shard
+
+PIPELINE = "oneroster"
+
+
+def pipeline_name(shard: Shard | None) -> str:
+    """The name of the pipeline that loads a shard, or the whole."""
+    return f"{PIPELINE}_{shard.name}" if shard else PIPELINE
+
+
+def resources(state: Any) -> dict[str, Any]:
+    """What the resources keep in a pipeline's state, by their names."""
+    found: dict[str, Any] = (
+        state.setdefault("sources", {}).setdefault("oneroster", {}).setdefault("resources", {})
+    )
+    return found
+
+
+def cursors(state: Any) -> dict[str, dict[str, Any]]:
+    """The entries of a pipeline's state by endpoint and estab, as `cursor.Cursors` keeps them."""
+    return {name: kept.get("schools", {}) for name, kept in resources(state).items()}
+
+
+def _of_pipeline(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
+    """What the dataset keeps as the state of another pipeline; empty if there was none."""
+    with pipeline.destination_client() as client:
+        if not isinstance(client, WithStateSync):
+            return {}
+        return dict(load_pipeline_state_from_destination(name, client) or {})
+
+
+def take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
+    """Gives a shard's pipeline the cursors of the whole: its own are of another division."""
+    whole = _of_pipeline(pipeline, PIPELINE)
+    with pipeline.managed_state() as state:
+        state.setdefault("sources", {})["oneroster"] = {
+            "run_id": shard.run_id,
+            "resources": {
+                name: {"schools": {e: v for e, v in schools.items() if e in shard.estabs}}
+                for name, schools in cursors(whole).items()
+            },
+        }
+
+
+def entries_of(pipeline: dlt.Pipeline, shard: Shard) -> dict[str, dict[str, Any]]:
+    """The cursors that a shard has left in the destination, by endpoint and estab, if it was loaded
+    in this run."""
+    state = _of_pipeline(pipeline, pipeline_name(shard))
+    of_run = state.get("sources", {}).get("oneroster", {}).get("run_id")
+    return cursors(state) if of_run == shard.run_id else {}
