@@ -9,12 +9,20 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
-from dlt.common.destination.exceptions import SqlClientNotAvailable
+from dlt.common.destination.client import JobClientBase
+from dlt.common.destination.exceptions import (
+    DestinationCapabilitiesException,
+    SqlClientNotAvailable,
+)
+from dlt.common.destination.utils import resolve_merge_strategy
+from dlt.common.schema import Schema
 from dlt.dataset.utils import get_destination_clients
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
+from dlt.extract.items import TableNameMeta
 
 from oneroster_source.access import opened
-from oneroster_source.errors import DestinationError
+from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import Table
 
@@ -35,6 +43,54 @@ def worded(client: SqlClientBase[Any], query: str, **tables: Table) -> str:
     names = {name: client.escape_column_name(name) for name in columns}
     names |= {n: client.make_qualified_table_name(table.name) for n, table in tables.items()}
     return query.format(**names)
+
+
+def refuse_what_cannot_merge(tables: Iterable[Table]) -> None:
+    """Looks at the destination of the pipeline that runs, before anything is read.
+
+    Where dlt cannot merge, it adds rows instead, and no more than logs it.
+
+    Args:
+        tables: Those of the resource that runs.
+
+    Raises:
+        ConfigurationError: It would not replace and delete rows in one of the tables.
+    """
+    pipeline, resource = dlt.current.pipeline(), dlt.current.resource()
+    schema = dlt.current.source_schema().clone()
+    names = []
+    for table in tables:
+        declared = resource.compute_table_schema(meta=TableNameMeta(table.name))
+        names.append(str(declared["name"]))
+        schema.update_table(declared)
+    client = _client(pipeline, schema)
+    for name in names:
+        table_format = schema.tables[name].get("table_format")
+        try:
+            prepared: Any = client.prepare_load_table(name)
+            table_format = prepared.get("table_format")
+            how = resolve_merge_strategy(schema.tables, prepared, client.capabilities)
+        except DestinationCapabilitiesException:
+            how = None
+        if how != "delete-insert":
+            kind = client.config.destination_type
+            raise ConfigurationError(
+                f"the destination {pipeline.destination.destination_name!r} ({kind}) cannot replace"
+                f" and delete rows in the table {name!r}"
+                + (f", of the format {table_format!r}" if table_format else ""),
+                todo="load into a database, or into Delta tables: with oneroster_source.delta.Delta"
+                " as the destination, or with `oneroster sync --destination filesystem`",
+            )
+
+
+def _client(pipeline: dlt.Pipeline, schema: Schema) -> JobClientBase:
+    """dlt's client of a pipeline's destination; the pipeline gives one only after its first run."""
+    client, _ = get_destination_clients(
+        schema,
+        destination=pipeline.destination,
+        destination_dataset_name=pipeline.dataset_name,
+    )
+    return client
 
 
 class Held:
@@ -115,17 +171,14 @@ class Held:
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
-        """dlt's client of the destination; the pipeline gives one only after its first run."""
         pipeline = dlt.current.pipeline()
-        client, _ = get_destination_clients(
-            dlt.current.source_schema(),
-            destination=pipeline.destination,
-            destination_dataset_name=pipeline.dataset_name,
-        )
+        client = _client(pipeline, dlt.current.source_schema())
         if not isinstance(client, WithSqlClient):
             kind = client.config.destination_type
             raise SqlClientNotAvailable(pipeline.pipeline_name, kind, kind)
-        with self._opened(pipeline), client:
+        # the client of files opens no connection by itself
+        connection = client if isinstance(client, SqlJobClientBase) else client.sql_client
+        with self._opened(pipeline), connection:
             yield client
 
     @contextmanager

@@ -23,6 +23,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.specs import PluggableRunContext
+from dlt.common.destination import Destination
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
@@ -32,6 +33,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from oneroster_source import private, quality, views
 from oneroster_source.access import opened, sole
 from oneroster_source.config import lock_timeout
+from oneroster_source.delta import Delta
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -94,7 +96,7 @@ class Warehouse:
 
     Args:
         destination: A path or URL of a DuckDB file, a Postgres URL, or the name of any dlt
-            destination that is configured in dlt's way.
+            destination that is configured in dlt's way. One of files gets Delta tables.
         dataset: The dataset, or schema, that holds the tables.
     """
 
@@ -114,7 +116,7 @@ class Warehouse:
             with private.umask(), working_folder() as folder:
                 yield dlt.pipeline(
                     PIPELINE,
-                    destination=self._destination,
+                    destination=_as_delta(self._destination),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
@@ -341,6 +343,14 @@ def _destination(text: str, dataset: str) -> tuple[Any, str]:
     if text.startswith(("postgres://", "postgresql://")):
         return dlt.destinations.postgres(text), "the Postgres database"
     return text, text
+
+
+def _as_delta(destination: Any) -> Any:
+    """The destination, which keeps Delta tables where it is of files: plain ones it only adds."""
+    found = Destination.from_reference(destination)
+    if isinstance(found, dlt.destinations.filesystem) and not found.is_hf:
+        return Delta(destination_name=found.destination_name)
+    return found
 
 
 def _duckdb_is_configured() -> bool:

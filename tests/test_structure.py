@@ -32,6 +32,7 @@ ORDER = (
     "cursor",
     "deletion",
     "merge",
+    "delta",
     "access",
     "held",
     "source",
