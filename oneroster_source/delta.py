@@ -20,6 +20,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.schema import Schema
+from dlt.common.storages.configuration import FileSystemCredentials
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations import filesystem
 from dlt.destinations.impl.filesystem.filesystem import (
@@ -30,7 +31,7 @@ from dlt.destinations.impl.filesystem.filesystem import (
 from dlt.destinations.impl.filesystem.sql_client import FilesystemSqlClient
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source.errors import ConfigurationError
+from oneroster_source.errors import ConfigurationError, DestinationError
 
 _GONE = "_is_gone"
 
@@ -135,7 +136,9 @@ class _Job(DeltaLoadFilesystemJob):
             f"SELECT DISTINCT {columns}, TRUE AS {_GONE} FROM target WHERE {self._scope()}"
             f" UNION ALL BY NAME SELECT *, FALSE AS {_GONE} FROM ({self._rows()})"
         )
-        with _answer(query, staging=staged, target=table.to_pyarrow_dataset()) as rows:
+        # no more columns than hints speak of; read through, since Arrow cannot filter all its files
+        target = table.to_pyarrow_dataset().scanner(columns=names).to_reader()
+        with _answer(query, staging=staged, target=target) as rows:
             table.merge(
                 source=rows,
                 predicate=f"source.{_GONE} AND {keys}",
@@ -184,8 +187,20 @@ class _Job(DeltaLoadFilesystemJob):
 
 
 class _SqlClient(FilesystemSqlClient):
-    """Reads with the package that writes: DuckDB's own reader of Delta is an extension, which it
-    would fetch from the internet."""
+    """Answers queries with DuckDB, of the files that deltalake finds, read by fsspec: DuckDB's own
+    readers of Delta and of buckets are extensions, which it would fetch from the internet."""
+
+    def create_secret(
+        self,
+        scope: str,
+        credentials: FileSystemCredentials,
+        secret_name: str | None = None,
+        persist_secrets: bool = False,
+    ) -> bool:
+        config = self.remote_client.config
+        if not config.is_local_filesystem:
+            self._register_filesystem(self.remote_client.fs_client, config.protocol)
+        return True
 
     def should_replace_view(self, view_name: str, table_schema: PreparedTableSchema) -> bool:
         return True
@@ -197,8 +212,23 @@ class _SqlClient(FilesystemSqlClient):
         if not self.remote_client.is_open_table("delta", name):
             return super().create_view_select(table_schema, schema)  # type: ignore[arg-type]
         table = self.remote_client.load_open_table("delta", name)
-        self._conn.register(f"{name}__delta", table.to_pyarrow_dataset())
-        return table.table_uri, f'SELECT * FROM "{name}__delta"'
+        if table.metadata().partition_columns or table.protocol().min_reader_version > 1:
+            raise DestinationError(
+                f"the Delta table {name} has partitions, or features beyond a reader of version 1,"
+                " which somebody gave it: it cannot be asked what it holds",
+                todo="drop it and run `oneroster sync --full`",
+            )
+        # a table without files has columns too, and old files have not got those that came later
+        self._conn.register(f"{name}__none", pa.schema(table.schema()).empty_table())
+        select = f'SELECT * FROM "{name}__none"'
+        # their names alone: deltalake writes the folder with %20
+        if names := [uri.rpartition("/")[2] for uri in table.file_uris()]:
+            folder = self.remote_client.get_table_dir(name)
+            if not self.remote_client.config.is_local_filesystem:
+                folder = f"{self.remote_client.config.protocol}://{folder}"
+            files = ", ".join("'" + f"{folder}{file}".replace("'", "''") + "'" for file in names)
+            select += f" UNION ALL BY NAME FROM read_parquet([{files}], union_by_name=true)"
+        return table.table_uri, select
 
 
 @contextmanager

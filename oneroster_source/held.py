@@ -9,17 +9,16 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
-from dlt.common.destination.client import JobClientBase
+from dlt.common.configuration.container import Container
+from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.exceptions import (
     DestinationCapabilitiesException,
     SqlClientNotAvailable,
 )
 from dlt.common.destination.utils import resolve_merge_strategy
-from dlt.common.schema import Schema
 from dlt.dataset.utils import get_destination_clients
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
-from dlt.extract.items import TableNameMeta
 
 from oneroster_source.access import opened
 from oneroster_source.errors import ConfigurationError, DestinationError
@@ -45,52 +44,30 @@ def worded(client: SqlClientBase[Any], query: str, **tables: Table) -> str:
     return query.format(**names)
 
 
-def refuse_what_cannot_merge(tables: Iterable[Table]) -> None:
-    """Looks at the destination of the pipeline that runs, before anything is read.
+def refuse_what_cannot_merge() -> None:
+    """Looks at the destination of the pipeline that runs, before the resource reads anything.
 
     Where dlt cannot merge, it adds rows instead, and no more than logs it.
 
-    Args:
-        tables: Those of the resource that runs.
-
     Raises:
-        ConfigurationError: It would not replace and delete rows in one of the tables.
+        ConfigurationError: It would not replace and delete rows.
     """
-    pipeline, resource = dlt.current.pipeline(), dlt.current.resource()
-    schema = dlt.current.source_schema().clone()
-    names = []
-    for table in tables:
-        declared = resource.compute_table_schema(meta=TableNameMeta(table.name))
-        names.append(str(declared["name"]))
-        schema.update_table(declared)
-    client = _client(pipeline, schema)
-    for name in names:
-        table_format = schema.tables[name].get("table_format")
+    declared: Any = dlt.current.resource().compute_table_schema()
+    # its child tables have the same hints, but for a format that somebody has given to it
+    child: Any = {hint: value for hint, value in declared.items() if hint != "table_format"}
+    for table in (declared, child):
         try:
-            prepared: Any = client.prepare_load_table(name)
-            table_format = prepared.get("table_format")
-            how = resolve_merge_strategy(schema.tables, prepared, client.capabilities)
+            how = resolve_merge_strategy({}, table, Container()[DestinationCapabilitiesContext])
         except DestinationCapabilitiesException:
             how = None
         if how != "delete-insert":
-            kind = client.config.destination_type
+            wanted = table.get("table_format")
             raise ConfigurationError(
-                f"the destination {pipeline.destination.destination_name!r} ({kind}) cannot replace"
-                f" and delete rows in the table {name!r}"
-                + (f", of the format {table_format!r}" if table_format else ""),
+                f"the destination {dlt.current.pipeline().destination.destination_name!r} cannot"
+                f" replace and delete rows in {wanted or 'its'} tables",
                 todo="load into a database, or into Delta tables: with oneroster_source.delta.Delta"
                 " as the destination, or with `oneroster sync --destination filesystem`",
             )
-
-
-def _client(pipeline: dlt.Pipeline, schema: Schema) -> JobClientBase:
-    """dlt's client of a pipeline's destination; the pipeline gives one only after its first run."""
-    client, _ = get_destination_clients(
-        schema,
-        destination=pipeline.destination,
-        destination_dataset_name=pipeline.dataset_name,
-    )
-    return client
 
 
 class Held:
@@ -171,8 +148,13 @@ class Held:
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
+        """dlt's client of the destination; the pipeline gives one only after its first run."""
         pipeline = dlt.current.pipeline()
-        client = _client(pipeline, dlt.current.source_schema())
+        client, _ = get_destination_clients(
+            dlt.current.source_schema(),
+            destination=pipeline.destination,
+            destination_dataset_name=pipeline.dataset_name,
+        )
         if not isinstance(client, WithSqlClient):
             kind = client.config.destination_type
             raise SqlClientNotAvailable(pipeline.pipeline_name, kind, kind)

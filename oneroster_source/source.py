@@ -168,7 +168,7 @@ class _Run:
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
-        refuse_what_cannot_merge(endpoint.tables())
+        refuse_what_cannot_merge()
         self._enter()
         try:
             straight = self._alone and cursors.is_new and self._is_empty(endpoint)
