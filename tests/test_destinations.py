@@ -7,7 +7,10 @@ files. The rest takes packages that this project does not need, and runs by READ
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,31 +40,43 @@ def _delta(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str,
 
 def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
     pytest.importorskip("deltalake", reason="Delta tables need oneroster-source[delta]")
-    pytest.importorskip("s3fs", reason="S3 needs dlt[s3]")
-    moto = pytest.importorskip("moto.server", reason="S3 is tested against moto[server]")
-    server = moto.ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        told = {
-            "AWS_ACCESS_KEY_ID": "loader",
-            "AWS_SECRET_ACCESS_KEY": "hunter2",
-            "REGION_NAME": "eu-west-2",
-            "ENDPOINT_URL": f"http://{host}:{port}",
-        }
-        for name, value in told.items():
-            environment.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{name}", value)
-            environment.setenv(name if name.startswith("AWS_") else f"AWS_{name}", value)
+    s3fs = pytest.importorskip("s3fs", reason="S3 needs dlt[s3]")
+    pytest.importorskip("moto.server", reason="S3 is tested against moto[server]")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {
+        "AWS_ACCESS_KEY_ID": "loader",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "REGION_NAME": "eu-west-2",
+        "ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    for name, value in told.items():
+        environment.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{name}", value)
         # what the truth reads by, which knows nothing of dlt
-        environment.setenv("AWS_REGION", "eu-west-2")
-        environment.setenv("AWS_ALLOW_HTTP", "true")
-        environment.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "s3://rosters/lake")
-        import s3fs
-
-        s3fs.S3FileSystem(endpoint_url=told["ENDPOINT_URL"]).mkdir("rosters")
-        yield "filesystem", "s3://rosters/lake"
+        environment.setenv(name if name.startswith("AWS_") else f"AWS_{name}", value)
+    environment.setenv("AWS_REGION", told["REGION_NAME"])
+    environment.setenv("AWS_ALLOW_HTTP", "true")
+    bucket = f"s3://rosters-{port}"
+    environment.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"{bucket}/lake")
+    # a process of its own: deltalake lets no other thread run while it waits for an answer
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with open(folder / "moto.log", "wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < end, "moto does not start"
+                time.sleep(0.1)
+        s3fs.S3FileSystem(endpoint_url=told["ENDPOINT_URL"]).mkdir(bucket)
+        yield "filesystem", f"{bucket}/lake"
     finally:
-        server.stop()
+        server.kill()
+        server.wait(timeout=30)
 
 
 def _ducklake(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
