@@ -18,12 +18,17 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+import sqlglot
 from conftest import purge, settings
 from truth import Truth, differences, held
 
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
 from oneroster_source.errors import chain
+from oneroster_source.merge import REJECTED_MERGE, child_merge, row_merge
+from oneroster_source.quality import CHECKS
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
+from oneroster_source.spec import V1P1
+from oneroster_source.views import VIEWS
 
 SOME = ("users", "classes", "enrollments")
 
@@ -90,7 +95,7 @@ def _ducklake(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[s
         pytest.skip(f"DuckDB's extension ducklake cannot be had: {str(error)[:150]}")
     lake = "DESTINATION__DUCKLAKE__CREDENTIALS"
     environment.setenv(f"{lake}__CATALOG", f"duckdb:///{folder}/catalog.duckdb")
-    environment.setenv(f"{lake}__STORAGE__BUCKET_URL", str(folder / "the lake's"))
+    environment.setenv(f"{lake}__STORAGE__BUCKET_URL", str(folder / "lake"))
     environment.setenv(f"{lake}__METADATA_SCHEMA", "main")
     yield "ducklake", f"ducklake:duckdb:{folder}/catalog.duckdb"
 
@@ -264,3 +269,31 @@ def test_a_destination_that_only_adds_is_refused(serve, school, tmp_path) -> Non
 
     pipeline = dlt.pipeline("anybody", destination=sink, pipelines_dir=str(tmp_path / "work"))
     assert "'sink' cannot replace" in refused(pipeline, serve(school), school)
+
+
+DIALECTS = ("snowflake", "bigquery", "databricks", "redshift", "clickhouse", "athena", "mssql")
+"""Destinations that are not here to be tested: at least, their SQL is SQL."""
+TOO_MUCH = {"mssql": {"user_schools"}}
+"""Views that a destination has no words for."""
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_what_we_write_can_be_read_by_other_databases(name) -> None:
+    dialect = getattr(dlt.destinations, name)().capabilities().sqlglot_dialect
+    merges = [row_merge(keep_deleted=False), REJECTED_MERGE]
+    merges += [child_merge(child) for e in V1P1.endpoints for child in e.child_tables()]
+    for merge in merges:
+        scope = merge["destination_scope"].format(staging_table="staging")
+        deletion = sqlglot.parse_one(f"DELETE FROM a.b WHERE {scope}", read=dialect)
+        # to BigQuery, a column with its table's full name is a column that is not there
+        assert {c.table for c in deletion.find_all(sqlglot.exp.Column)} <= {"", "s"}
+        filtered = f"SELECT 1 FROM a WHERE {merge['source_filter']}"
+        assert "FALSE" not in sqlglot.transpile(filtered, read=dialect, write=dialect)[0]
+    refused = set()
+    for query in (*VIEWS, *CHECKS):
+        (written,) = sqlglot.transpile(query.sql, read="duckdb", write=dialect)
+        try:
+            sqlglot.parse_one(written, read=dialect)
+        except sqlglot.ParseError:
+            refused.add(query.name)
+    assert refused == TOO_MUCH.get(name, set())
