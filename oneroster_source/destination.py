@@ -53,6 +53,20 @@ def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any,
     return Destination.from_reference(text, **more) if more else text, text
 
 
+def as_delta(destination: Any) -> Any:
+    """The destination, which keeps Delta tables where it is of files: plain ones it only adds.
+
+    Raises:
+        DltException: dlt's, if there is none of that name.
+    """
+    found = Destination.from_reference(destination)
+    if isinstance(found, dlt.destinations.filesystem) and not found.is_hf:
+        from oneroster_source.delta import Delta
+
+        return Delta(destination_name=found.destination_name)
+    return found
+
+
 def _duckdb_is_configured() -> bool:
     keys = ("destination.duckdb.credentials", "destination.duckdb.credentials.database")
     return any(place.get(key) is not None for place in (dlt.secrets, dlt.config) for key in keys)

@@ -9,12 +9,19 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
-from dlt.common.destination.exceptions import SqlClientNotAvailable
+from dlt.common.configuration.container import Container
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.destination.exceptions import (
+    DestinationCapabilitiesException,
+    SqlClientNotAvailable,
+)
+from dlt.common.destination.utils import resolve_merge_strategy
 from dlt.dataset.utils import get_destination_clients
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
 
 from oneroster_source.access import opened
-from oneroster_source.errors import DestinationError
+from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import Table
 
@@ -35,6 +42,32 @@ def worded(client: SqlClientBase[Any], query: str, **tables: Table) -> str:
     names = {name: client.escape_column_name(name) for name in columns}
     names |= {n: client.make_qualified_table_name(table.name) for n, table in tables.items()}
     return query.format(**names)
+
+
+def refuse_what_cannot_merge() -> None:
+    """Looks at the destination of the pipeline that runs, before the resource reads anything.
+
+    Where dlt cannot merge, it adds rows instead, and no more than logs it.
+
+    Raises:
+        ConfigurationError: It would not replace and delete rows.
+    """
+    declared: Any = dlt.current.resource().compute_table_schema()
+    # its child tables have the same hints, but for a format that somebody has given to it
+    child: Any = {hint: value for hint, value in declared.items() if hint != "table_format"}
+    for table in (declared, child):
+        try:
+            how = resolve_merge_strategy({}, table, Container()[DestinationCapabilitiesContext])
+        except DestinationCapabilitiesException:
+            how = None
+        if how != "delete-insert":
+            wanted = table.get("table_format")
+            raise ConfigurationError(
+                f"the destination {dlt.current.pipeline().destination.destination_name!r} cannot"
+                f" replace and delete rows in {wanted or 'its'} tables",
+                todo="load into a database, or into Delta tables: with oneroster_source.delta.Delta"
+                " as the destination, or with `oneroster sync --destination filesystem`",
+            )
 
 
 class Held:
@@ -125,7 +158,9 @@ class Held:
         if not isinstance(client, WithSqlClient):
             kind = client.config.destination_type
             raise SqlClientNotAvailable(pipeline.pipeline_name, kind, kind)
-        with self._opened(pipeline), client:
+        # the client of files opens no connection by itself
+        connection = client if isinstance(client, SqlJobClientBase) else client.sql_client
+        with self._opened(pipeline), connection:
             yield client
 
     @contextmanager

@@ -36,17 +36,27 @@ def hints(table: Table) -> dict[str, Any]:
     }
 
 
+def _staged(*keys: str, only: str = "") -> str:
+    """That the load speaks of a row: it has one of the same `keys`, of those that are `only`.
+
+    The keys of the load get other names, so that those of the row need no table before them: some
+    databases take no name in full there.
+    """
+    names = ", ".join(f"{key} AS staged_{key}" for key in keys)
+    same = " AND ".join(f"s.staged_{key} = {key}" for key in keys)
+    where = f" WHERE {only}" if only else ""
+    return f"EXISTS (SELECT 1 FROM (SELECT {names} FROM {{staging_table}}{where}) s WHERE {same})"
+
+
 def row_merge(*, keep_deleted: bool) -> TDeleteInsertStrategyDict:
     """Replaces the rows that are in the load; those marked as deleted go for good, or stay."""
     return {
         "disposition": "merge",
         "strategy": "delete-insert",
-        "destination_scope": (
-            "EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
-            " AND s.sourced_id = {table}.sourced_id)"
-        ),
-        # always said, since dlt keeps a filter that an earlier run with other settings has set
-        "source_filter": _AT_ONCE if keep_deleted else f"_deleted = FALSE AND {_AT_ONCE}",
+        "destination_scope": _staged("estab", "sourced_id"),
+        # always said, since dlt keeps a filter that an earlier run with other settings has set;
+        # as a number, since not every database has a word for what is false
+        "source_filter": _AT_ONCE if keep_deleted else f"CAST(_deleted AS INT) = 0 AND {_AT_ONCE}",
     }
 
 
@@ -61,26 +71,21 @@ def child_merge(table: Table) -> TDeleteInsertStrategyDict:
         "disposition": "merge",
         "strategy": "delete-insert",
         "destination_scope": (
-            "EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
-            f" AND s.{parent} = {{table}}.{parent})"
-            " OR EXISTS (SELECT 1 FROM {staging_table} s WHERE s.estab = {table}.estab"
-            f" AND s.{parent} = '')"
+            _staged("estab", parent) + " OR " + _staged("estab", only=f"{parent} = ''")
         ),
         "source_filter": f"position >= 0 AND {_AT_ONCE}",
     }
 
 
-_SAME_COLLECTION = "s.estab = {table}.estab AND s.endpoint = {table}.endpoint"
+_COLLECTION = ("estab", "endpoint")
 REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "disposition": "merge",
     "strategy": "delete-insert",
     "destination_scope": (
-        f"EXISTS (SELECT 1 FROM {{staging_table}} s WHERE {_SAME_COLLECTION}"
-        " AND s.sourced_id = {table}.sourced_id)"
-        f" OR EXISTS (SELECT 1 FROM {{staging_table}} s WHERE {_SAME_COLLECTION}"
-        " AND s.sourced_id = '')"
-        " OR ({table}.sourced_id IS NULL AND EXISTS (SELECT 1 FROM {staging_table} s"
-        f" WHERE {_SAME_COLLECTION} AND s.sourced_id IS NULL))"
+        _staged(*_COLLECTION, "sourced_id")
+        + " OR "
+        + _staged(*_COLLECTION, only="sourced_id = ''")
+        + f" OR (sourced_id IS NULL AND {_staged(*_COLLECTION, only='sourced_id IS NULL')})"
     ),
     "source_filter": f"position >= 0 AND {_AT_ONCE}",
 }

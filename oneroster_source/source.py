@@ -23,7 +23,7 @@ from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors
 from oneroster_source.deletion import alive, deleted, gone, removal
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
-from oneroster_source.held import Held
+from oneroster_source.held import Held, refuse_what_cannot_merge
 from oneroster_source.http import Server
 from oneroster_source.merge import (
     REJECTED_MERGE,
@@ -169,6 +169,7 @@ class _Run:
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
+        refuse_what_cannot_merge()
         self._enter()
         try:
             straight = self._alone and cursors.is_new and self._is_empty(endpoint)

@@ -27,7 +27,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from oneroster_source import private, quality, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.config import lock_timeout, resolve
-from oneroster_source.destination import chosen, named
+from oneroster_source.destination import as_delta, chosen, named
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -76,7 +76,7 @@ class Warehouse:
 
     Args:
         destination: A path or URL of a DuckDB file, a Postgres URL, or the name of any dlt
-            destination that is configured in dlt's way.
+            destination that is configured in dlt's way. One of files gets Delta tables.
         dataset: The dataset, or schema, that holds the tables.
     """
 
@@ -86,21 +86,19 @@ class Warehouse:
             if not text.strip():
                 raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
         self.place, self.dataset = destination, dataset
-        self._destination, self.name = chosen(destination, dataset)
+        _, self.name = chosen(destination, dataset)
 
     @contextmanager
     def _pipeline(self, shard: Shard | None = None) -> Iterator[dlt.Pipeline]:
         """A pipeline that knows only what the destination tells it."""
         problem: OneRosterError
-        destination = self._destination
-        if shard is not None:
-            layout = f"%s_staging_{shard.name}"
-            destination, _ = chosen(self.place, self.dataset, staging=layout)
+        layout = f"%s_staging_{shard.name}" if shard else None
         try:
+            destination, _ = chosen(self.place, self.dataset, staging=layout)
             with private.umask(), working_folder() as folder:
                 yield dlt.pipeline(
                     pipeline_name(shard),
-                    destination=destination,
+                    destination=as_delta(destination),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )

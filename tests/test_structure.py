@@ -36,6 +36,7 @@ ORDER = (
     "cursor",
     "deletion",
     "merge",
+    "delta",
     "fleet",
     "access",
     "held",

@@ -5,10 +5,12 @@ Written from the standard and the list of tables in README, without a look at `s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -220,13 +222,34 @@ def columns(table: str) -> list[str]:
 
 @contextmanager
 def opened(database: str) -> Iterator[Callable[[str], list[Row]]]:
-    """Asks a DuckDB file, or the database at a Postgres URL."""
+    """Asks a DuckDB file, the database at a Postgres URL, a DuckLake, or Delta tables in a folder
+    or a bucket."""
     if database.startswith("postgresql://"):
         yield partial(query, database)
+        return
+    if database.startswith("ducklake:"):
+        with duckdb.connect() as connection:
+            connection.execute(f"SET TimeZone = 'UTC'; ATTACH '{database}' AS lake; USE lake")
+            yield lambda text: connection.execute(text).fetchall()
+        return
+    if database.startswith("s3://") or Path(database).is_dir():
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'; CREATE SCHEMA oneroster")
+            yield partial(_ask_delta, connection, database)
         return
     with duckdb.connect(database, read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield lambda text: connection.execute(text).fetchall()
+
+
+def _ask_delta(connection: duckdb.DuckDBPyConnection, place: str, text: str) -> list[Row]:
+    from deltalake import DeltaTable
+
+    for table in set(re.findall(r"oneroster\.(\w+)", text)):
+        found = DeltaTable(f"{place}/oneroster/{table}")
+        connection.register(f"{table}_now", found.to_pyarrow_dataset())
+        connection.execute(f"CREATE OR REPLACE VIEW oneroster.{table} AS FROM {table}_now")
+    return connection.execute(text).fetchall()
 
 
 def held(database: str, table: str) -> list[Row]:
