@@ -22,7 +22,6 @@ from oneroster_source.errors import (
     OneRosterError,
 )
 from oneroster_source.fleet import Shard
-from oneroster_source.lock import duckdb_file
 from oneroster_source.report import Report
 
 if TYPE_CHECKING:
@@ -72,9 +71,9 @@ def load(
     from oneroster_source.config import resolve
 
     _refuse_secret(options)
-    _refuse_unshared(warehouse.place)
+    _refuse_address(warehouse.place)
     settings = resolve(endpoints=options.get("endpoints")).only(only)
-    with _connected(address) as client, warehouse.divided():
+    with warehouse.divided(), _connected(address) as client:
         lanes = min(len(client.scheduler_info(n_workers=-1)["workers"]), settings.concurrency)
         if not lanes:
             raise ConfigurationError(
@@ -199,12 +198,7 @@ def _refuse_secret(options: dict[str, Any]) -> None:
         )
 
 
-def _refuse_unshared(place: str) -> None:
-    if place == "duckdb" or duckdb_file(place):
-        raise ConfigurationError(
-            "a DuckDB file has one writer at a time, so that a cluster cannot load into it",
-            todo="name a database that many machines can reach, such as --destination postgres",
-        )
+def _refuse_address(place: str) -> None:
     if "://" in place:
         raise ConfigurationError(
             "an address of a database may hold a password, which no task of a cluster may",

@@ -54,6 +54,7 @@ _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
 _DEFAULT_JOBS = 20
+_ONE_WRITER = ("duckdb", "filesystem", "ducklake")
 _JOBS = {"duckdb": 2}
 """Tables to load at once, where that is not dlt's default: each holds rows in memory, and DuckDB
 uses all cores for one."""
@@ -214,14 +215,23 @@ class Warehouse:
 
     @contextmanager
     def divided(self) -> Iterator[None]:
-        """Keeps others from dividing the schools too, while shards are loaded.
+        """Keeps others from dividing the schools too, while shards are loaded side by side.
 
         Raises:
+            ConfigurationError: The destination takes one writer at a time.
             DestinationBusy: Another run does.
             DestinationError: The destination cannot be used.
         """
-        with self._pipeline() as pipeline, head(pipeline, self.name):
-            yield
+        with self._pipeline() as pipeline:
+            if pipeline.destination_client().config.destination_type in _ONE_WRITER:
+                raise ConfigurationError(
+                    f"{self.name} takes one writer at a time, so that no shards can be loaded into"
+                    " it side by side",
+                    todo="name a database that many machines can reach, such as"
+                    " --destination postgres",
+                )
+            with head(pipeline, self.name):
+                yield
 
     def finish(self, report: Report, shards: Sequence[Shard]) -> None:
         """After all shards: takes over their cursors, and does what `load` does for the whole.

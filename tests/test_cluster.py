@@ -178,17 +178,17 @@ def test_a_worker_that_is_killed_and_a_broken_school_cost_the_others_nothing(
     ("place", "said"),
     [
         ("postgres", "no Dask scheduler answers at tcp://127.0.0.1:1"),
-        ("x.duckdb", "has one writer"),
-        ("duckdb", "has one writer"),
+        ("x.duckdb", "takes one writer at a time"),
+        ("duckdb", "takes one writer at a time"),
         ("postgresql://a:geheim@host/x", "may hold a password"),
     ],
 )
 def test_what_cannot_be_loaded_on_a_cluster_is_refused_at_once(
-    monkeypatch, serve, school, place, said
+    monkeypatch, serve, school, postgres, place, said
 ) -> None:
     pytest.importorskip("distributed", reason="there is no Dask: install the extra [dask]")
     monkeypatch.setattr(cluster_module, "_TIMEOUT", 0.5)
-    for name, value in environment(serve(school), school).items():
+    for name, value in told(serve(school), [school], postgres).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=said) as refused:
         cluster_module.load(Warehouse(place), Report(), "tcp://127.0.0.1:1")
