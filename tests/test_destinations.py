@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def _duckdb(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str
 
 def _delta(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
     pytest.importorskip("deltalake", reason="Delta tables need oneroster-source[delta]")
-    environment.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(folder / "the lake's"))
-    yield "filesystem", str(folder / "the lake's")
+    environment.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(folder / "the lake"))
+    yield "filesystem", str(folder / "the lake")
 
 
 def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
@@ -269,6 +270,17 @@ def test_a_destination_that_only_adds_is_refused(serve, school, tmp_path) -> Non
 
     pipeline = dlt.pipeline("anybody", destination=sink, pipelines_dir=str(tmp_path / "work"))
     assert "'sink' cannot replace" in refused(pipeline, serve(school), school)
+
+
+@pytest.mark.skipif(find_spec("deltalake") is not None, reason="deltalake is installed")
+def test_files_without_deltalake_are_refused_before_anything_is_asked(
+    serve, school, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(tmp_path / "lake"))
+    server = serve(school)
+    with pytest.raises(ConfigurationError, match=r"install oneroster-source\[delta\]"):
+        Warehouse("filesystem").load(Report(), **settings(server, school))
+    assert server.requests == []
 
 
 DIALECTS = ("snowflake", "bigquery", "databricks", "redshift", "clickhouse", "athena", "mssql")
