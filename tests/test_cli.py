@@ -119,7 +119,7 @@ def enrolled(rows: Iterable[dict[str, Any]]) -> set[tuple[object, ...]]:
 
 
 def test_demo_loads_what_each_week_brings_also_where_a_demo_was(run: Run, tmp_path: Path) -> None:
-    done = [run("demo", "--pupils", pupils, "--weeks", "1") for pupils in ("120", "80")]
+    done = [run("demo", "--pupils", pupils, "--weeks", "1") for pupils in ("60", "40")]
     weeks = [
         re.findall(
             r"^One week later: [\d,]+ rows read, (\d+) changed, \d+ deleted, in [\d.]+ s\.$",
@@ -143,7 +143,7 @@ def test_demo_loads_what_each_week_brings_also_where_a_demo_was(run: Run, tmp_pa
         ).fetchall()
     expected = set()
     for seed, estab in enumerate(("9990001", "9990002"), 1):
-        school = secondary_school(seed, estab, pupils=80, first_day=begin)
+        school = secondary_school(seed, estab, pupils=40, first_day=begin)
         if seed == 2:
             spoil(school)
         live(school, begin, datetime.now(UTC).date() - timedelta(weeks=2))
