@@ -26,7 +26,7 @@ from oneroster_source.simulator import School, live, secondary_school
 from oneroster_source.warehouse import Warehouse
 
 SOME = ("users", "enrollments")
-BORN = date(2026, 3, 4)
+FIRST_DAY = date(2026, 9, 1)
 
 
 def load(place: str, shard: Shard, options: dict[str, object]) -> Report:
@@ -201,7 +201,7 @@ def test_many_schools_are_summed_up_and_failures_are_told_apart(school) -> None:
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 @pytest.mark.parametrize("count", [10, 100, 500])
 def test_a_night_of_many_schools(serve, count, kind, request, tmp_path) -> None:
-    """All are loaded, then what a day changes; one school is broken on the first night."""
+    """All are loaded, then what a month changes in some; one is broken on the first night."""
     place = (
         str(tmp_path / "roster.duckdb") if kind == "duckdb" else request.getfixturevalue("postgres")
     )
@@ -224,8 +224,8 @@ def test_a_night_of_many_schools(serve, count, kind, request, tmp_path) -> None:
     }
     schools[3].forbidden.clear()
     for school in schools[::10]:
-        live(school, BORN, BORN + timedelta(days=7))
-    assert run("a day later").good
+        live(school, FIRST_DAY, FIRST_DAY + timedelta(weeks=4))
+    assert run("a month later").good
     assert differences(place, Truth(server.base_url, schools)) == {}
     report = run("unchanged")
     assert {(o.mode, o.changed) for o in report.outcomes} == {("delta", 0)}
