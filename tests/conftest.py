@@ -111,3 +111,19 @@ def purge(school: School, collection: str, count: int) -> list[dict[str, Any]]:
     for row in rows:
         school.purge(collection, row["sourcedId"])
     return rows
+
+
+def change(school: School) -> None:
+    """Joins, leaves, lists that shrink and empty: four changes of users, of which one deletes, two
+    of classes, one of an enrollment."""
+    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
+    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
+    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
+    school.change("users", users[1], grades=None, userIds=None)
+    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
+    school.change("classes", classes[1], terms=None, course=None)
+    school.delete("users", users[2])
+    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
+    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
+    enrollment = school.rows("enrollments")[0]
+    school.change("enrollments", enrollment["sourcedId"], endDate="2026-02-28", primary=True)

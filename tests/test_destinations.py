@@ -20,7 +20,7 @@ import dlt
 import duckdb
 import pytest
 import sqlglot
-from conftest import purge, settings
+from conftest import change, purge, settings
 from truth import Truth, differences, held
 
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
@@ -153,15 +153,7 @@ def test_a_first_load_a_delta_and_lists_that_shrink_and_empty(
     server = serve(school)
     assert sync(server, school, page_size=100).good
     assert wrong(server, school) == {}
-    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
-    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
-    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
-    school.change("users", users[1], grades=None, userIds=None)
-    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
-    school.change("classes", classes[1], terms=None, course=None)
-    school.delete("users", users[2])
-    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
-    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
+    change(school)
     assert {"users", "users__grades", "classes__terms"} <= wrong(server, school).keys()
     report = sync(server, school)
     assert report.good and {o.mode for o in report.outcomes} == {"delta"}

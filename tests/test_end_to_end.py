@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
-from conftest import SHARED, settings
+from conftest import SHARED, change, settings
 from truth import REFERENCE_TABLES, Truth, differences, held
 
 from oneroster_source import Report, Warehouse
@@ -146,17 +146,7 @@ def test_a_year_in_the_life_of_a_school(serve, sync, school, warehouse) -> None:
     """Joins, leaves, lists that shrink and empty: each by a delta, each exact."""
     server = serve(school)
     sync(server, school)
-    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
-    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
-    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
-    school.change("users", users[1], grades=None, userIds=None)
-    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
-    school.change("classes", classes[1], terms=None, course=None)
-    school.delete("users", users[2])
-    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
-    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
-    enrollment = school.rows("enrollments")[0]
-    school.change("enrollments", enrollment["sourcedId"], endDate="2026-02-28", primary=True)
+    change(school)
     report = sync(server, school)
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
     modes = {o.endpoint: (o.mode, o.changed, o.deleted) for o in report.outcomes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import purge
+from conftest import change, purge
 from postgres import query
 from truth import REFERENCE_TABLES, Truth, differences, held, staged
 
@@ -54,17 +54,7 @@ def test_a_first_load_and_a_second_of_unchanged_data(serve, sync, school, differ
 def test_a_delta_updates_marks_adds_and_lets_lists_shrink(serve, sync, school, differ) -> None:
     server = serve(school)
     sync(server, school)
-    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
-    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
-    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
-    school.change("users", users[1], grades=None, userIds=None)
-    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
-    school.change("classes", classes[1], terms=None, course=None)
-    school.delete("users", users[2])
-    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
-    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
-    enrollment = school.rows("enrollments")[0]
-    school.change("enrollments", enrollment["sourcedId"], endDate="2026-02-28", primary=True)
+    change(school)
     report = sync(server, school)
     assert differ(server, school) == {}
     changed = {o.endpoint: (o.mode, o.changed, o.deleted) for o in report.outcomes if o.changed}
