@@ -56,10 +56,12 @@ def sole(
     with ExitStack() as stack:
         if config.destination_type == "duckdb":
             stack.enter_context(alone(beside(config.credentials.database), name))
-        else:
+        elif config.destination_type == "postgres":
+            # part by part: the database itself keeps the whole from its parts
             stack.enter_context(alone(hidden(str(config), pipeline.dataset_name, part), name))
-        if config.destination_type == "postgres":
             confirm = stack.enter_context(_sole_writer(pipeline, name, patience, part))
+        else:
+            stack.enter_context(alone(hidden(str(config), pipeline.dataset_name), name))
         yield confirm
 
 

@@ -126,6 +126,8 @@ def sync(
     load: Load = warehouse.load
     if report is not None:
         _refuse_unwritable(report)
+    if shards is not None and cluster is None:
+        raise ConfigurationError("--shards is for a cluster", todo="add --cluster, or leave it out")
     if cluster is not None:
         from oneroster_source.cluster import load as load_on
 

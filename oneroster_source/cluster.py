@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oneroster_source.errors import (
     ConfigurationError,
@@ -22,7 +22,7 @@ from oneroster_source.errors import (
     OneRosterError,
 )
 from oneroster_source.fleet import Shard
-from oneroster_source.report import Report
+from oneroster_source.report import Outcome, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 SCHOOLS_IN_SHARD = 250
 """Most schools in one shard, if nobody says: what is done again when a worker dies."""
 PATIENCE = 300.0
-"""Seconds for which a shard waits for one that died while it was loading the same schools."""
+"""Seconds for which a shard waits for one that died while it was loading the same schools, and a
+run for a worker where none is left."""
+T = TypeVar("T")
 _PAUSE = 2.0
+_LOOK = 5.0
 _TIMEOUT = 15.0
 
 # dlt knows one pipeline at a time in a process; a worker with more threads waits here
@@ -66,15 +69,13 @@ def load(
         DestinationBusy: Another run is loading into this destination.
         OneRosterError: As `Warehouse.load` does.
     """
-    from distributed import as_completed
-
     from oneroster_source.config import resolve
 
     _refuse_secret(options)
     _refuse_address(warehouse.place)
     settings = resolve(endpoints=options.get("endpoints")).only(only)
     with warehouse.divided(), _connected(address) as client:
-        lanes = min(len(client.scheduler_info(n_workers=-1)["workers"]), settings.concurrency)
+        lanes = min(_workers(client), settings.concurrency)
         if not lanes:
             raise ConfigurationError(
                 f"the cluster at {address} has no workers", todo="start some: dask worker ADDRESS"
@@ -83,28 +84,77 @@ def load(
         options["concurrency"] = settings.concurrency // lanes
         count = shards or max(lanes, -(-len(settings.schools) // SCHOOLS_IN_SHARD))
         plan = warehouse.plan(count, only=only, **options)
-        waiting = deque(plan)
-        running: dict[Any, Shard] = {}
+        lost: list[Outcome] = []
 
-        def submit() -> Any:
-            shard = waiting.popleft()
+        def submit(shard: Shard) -> Any:
             key = f"oneroster-{shard.run_id}-{shard.name}"
             place = (warehouse.place, warehouse.dataset)
-            future = client.submit(load_shard, shard, *place, options, key=key, pure=False)
-            running[future] = shard
-            return future
+            return client.submit(load_shard, shard, *place, options, key=key, pure=False)
 
-        try:
-            done = as_completed([submit() for _ in plan[:lanes]], loop=client.loop)
-            for future in done:
-                shard = running.pop(future)
-                _note(report, future, shard, settings)
-                report.tell(shard.estabs)
-                if waiting:
-                    done.add(submit())
-        finally:
+        for shard, done in _spread(client, plan, lanes, submit):
+            report.outcomes += done.outcomes
+            report.problems += done.problems
+            if done.error:
+                lost += _lost(report, done, shard, settings)
+            report.tell(shard.estabs)
+        # a shard whose worker the scheduler has lost may still be at it
+        _patient(lambda: warehouse.finish(report, plan, lost))
+
+
+def _spread(
+    client: Any, plan: Sequence[Shard], lanes: int, submit: Callable[[Shard], Any]
+) -> Iterator[tuple[Shard, Report]]:
+    """Has all shards loaded, some at once; yields each with its report, also when all is lost."""
+    from distributed import wait
+
+    waiting, running = deque(plan), dict[Any, Shard]()
+    seen, reason = time.monotonic(), "no worker is left in the cluster"
+    try:
+        while (waiting or running) and time.monotonic() - seen < PATIENCE:
+            while waiting and len(running) < lanes:
+                running[submit(waiting[0])] = waiting[0]
+                waiting.popleft()
+            with suppress(TimeoutError):
+                wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED")
+            for future in [future for future in running if future.done()]:
+                yield running.pop(future), _result(future)
+            if _workers(client):
+                seen = time.monotonic()
+    except Exception as error:
+        reason = f"the scheduler was lost: {type(error).__name__}"
+    finally:
+        with suppress(Exception):
             client.cancel(list(running))
-        warehouse.finish(report, plan)
+    for shard in (*running.values(), *waiting):
+        yield shard, Report(error=reason)
+
+
+def _result(future: Any) -> Report:
+    from distributed import KilledWorker
+
+    try:
+        done: Report = future.result()
+        return done
+    except KilledWorker:
+        return Report(error="every worker that was given it died")
+    except Exception as error:
+        return Report(error=f"the cluster gave it up: {type(error).__name__}")
+
+
+def _workers(client: Any) -> int:
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _patient(load: Callable[[], T]) -> T:
+    """Does what another run may keep from being done, for a while."""
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    return Retrying(
+        retry=retry_if_exception_type(DestinationBusy),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_fixed(_PAUSE),
+        reraise=True,
+    )(load)
 
 
 def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) -> Report:
@@ -114,8 +164,6 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
     """
     # dlt reads this one as it is imported
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
     from oneroster_source.warehouse import Warehouse
 
     def once() -> Report:
@@ -134,39 +182,24 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
 
     with _one_at_a_time:
         try:
-            return Retrying(
-                retry=retry_if_exception_type(DestinationBusy),
-                stop=stop_after_delay(PATIENCE),
-                wait=wait_fixed(_PAUSE),
-                reraise=True,
-            )(once)
+            return _patient(once)
         except DestinationBusy as error:
             return Report(error=str(error))
 
 
-def _note(report: Report, future: Any, shard: Shard, settings: Settings) -> None:
-    """Adds what a shard did to the report; one that gave nothing has failed for all its schools."""
-    from distributed import KilledWorker
-
-    try:
-        done: Report = future.result()
-        report.outcomes += done.outcomes
-        report.problems += done.problems
-        reason = done.error
-    except KilledWorker:
-        done, reason = Report(), "every worker that was given it died"
-    except (CancelledError, Exception) as error:
-        done, reason = Report(), f"the cluster gave it up: {type(error).__name__}"
-    if not reason:
-        return
-    # of a load that failed, nothing was committed, whatever had been read
-    read = {(outcome.estab, outcome.endpoint): outcome for outcome in done.outcomes}
+def _lost(report: Report, done: Report, shard: Shard, settings: Settings) -> list[Outcome]:
+    """The outcomes of a shard that was not loaded, each a failure: whatever had been read, nothing
+    of it was committed, not even that it was read."""
+    found = {(outcome.estab, outcome.endpoint): outcome for outcome in done.outcomes}
+    lost = []
     for estab in shard.estabs:
         for endpoint in settings.endpoints:
-            outcome = read.get((estab, endpoint)) or report.outcome(estab, endpoint)
+            outcome = found.get((estab, endpoint)) or report.outcome(estab, endpoint)
             if outcome.state != "failed":
-                outcome.end(DestinationError(reason, where=f"{shard.name}, school {estab}"))
-                outcome.started = None
+                outcome.begin()
+                outcome.end(DestinationError(done.error, where=f"{shard.name}, school {estab}"))
+            lost.append(outcome)
+    return lost
 
 
 @contextmanager
@@ -180,7 +213,8 @@ def _connected(address: str) -> Iterator[Any]:
         ) from None
     try:
         client = Client(address, timeout=_TIMEOUT, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # of many kinds: by the address, by what listens there, by what it speaks
         raise ConfigurationError(
             f"no Dask scheduler answers at {address} ({type(error).__name__})",
             todo="give --cluster the address that `dask scheduler` shows, such as tcp://host:8786",

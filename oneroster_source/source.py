@@ -205,7 +205,10 @@ class _Run:
         """All tables that the destination has not got yet, empty: they exist from then on."""
         return {
             table.name: arrow_schema(table).empty_table()
-            for table in (endpoint.table, *self._child_tables(endpoint), REJECTED_ROWS)
+            for table in (
+                *(endpoint.table, *self._child_tables(endpoint)),
+                *(REJECTED_ROWS, SYNC_RUN_DETAILS),
+            )
             if table.name not in self._known
         }
 

@@ -8,6 +8,7 @@ import dlt
 from dlt.common.destination.client import WithStateSync
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
+from oneroster_source.errors import DestinationError
 from oneroster_source.fleet import Shard
 
 PIPELINE = "oneroster"
@@ -39,9 +40,29 @@ def _of_pipeline(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
         return dict(load_pipeline_state_from_destination(name, client) or {})
 
 
+def divided_by(state: Any) -> str:
+    """The run that has divided the schools; empty where something has loaded or removed since."""
+    return str(state.get("sources", {}).get("oneroster", {}).get("run_id", ""))
+
+
+def divide_by(state: Any, run_id: str) -> None:
+    """Notes the run that has divided the schools, or with an empty text that none has: what other
+    runs have divided before is then nothing that may be loaded, or taken over."""
+    resources(state)
+    if run_id:
+        state["sources"]["oneroster"]["run_id"] = run_id
+    else:
+        state["sources"]["oneroster"].pop("run_id", None)
+
+
 def take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
-    """Gives a shard's pipeline the cursors of the whole: its own are of another division."""
+    """Gives a shard's pipeline the cursors of the whole: its own are of another division.
+
+    Raises:
+        DestinationError: The schools were divided anew meanwhile.
+    """
     whole = _of_pipeline(pipeline, PIPELINE)
+    refuse_outdated(whole, shard)
     with pipeline.managed_state() as state:
         state.setdefault("sources", {})["oneroster"] = {
             "run_id": shard.run_id,
@@ -52,9 +73,26 @@ def take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
         }
 
 
+def refuse_outdated(whole: Any, shard: Shard) -> None:
+    """Looks whether a shard is one of the division that holds.
+
+    Args:
+        whole: The state of the whole.
+        shard: The shard.
+
+    Raises:
+        DestinationError: Another run has divided or loaded the schools since, or some were
+            forgotten: they may be in another shard by now, or their cursors be newer.
+    """
+    if divided_by(whole) != shard.run_id:
+        raise DestinationError(
+            "another run has loaded, divided or forgotten schools since this one divided them",
+            todo="nothing was lost: the next run reads again what this one has not finished",
+        )
+
+
 def entries_of(pipeline: dlt.Pipeline, shard: Shard) -> dict[str, dict[str, Any]]:
     """The cursors that a shard has left in the destination, by endpoint and estab, if it was loaded
     in this run."""
     state = _of_pipeline(pipeline, pipeline_name(shard))
-    of_run = state.get("sources", {}).get("oneroster", {}).get("run_id")
-    return cursors(state) if of_run == shard.run_id else {}
+    return cursors(state) if divided_by(state) == shard.run_id else {}

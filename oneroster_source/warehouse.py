@@ -8,6 +8,7 @@ could mislead the next one.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -41,10 +42,18 @@ from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
-from oneroster_source.report import Report
+from oneroster_source.report import Outcome, Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
-from oneroster_source.state import cursors, entries_of, pipeline_name, resources, take_up
+from oneroster_source.state import (
+    cursors,
+    divide_by,
+    entries_of,
+    pipeline_name,
+    refuse_outdated,
+    resources,
+    take_up,
+)
 from oneroster_source.statement import Statement
 from oneroster_source.verify import problems
 
@@ -54,7 +63,8 @@ _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
 # nothing of a load stays outside the destination's own tables
 _DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
 _DEFAULT_JOBS = 20
-_ONE_WRITER = ("duckdb", "filesystem", "ducklake")
+_MANY_WRITERS = ("postgres",)
+"""Where locks of the database keep shards, and what is left of those that died, apart."""
 _JOBS = {"duckdb": 2}
 """Tables to load at once, where that is not dlt's default: each holds rows in memory, and DuckDB
 uses all cores for one."""
@@ -166,6 +176,8 @@ class Warehouse:
                 pipeline.sync_destination()
                 if shard is None:
                     _make_anew(pipeline)
+                    with pipeline.managed_state() as state:
+                        divide_by(state, "")
                 else:
                     take_up(pipeline, shard)
                 with pipeline.destination_client() as client:
@@ -204,7 +216,11 @@ class Warehouse:
         settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
         chosen = resolve(**settings).only(options.get("only")).schools
         known: dict[str, int] = {}
-        with self._loaded() as pipeline:
+        with self._loaded(to_write=True) as pipeline:
+            with pipeline.managed_state(extract_state=True) as state:
+                divide_by(state, report.run_id)
+            pipeline.normalize()
+            pipeline.load()
             if _there(pipeline, _LOADS.tables) >= _LOADS.tables:
                 with pipeline.sql_client() as client:
                     known = {w["estab"]: w["rows_at_last_full"] for w in _answer(client, _LOADS)}
@@ -223,47 +239,48 @@ class Warehouse:
             DestinationError: The destination cannot be used.
         """
         with self._pipeline() as pipeline:
-            if pipeline.destination_client().config.destination_type in _ONE_WRITER:
+            if pipeline.destination_client().config.destination_type not in _MANY_WRITERS:
                 raise ConfigurationError(
-                    f"{self.name} takes one writer at a time, so that no shards can be loaded into"
-                    " it side by side",
-                    todo="name a database that many machines can reach, such as"
-                    " --destination postgres",
+                    f"{self.name} takes one writer at a time, or is not known to keep several"
+                    " apart, so that no shards can be loaded into it side by side",
+                    todo="load into Postgres: --destination postgres",
                 )
             with head(pipeline, self.name):
                 yield
 
-    def finish(self, report: Report, shards: Sequence[Shard]) -> None:
+    def finish(self, report: Report, shards: Sequence[Shard], lost: Sequence[Outcome] = ()) -> None:
         """After all shards: takes over their cursors, and does what `load` does for the whole.
 
         A shard that was not loaded leaves its schools' cursors where they were. Until this is done,
         so do all: the next run reads again what they have read, and loses nothing.
 
         Args:
-            report: The run's, with the outcomes of all shards: those that no shard wrote into
-                `sync_run_details` are added there. Without any, all tables are looked at.
+            report: The run's, with the outcomes of all shards. Without any, all tables are looked
+                at.
             shards: All that `plan` has made.
+            lost: Outcomes that no shard has written into `sync_run_details`: they are added there.
 
         Raises:
             DestinationBusy: Another run is loading into this destination, or a shard still is.
-            DestinationError: The destination cannot be used.
+            DestinationError: The destination cannot be used, or another run has divided or loaded
+                the schools since.
         """
         with self._loaded(to_write=True) as pipeline:
             report.run_id = shards[0].run_id if shards else report.run_id
             with pipeline.managed_state(extract_state=True) as state:
                 for shard in shards:
+                    refuse_outdated(state, shard)
                     entries = entries_of(pipeline, shard)
                     for name, schools in entries.items():
                         kept = resources(state).setdefault(name, {})
                         kept.setdefault("schools", {}).update(schools)
-            lost = [o for o in report.failed if o.started is None]
             if lost:
-                details = report.details(lost)
-                resource = dlt.resource([details], name=SYNC_RUN_DETAILS.name)
+                resource = dlt.resource([report.details(lost)], name=SYNC_RUN_DETAILS.name)
                 resource.apply_hints(**hints(SYNC_RUN_DETAILS), write_disposition=RUN_MERGE)
                 pipeline.extract(resource, schema=pipeline.default_schema)
             pipeline.normalize()
             pipeline.load()
+            _drop_staging(pipeline)
             read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
             tables = {
                 table.name
@@ -293,21 +310,23 @@ class Warehouse:
             DestinationBusy: Another run is loading into this destination.
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
-        with self._loaded(to_write=True) as pipeline:
+        with self._loaded(to_write=True) as pipeline, _database(pipeline, self.name) as client:
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with pipeline.managed_state(extract_state=True) as state:
+                divide_by(state, "")
                 for entry in resources(state).values():
                     for estab in estabs:
                         entry.get("schools", {}).pop(estab, None)
             pipeline.normalize()
             pipeline.load()
-            with _database(pipeline, self.name) as client:
-                counts = dict(_counted(client, estabs))
-                with client.sql_client.begin_transaction():
-                    for name in counts:
-                        query, values = _of_schools(client, "DELETE", name, estabs)
-                        client.sql_client.execute_sql(query, *values)
-                return counts
+            # of runs that were killed
+            _drop_staging(pipeline)
+            counts = dict(_counted(client, estabs))
+            with client.sql_client.begin_transaction():
+                for name in counts:
+                    query, values = _of_schools(client, "DELETE", name, estabs)
+                    client.sql_client.execute_sql(query, *values)
+            return counts
 
     def make_views(self) -> list[Statement]:
         """Makes the views, as each load does; returns those that are there.
@@ -416,6 +435,20 @@ _BY_SCHOOL = (
 def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:
     with pipeline.sql_client() as client:
         return list(problems(client, V1P1.endpoints, changed, report))
+
+
+def _drop_staging(pipeline: dlt.Pipeline) -> None:
+    """Drops the staging datasets of the whole and of shards: what died may have left rows there."""
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            return
+        sql = client.sql_client
+        own = re.compile(re.escape(sql.staging_dataset_name) + r"(_shard_\d{3,})?")
+        schemas = "SELECT schema_name FROM information_schema.schemata"
+        found = {str(name) for (name,) in sql.execute_sql(schemas) or ()}
+        for name in sorted(filter(own.fullmatch, found)):
+            with sql.with_alternative_dataset_name(name):
+                sql.drop_dataset()
 
 
 def _of_schools(

@@ -179,6 +179,44 @@ def test_a_worker_that_is_killed_and_a_broken_school_cost_the_others_nothing(
 
 
 @pytest.mark.parametrize(
+    ("killed", "why"),
+    [(slice(1, None), "no worker is left"), (slice(0, 1), "the scheduler was lost")],
+    ids=["all workers", "the scheduler"],
+)
+@pytest.mark.campaign
+def test_a_cluster_that_is_lost_ends_the_run_and_loses_nothing(
+    cluster, serve, postgres, monkeypatch, killed, why
+) -> None:
+    monkeypatch.setattr(cluster_module, "PATIENCE", 10.0)
+    monkeypatch.setattr(cluster_module, "_LOOK", 1.0)
+    schools = [secondary_school(n, f"{n:04}", pupils=10) for n in range(1, 10)]
+    server = serve(*schools, latency=0.05)
+    settings = told(server, schools, postgres)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    machines = cluster(settings)
+
+    def kill() -> None:
+        for process in machines.processes[killed]:
+            process.send_signal(signal.SIGKILL)
+
+    killing = when(server, 12, kill)
+    report = Report()
+    cluster_module.load(Warehouse("postgres"), report, machines.address, shards=6)
+    killing.join(PATIENCE)
+    assert report.failed and report.problems == []
+    assert all(why in outcome.error for outcome in report.failed)
+    standing = {s.estab: s.state for s in Warehouse("postgres").holdings().schools()}
+    failed = {outcome.estab for outcome in report.failed}
+    assert {estab for estab, state in standing.items() if state == "failing"} == failed
+    # without the cluster
+    assert Warehouse("postgres").load(again := Report()) is None
+    assert again.good
+    truth = Truth(server.base_url, schools, endpoints=("users", "enrollments"))
+    assert differences(postgres, truth) == {}
+
+
+@pytest.mark.parametrize(
     ("place", "said"),
     [
         ("postgres", "no Dask scheduler answers at tcp://127.0.0.1:1"),

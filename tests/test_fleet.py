@@ -107,17 +107,49 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
     # the other died, and whoever waited for it finishes
     whole = Report()
     for estab in shards[1].estabs:
-        whole.outcome(estab, "users").end(DestinationError("the worker died"))
-    warehouse.finish(whole, shards)
+        outcome = whole.outcome(estab, "users")
+        outcome.begin()
+        outcome.end(DestinationError("the worker died"))
+    query(postgres, "CREATE SCHEMA oneroster_staging_shard_007")
+    query(postgres, "CREATE SCHEMA oneroster_staging_of_somebody")
+    warehouse.finish(whole, shards, whole.outcomes)
+    left = query(postgres, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%staging%'")
+    assert left == [("oneroster_staging_of_somebody",)]
     lost = "SELECT estab, reason FROM oneroster.sync_run_details WHERE outcome = 'failed'"
     assert query(postgres, f"{lost} ORDER BY estab") == [
         (estab, "the worker died") for estab in sorted(shards[1].estabs)
     ]
+    failing = {s.estab for s in warehouse.holdings().schools() if s.state == "failing"}
+    assert failing == set(shards[1].estabs)
     report = Report()
     warehouse.load(report, **options)
     assert {o.estab for o in report.outcomes if o.mode == "delta"} == set(shards[0].estabs)
     assert {o.estab for o in report.outcomes if o.mode == "full"} == set(shards[1].estabs)
     assert differences(postgres, Truth(server.base_url, schools, endpoints=SOME)) == {}
+
+
+def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
+    serve, schools, postgres
+) -> None:
+    server = serve(*schools)
+    options = {**settings(server, *schools), "endpoints": ["users"]}
+    warehouse = Warehouse(postgres)
+    shards = warehouse.plan(2, **options)
+    # all that a shard writes to is there
+    stored = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'oneroster'"
+    before = query(postgres, stored)
+    assert load(postgres, shards[0], options).good
+    assert query(postgres, stored) == before
+    warehouse.forget([shards[0].estabs[0]])
+    for late in (
+        lambda: warehouse.load(Report(), shard=shards[1], **options),
+        lambda: warehouse.finish(Report(), shards),
+    ):
+        with pytest.raises(DestinationError, match="another run has loaded, divided or forgotten"):
+            late()
+    warehouse.load(report := Report(), **options)
+    assert {o.mode for o in report.outcomes} == {"full"}
+    assert differences(postgres, Truth(server.base_url, schools, endpoints=("users",))) == {}
 
 
 def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
