@@ -114,7 +114,7 @@ def _spread(
             while waiting and len(running) < lanes:
                 running[submit(waiting[0])] = waiting[0]
                 waiting.popleft()
-            with suppress(TimeoutError):
+            with suppress(TimeoutError), client.as_current():
                 wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED")
             for future in [future for future in running if future.done()]:
                 yield running.pop(future), _result(future)

@@ -187,7 +187,7 @@ def test_a_worker_that_is_killed_and_a_broken_school_cost_the_others_nothing(
 def test_a_cluster_that_is_lost_ends_the_run_and_loses_nothing(
     cluster, serve, postgres, monkeypatch, killed, why
 ) -> None:
-    monkeypatch.setattr(cluster_module, "PATIENCE", 10.0)
+    monkeypatch.setattr(cluster_module, "PATIENCE", 20.0)
     monkeypatch.setattr(cluster_module, "_LOOK", 1.0)
     schools = [secondary_school(n, f"{n:04}", pupils=10) for n in range(1, 10)]
     server = serve(*schools, latency=0.05)
