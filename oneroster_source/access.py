@@ -67,7 +67,7 @@ def sole(
 
 @contextmanager
 def head(pipeline: dlt.Pipeline, name: str) -> Iterator[None]:
-    """Keeps every other run from dividing the same dataset; its parts may be loaded.
+    """Keeps every other run from dividing the same dataset in Postgres; its parts may be loaded.
 
     Args:
         pipeline: A pipeline of the dataset.
@@ -75,14 +75,9 @@ def head(pipeline: dlt.Pipeline, name: str) -> Iterator[None]:
 
     Raises:
         DestinationBusy: Another run has divided it, and waits for its parts.
-        DestinationError: The lock cannot be made.
     """
-    config: Any = pipeline.destination_client().config
-    with ExitStack() as stack:
-        stack.enter_context(alone(hidden(str(config), pipeline.dataset_name, "head"), name))
-        if config.destination_type == "postgres":
-            client = stack.enter_context(_in_transaction(pipeline, name))
-            _take(client, name, "head")
+    with _in_transaction(pipeline, name) as client:
+        _take(client, name, "head")
         yield
 
 

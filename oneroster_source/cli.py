@@ -239,8 +239,7 @@ def forget(
 
     warehouse = Warehouse(destination, dataset)
     known = warehouse.holdings().estabs
-    # one that was never read well is known by its failures alone
-    strangers = [e for e in estabs if e not in known and not warehouse.count([e])]
+    strangers = [estab for estab in estabs if estab not in known]
     if strangers:
         raise ConfigurationError(
             f"{warehouse.name} holds no school {strangers[0]!r}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dlt
@@ -25,6 +27,15 @@ def resources(state: Any) -> dict[str, Any]:
         state.setdefault("sources", {}).setdefault("oneroster", {}).setdefault("resources", {})
     )
     return found
+
+
+@contextmanager
+def changed(pipeline: dlt.Pipeline) -> Iterator[Any]:
+    """The state of a pipeline; what is changed there is loaded, with all that was extracted."""
+    with pipeline.managed_state(extract_state=True) as state:
+        yield state
+    pipeline.normalize()
+    pipeline.load()
 
 
 def cursors(state: Any) -> dict[str, dict[str, Any]]:

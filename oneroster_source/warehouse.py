@@ -46,6 +46,7 @@ from oneroster_source.report import Outcome, Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
 from oneroster_source.state import (
+    changed,
     cursors,
     divide_by,
     entries_of,
@@ -187,16 +188,16 @@ class Warehouse:
             packed = pipeline.normalize()
             give_back()
             counts = {} if packed is None else packed.row_counts
-            changed = {table for table, rows in counts.items() if rows}
+            filled = {table for table, rows in counts.items() if rows}
             confirm()
             with opened(pipeline, patience):
                 kind = pipeline.destination_client().config.destination_type
                 with thrift(pipeline) if new else nullcontext():
                     pipeline.load(workers=_JOBS.get(kind, _DEFAULT_JOBS))
-                    if changed and shard is None:
-                        report.problems += _problems(pipeline, changed, report)
+                    if filled and shard is None:
+                        report.problems += _problems(pipeline, filled, report)
                 if shard is None:
-                    _try_views(pipeline, changed, report)
+                    _try_views(pipeline, filled, report)
 
     def plan(self, count: int, **options: Any) -> list[Shard]:
         """Makes the tables, and divides the schools into shards, by the rows that they had when
@@ -214,18 +215,16 @@ class Warehouse:
         # what the shards find there, none of them makes at the same time as another
         self.load(report, **{**options, "only": []})
         settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
-        chosen = resolve(**settings).only(options.get("only")).schools
+        schools = resolve(**settings).only(options.get("only")).schools
         known: dict[str, int] = {}
         with self._loaded(to_write=True) as pipeline:
-            with pipeline.managed_state(extract_state=True) as state:
+            with changed(pipeline) as state:
                 divide_by(state, report.run_id)
-            pipeline.normalize()
-            pipeline.load()
             if _there(pipeline, _LOADS.tables) >= _LOADS.tables:
                 with pipeline.sql_client() as client:
                     known = {w["estab"]: w["rows_at_last_full"] for w in _answer(client, _LOADS)}
         parts = divide(
-            {school.estab: int(known.get(school.estab) or 0) for school in chosen}, count
+            {school.estab: int(known.get(school.estab) or 0) for school in schools}, count
         )
         return [Shard(report.run_id, i, tuple(estabs)) for i, estabs in enumerate(parts)]
 
@@ -267,19 +266,16 @@ class Warehouse:
         """
         with self._loaded(to_write=True) as pipeline:
             report.run_id = shards[0].run_id if shards else report.run_id
-            with pipeline.managed_state(extract_state=True) as state:
-                for shard in shards:
-                    refuse_outdated(state, shard)
-                    entries = entries_of(pipeline, shard)
-                    for name, schools in entries.items():
-                        kept = resources(state).setdefault(name, {})
-                        kept.setdefault("schools", {}).update(schools)
             if lost:
                 resource = dlt.resource([report.details(lost)], name=SYNC_RUN_DETAILS.name)
                 resource.apply_hints(**hints(SYNC_RUN_DETAILS), write_disposition=RUN_MERGE)
                 pipeline.extract(resource, schema=pipeline.default_schema)
-            pipeline.normalize()
-            pipeline.load()
+            with changed(pipeline) as state:
+                for shard in shards:
+                    refuse_outdated(state, shard)
+                    for name, schools in entries_of(pipeline, shard).items():
+                        kept = resources(state).setdefault(name, {})
+                        kept.setdefault("schools", {}).update(schools)
             _drop_staging(pipeline)
             read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
             tables = {
@@ -312,13 +308,11 @@ class Warehouse:
         """
         with self._loaded(to_write=True) as pipeline, _database(pipeline, self.name) as client:
             # the cursors first: rows without one are read again, a cursor without rows hides them
-            with pipeline.managed_state(extract_state=True) as state:
+            with changed(pipeline) as state:
                 divide_by(state, "")
-                for entry in resources(state).values():
+                for schools in cursors(state).values():
                     for estab in estabs:
-                        entry.get("schools", {}).pop(estab, None)
-            pipeline.normalize()
-            pipeline.load()
+                        schools.pop(estab, None)
             # of runs that were killed
             _drop_staging(pipeline)
             counts = dict(_counted(client, estabs))
@@ -363,7 +357,7 @@ class Warehouse:
         wanted = tuple(queries)
         with self._loaded() as pipeline, _database(pipeline, self.name) as client:
             tables = {table for query in wanted for table in query.tables}
-            there = {name for name, columns in client.get_storage_tables(tables) if columns}
+            there = _stored(client, tables)
             found: dict[str, list[dict[str, Any]]] = {query.name: [] for query in wanted}
             for query in wanted:
                 if query.tables <= there:
@@ -399,9 +393,12 @@ class Warehouse:
 
 def _there(pipeline: dlt.Pipeline, names: Collection[str]) -> set[str]:
     """Which of these tables are there."""
-    client: Any
     with pipeline.destination_client() as client:
-        return {name for name, columns in client.get_storage_tables(names) if columns}
+        return _stored(client, names)
+
+
+def _stored(client: Any, names: Collection[str]) -> set[str]:
+    return {name for name, columns in client.get_storage_tables(names) if columns}
 
 
 def _answer(client: SqlClientBase[Any], query: Statement) -> list[dict[str, Any]]:
@@ -461,8 +458,9 @@ def _of_schools(
 
 
 def _counted(client: SqlJobClientBase, estabs: Collection[str]) -> Iterator[tuple[str, int]]:
-    stored = client.get_storage_tables([table.name for table in _BY_SCHOOL])
-    for name in [name for name, columns in stored if columns]:
+    names = [table.name for table in _BY_SCHOOL]
+    stored = _stored(client, names)
+    for name in (name for name in names if name in stored):
         query, values = _of_schools(client, "SELECT count(*)", name, estabs)
         ((rows,),) = client.sql_client.execute_sql(query, *values) or ((0,),)
         if rows:
@@ -511,21 +509,17 @@ def _make_anew(pipeline: dlt.Pipeline) -> None:
     if not pipeline.default_schema_name:
         return
     expected = pipeline.default_schema.data_table_names(seen_data_only=True)
-    with pipeline.destination_client() as client:
-        found = client.get_storage_tables(expected)
-        missing = {name for name, columns in found if not columns}
+    missing = set(expected) - _there(pipeline, expected)
     if not missing:
         return
     _log.warning("dropped since the last load, and read again: %s", ", ".join(sorted(missing)))
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
-    with pipeline.managed_state(extract_state=True) as state:
+    with changed(pipeline) as state:
         kept = resources(state)
         for endpoint in V1P1.endpoints:
             tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
             if missing & tables and endpoint.name in kept:
                 del kept[endpoint.name]
-    pipeline.normalize()
-    pipeline.load()
     with pipeline.destination_client() as client:
         client.update_stored_schema(only_tables=missing, force=True)
