@@ -15,6 +15,7 @@ from oneroster_source.client import Client
 from oneroster_source.config import Settings
 from oneroster_source.errors import EndpointNotFound, OneRosterError, RequestRefused
 from oneroster_source.filters import Filter, where
+from oneroster_source.privacy import Redaction
 from oneroster_source.reader import Page, read
 from oneroster_source.report import Mode, Outcome
 from oneroster_source.shape import Shaper
@@ -75,11 +76,14 @@ _COMPARE = {
 class Collection:
     """The rows of one endpoint of one school, complete."""
 
-    def __init__(self, spool: Spool, shaper: Shaper, ask: Ask, outcome: Outcome) -> None:
+    def __init__(
+        self, spool: Spool, shaper: Shaper, ask: Ask, outcome: Outcome, redact: Redaction
+    ) -> None:
         self._spool = spool
         self._shaper = shaper
         self._ask = ask
         self._outcome = outcome
+        self.redact = redact
         self.mode = ask.mode
         """What it is, which may be more than was asked for: see `whole`."""
         self.started: datetime | None = None
@@ -141,7 +145,7 @@ class Collection:
         """Warns where a row does not satisfy what the server was asked for."""
         for predicate in self.asked.predicates:
             column = self._shaper.column_of(predicate.field)
-            if column is None:
+            if column is None or self.redact.touches(column):
                 continue
             values = wide.column(column)
             try:
@@ -197,7 +201,8 @@ def collect(
         outcome.rows += rows
 
     spool = Spool(added, max_rows=settings.max_rows, span=span)
-    collection = Collection(spool, shaper, ask, outcome)
+    redact = settings.privacy.redaction(shaper.endpoint)
+    collection = Collection(spool, shaper, ask, outcome, redact)
     problem: OneRosterError
     try:
         _read(client, shaper, ask, settings, outcome, collection, spool)
@@ -342,7 +347,7 @@ class _Pages:
             if not offset:
                 raise
             # some servers have no page beyond the end; that it is the end, the reader verifies
-            return Page([], self._shaper.parse(b"[]"))
+            return Page([], self._collection.redact(self._shaper.parse(b"[]")))
         if not offset:
             self.answer = f"{digest} {reply.total}"
         if reply.value is None:
@@ -356,7 +361,8 @@ class _Pages:
             oldest = pc.min(reply.value.column("date_last_modified")).as_py()
             if oldest is not None and oldest < self._expected:
                 raise _FilterIgnored
-        return Page(reply.value.column("_key").to_pylist(), reply.value, reply.total)
+        keys = reply.value.column("_key").to_pylist()
+        return Page(keys, self._collection.redact(reply.value), reply.total)
 
     def last(self) -> str | None:
         """The last id, which is the first in descending order."""

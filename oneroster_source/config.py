@@ -12,6 +12,7 @@ from typing import Any, Literal
 from oneroster_source.errors import ConfigurationError, FilterError
 from oneroster_source.filters import Filter, parse
 from oneroster_source.options import OPTIONS, Deleted, Login, Options, look_up, wrong
+from oneroster_source.privacy import Privacy, privacy
 from oneroster_source.schools import WAYS, School, configured
 from oneroster_source.spec import V1P1, Dialect
 
@@ -25,6 +26,8 @@ class Settings:
     filters: Mapping[str, Filter]
     page_size: int
     deleted: Deleted
+    privacy: Privacy
+    history: bool
     reference_tables: bool
     concurrency: int
     request_timeout: float
@@ -85,6 +88,30 @@ def lock_timeout(given: float | None = None) -> float:
     return _lock_timeout(look_up({"lock_timeout": given}))
 
 
+def chosen_privacy(**given: Any) -> Privacy:
+    """The settings of privacy, which need no school.
+
+    Raises:
+        ConfigurationError: One is missing or wrong, or the configuration cannot be read.
+    """
+    return privacy(look_up(given), V1P1)
+
+
+def keeps_history(given: bool | None = None) -> bool:
+    """Whether versions are kept, which needs no school.
+
+    Raises:
+        ConfigurationError: The setting is wrong, or the configuration cannot be read.
+    """
+    return _history(look_up({"history": given}))
+
+
+def _history(options: Options) -> bool:
+    if options.history not in (True, False):
+        raise wrong("history", f"is {options.history!r}")
+    return options.history
+
+
 def _within(options: Options, key: str, low: float, high: float) -> Any:
     value = getattr(options, key)
     # dlt converts what it looks up, but takes arguments as they are
@@ -132,6 +159,8 @@ def _settings(options: Options) -> Settings:
         filters=filters,
         page_size=within("page_size", 1, 100_000),
         deleted=one_of("deleted", "keep", "remove"),
+        privacy=privacy(options, V1P1),
+        history=_history(options),
         reference_tables=one_of("reference_tables", True, False),
         concurrency=within("concurrency", 1, 64),
         request_timeout=within("request_timeout", 0.001, 86_400),

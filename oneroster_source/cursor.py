@@ -57,6 +57,8 @@ class Cursors:
             "filter": str(settings.filters.get(endpoint.name, "")),
             "deleted": settings.deleted,
             "reference_tables": settings.reference_tables,
+            "left_out": settings.privacy.columns_left_out(endpoint),
+            "pseudonyms": settings.privacy.pseudonyms(endpoint),
             "dialect": settings.dialect.version,
         }
         self._from = {school.estab: _identity(school) for school in settings.schools}

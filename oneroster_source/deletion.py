@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -64,10 +66,13 @@ def alive(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.invert(rows.column("_deleted")))
 
 
-def deleted(rows: pa.Table) -> pa.Table:
-    """The same rows, deleted."""
-    place = rows.column_names.index("_deleted")
-    return rows.set_column(place, rows.field(place), pa.repeat(True, len(rows)))
+def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
+    """The same rows, deleted at some time."""
+    for name, value in (("_deleted", True), ("_deleted_at", at)):
+        place = rows.column_names.index(name)
+        field = rows.field(place)
+        rows = rows.set_column(place, field, pa.repeat(pa.scalar(value, field.type), len(rows)))
+    return rows
 
 
 def removal(table: Table, estab: str, ids: pa.ChunkedArray) -> pa.Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import dlt
-from dlt.common.configuration import configspec, resolve_configuration
+from dlt.common.configuration import NotResolved, configspec, resolve_configuration
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException, ValueNotSecretException
 from dlt.common.configuration.providers.toml import TomlProviderReadException
@@ -85,6 +85,35 @@ class Options(BaseConfiguration):
     page_size: int = _option(1000, "Rows to ask for in one request.", "1 to 100000")
     deleted: str = _option(
         "keep", "What becomes of rows that are marked `tobedeleted`, or gone.", "keep or remove"
+    )
+    privacy: str = _option(
+        "no-contact",
+        "What is kept of people: everything; all but contact details, passwords and what the"
+        " provider adds; or no names either, and pseudonyms for ids. See Privacy.",
+        "full, no-contact or pseudonymous",
+    )
+    columns: Annotated[dict[str, Any] | None, NotResolved()] = _option(
+        None,
+        "Columns to keep, or to leave out, of a table: `include` keeps these alone, whatever the"
+        " profile says; `exclude` leaves out these too. What is left out is NULL.",
+        "tables, each with a list `include` or `exclude`",
+    )
+    pseudonymize: list[str] | None = _option(
+        None,
+        "Columns to keep as pseudonyms, such as `users.username`, beside those of the profile.",
+        "a list of text columns, each as table.column",
+    )
+    privacy_key: Annotated[str | None, SecretSentinel] = _option(
+        None,
+        "The key of pseudonyms, and of the list of erased people. Keep it: under another one they"
+        " are others.",
+        "at least 32 random characters",
+        hidden=True,
+    )
+    history: bool = _option(
+        False,
+        "Whether to keep every version of users, classes and enrollments. See History.",
+        "true or false",
     )
     reference_tables: bool = _option(
         True, "Whether single references get a child table each.", "true or false"
@@ -173,9 +202,11 @@ def look_up(given: Mapping[str, Any]) -> Options:
     problem: ConfigurationError | None = None
     try:
         _refuse_unknown(given)
-        return resolve_configuration(
+        options = resolve_configuration(
             Options(), sections=SECTIONS, explicit_value=_without_none(given)
         )
+        options.columns = _in_its_section("columns", given.get("columns"))
+        return options
     except ValueNotSecretException as error:
         key = error.key.rpartition(".")[2]
         problem = ConfigurationError(
@@ -192,6 +223,18 @@ def look_up(given: Mapping[str, Any]) -> Options:
         problem = wrong(key, "has a value of the wrong type") if key in OPTIONS else None
         if problem is None:
             problem = ConfigurationError("the configuration cannot be read")
+    raise problem
+
+
+def _in_its_section(key: str, given: Any) -> Any:
+    """A setting that is looked for under its whole name alone: where dlt finds none there, it takes
+    the environment's COLUMNS, which is how wide a terminal is."""
+    name = ".".join((*SECTIONS, key))
+    found = (place.get(name, dict) for place in (dlt.secrets, dlt.config))
+    try:
+        return given if given is not None else next((f for f in found if f is not None), None)
+    except ValueError:
+        problem = wrong(key, "has a value of the wrong type")
     raise problem
 
 

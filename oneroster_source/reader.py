@@ -77,7 +77,10 @@ class Sink(Protocol[T_in]):
         """Takes the rows of a page from index `start` on."""
 
     def keys(self) -> set[str]:
-        """The keys of all rows taken."""
+        """What names each of the rows taken, which need not be what a page's keys are."""
+
+    def names(self, content: T_in) -> list[str]:
+        """The same of the rows of a page."""
 
     def expect_repeats(self) -> None:
         """Takes notice that a row may have come twice, and is wanted once."""
@@ -394,13 +397,14 @@ class _Pass(Generic[T]):
         taken = self._sink.keys()
         for _ in range(2):
             page = self.fetch(0, self._limit)
-            if taken.issuperset(page.keys[:1]):
+            names = self._sink.names(page.content)
+            if taken.issuperset(names[:1]):
                 continue
-            if taken.isdisjoint(page.keys):
+            if taken.isdisjoint(names):
                 raise _StartOver
             self._sink.add(page.content, 0)
-            self.found.rows += len(page.keys) - len(taken.intersection(page.keys))
-            taken |= set(page.keys)
+            self.found.rows += len(names) - len(taken.intersection(names))
+            taken |= set(names)
 
     def _is_end(self, total: int | None) -> bool:
         """Whether a page with the known last row alone, and this total, is the end.

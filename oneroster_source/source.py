@@ -297,7 +297,7 @@ class _Run:
         nothing = pa.array([""])
         if self._keep and len(lost):
             rows = self._held.rows(table, estab, alive(lost).column("sourced_id").to_pylist())
-            found[table.name] = deleted(rows)
+            found[table.name] = deleted(rows, at=self._now)
             for child in endpoint.child_tables():
                 if child.name in there:
                     # the child rows of what is kept stay; those of nothing go

@@ -130,7 +130,13 @@ class Spool:
 
     def keys(self) -> set[str]:
         """The keys of all rows."""
-        return {key for rows in self._batches() for key in rows.column("_key").to_pylist()}
+        return {key for rows in self._batches() for key in self.names(rows)}
+
+    @staticmethod
+    def names(rows: pa.Table | pa.RecordBatch) -> list[str]:
+        """The keys of rows, one for each."""
+        keys: list[str] = rows.column("_key").to_pylist()
+        return keys
 
     def ids(self) -> pa.ChunkedArray:
         """The sourcedId of every row that has one."""

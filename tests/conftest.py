@@ -100,9 +100,9 @@ def sync(warehouse: Warehouse) -> Callable[..., Report]:
 
 
 def settings(server: Simulator, *schools: School) -> dict[str, object]:
-    """The settings that reach these schools."""
+    """The settings that reach these schools, and keep all that they send."""
     entries = [{"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools]
-    return {"base_url": server.base_url, "schools": entries}
+    return {"base_url": server.base_url, "schools": entries, "privacy": "full"}
 
 
 def purge(school: School, collection: str, count: int) -> list[dict[str, Any]]:

@@ -84,6 +84,7 @@ def environment(server: Simulator, *schools: School) -> dict[str, str]:
     return {
         "SOURCES__ONEROSTER__BASE_URL": str(found["base_url"]),
         "SOURCES__ONEROSTER__SCHOOLS": json.dumps(found["schools"]),
+        "SOURCES__ONEROSTER__PRIVACY": "full",
     }
 
 

@@ -177,6 +177,9 @@ class Rows:
     def keys(self) -> set[str]:
         return {row.key for row in self._rows}
 
+    def names(self, content: list[Row]) -> list[str]:
+        return [row.key for row in content]
+
     def expect_repeats(self) -> None:
         self._repeats = True
 

@@ -31,6 +31,9 @@ class Rows:
     def keys(self) -> set[str]:
         return set(self.found)
 
+    def names(self, content: list[str]) -> list[str]:
+        return content
+
     def expect_repeats(self) -> None:
         self.found = list(dict.fromkeys(self.found))
 

@@ -22,6 +22,7 @@ ORDER = (
     "spec",
     "filters",
     "options",
+    "privacy",
     "schools_file",
     "schools",
     "config",

@@ -372,6 +372,9 @@ def _has_items(nested: pa.Array) -> pa.Array:
 
 
 def _stamped(rows: pa.Table, table: Table, whose: Whose) -> pa.Table:
+    # of a row that is marked as deleted, the last change was that
+    when = pc.if_else(rows.column("_deleted"), rows.column("date_last_modified"), None)
+    rows = rows.append_column("_deleted_at", when)
     columns = [rows.column(column.name) for column in table.columns[1:]]
     return pa.table([whose, *columns], schema=arrow_schema(table))
 

@@ -11,6 +11,12 @@ Kind = Literal["text", "flag", "date", "instant", "json", "integer", "number"]
 """How a value is read: what SQL reads it and which Arrow and dlt types it gets, `shape` says."""
 
 
+Holds = Literal["", "name", "contact", "identifier", "secret", "open"]
+"""What of a person a value can tell by itself: a name; a way to reach them; an id by which others
+know them; a secret of theirs; or, where the provider may send what it likes, anything. Profiles of
+`privacy` and the register of fields go by it."""
+
+
 def snake(name: str) -> str:
     """`dateLastModified` -> `date_last_modified`, as dlt would write it."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
@@ -25,6 +31,9 @@ class Column:
     nullable: bool = True
     source: str = ""
     """The OneRoster attribute it comes from, as the standard spells it."""
+    about: str = ""
+    """What it means, in a sentence."""
+    holds: Holds = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +57,14 @@ class Field:
 
     name: str
     kind: Kind = "text"
+    about: str = ""
+    holds: Holds = ""
 
     @property
     def column(self) -> Column:
-        return Column(snake(self.name), self.kind, source=self.name)
+        return Column(
+            snake(self.name), self.kind, source=self.name, about=self.about, holds=self.holds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +130,12 @@ COMMON = (
     Column("date_last_modified", "instant", source="dateLastModified"),
 )
 TAIL = (
-    Column("metadata", "json", source="metadata"),
-    Column("extra", "json"),
+    Column("metadata", "json", source="metadata", holds="open"),
+    Column("extra", "json", holds="open"),
     Column("_deleted", "flag", nullable=False),
+    Column("_deleted_at", "instant"),
 )
+VALIDITY = (Column("valid_from", "instant", nullable=False), Column("valid_to", "instant"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,10 @@ class Endpoint:
     fields: tuple[Field, ...]
     refs: tuple[Ref, ...] = ()
     lists: tuple[ChildList, ...] = ()
+    personal: bool = False
+    """Whether each row is about a person."""
+    versioned: bool = False
+    """Whether `history` keeps its versions."""
 
     @property
     def collection(self) -> str:
@@ -148,6 +167,19 @@ class Endpoint:
             COMMON + own + TAIL,
             ("estab", "sourced_id"),
             f"one row per {self.singular.replace('_', ' ')} and school",
+        )
+
+    @property
+    def history(self) -> Table | None:
+        """The table of versions, if the endpoint has one."""
+        if not self.versioned:
+            return None
+        table = self.table
+        return Table(
+            f"{self.name}_history",
+            table.columns + VALIDITY,
+            (*table.key, "valid_from"),
+            f"one row per version of a {self.singular.replace('_', ' ')}",
         )
 
     @property
@@ -244,6 +276,18 @@ QUALITY_RESULTS = Table(
     ("run_id", "estab", "check_id"),
     "one row per quality run, school and check: rows looked at, rows at fault, up to five of their"
     " ids",
+)
+
+SUPPRESSED_USERS = Table(
+    "suppressed_users",
+    (
+        Column("estab", nullable=False),
+        Column("user_digest", nullable=False),
+        Column("key_name", nullable=False),
+        Column("erased_at", "instant", nullable=False),
+    ),
+    ("estab", "user_digest"),
+    "one row per person who was erased, and whom no load brings back",
 )
 
 

@@ -69,24 +69,36 @@ V1P1 = Dialect(
                 ChildList("periods"),
                 ChildList("resources", target=""),
             ),
+            versioned=True,
         ),
         Endpoint(
             name="users",
             singular="user",
             path="/users",
             fields=(
-                *_texts("username", "givenName", "middleName", "familyName", "role"),
-                *_texts("identifier", "email", "sms", "phone"),
+                Field("username", holds="identifier"),
+                Field("givenName", holds="name"),
+                Field("middleName", holds="name"),
+                Field("familyName", holds="name"),
+                Field("role"),
+                Field("identifier", holds="identifier"),
+                Field("email", holds="contact"),
+                Field("sms", holds="contact"),
+                Field("phone", holds="contact"),
                 Field("enabledUser", "flag"),
-                Field("password"),
+                Field("password", holds="secret"),
             ),
             lists=(
                 # the standard's list of references; Xporter sends ids alone
                 ChildList("orgs", target="orgs", ids="orgSourcedIds", aliases=("org",)),
-                ChildList("userIds", fields=_texts("type", "identifier")),
+                ChildList(
+                    "userIds", fields=(Field("type"), Field("identifier", holds="identifier"))
+                ),
                 ChildList("grades"),
                 ChildList("agents", target="users"),
             ),
+            personal=True,
+            versioned=True,
         ),
         Endpoint(
             name="enrollments",
@@ -99,6 +111,8 @@ V1P1 = Dialect(
                 Field("endDate", "date"),
             ),
             refs=(Ref("user", "users"), Ref("class", "classes"), Ref("school", "orgs")),
+            personal=True,
+            versioned=True,
         ),
     ),
 )

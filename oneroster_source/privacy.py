@@ -1,0 +1,360 @@
+"""What is kept of a school's data, and what as pseudonyms: decided before anything is written.
+
+A column that is left out stays in its table, and is NULL. A pseudonym is the HMAC-SHA-256 of a
+value, in hexadecimal, under a key of the user's: the same for a value wherever it stands, so that
+joins hold, and another under another key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oneroster_source.options import Options, missing, wrong
+from oneroster_source.spec import Column, Dialect, Endpoint, Holds, Ref, Table
+
+Profile = Literal["full", "no-contact", "pseudonymous"]
+SHORTEST_KEY = 32
+"""Characters: a short key can be found by trying."""
+NEEDED = frozenset({"estab", "sourced_id", "status", "date_last_modified", "position"})
+"""Columns that are kept whatever is wanted, as are those that begin with an underscore: without
+them no row is found again, nor what changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The key of pseudonyms. It is not shown, and not stored."""
+
+    _secret: bytes = field(repr=False)
+
+    def digest(self, *texts: str) -> str:
+        """The HMAC-SHA-256 of a text, in hexadecimal; of more than one, of all in order."""
+        return hmac.digest(self._secret, "\n".join(texts).encode(), "sha256").hex()
+
+    @property
+    def name(self) -> str:
+        """Tells keys apart, and tells nothing of the key."""
+        return self.digest("oneroster", "name of the key")[:16]
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What is kept of each table, checked.
+
+    Args:
+        profile: The profile.
+        left_out: The columns that are left out, by table.
+        pseudonymized: The columns that are kept as pseudonyms, by table, those of references to
+            rows whose ids are pseudonyms included.
+        key: The key of pseudonyms, if there is one.
+    """
+
+    profile: Profile
+    left_out: Mapping[str, frozenset[str]]
+    pseudonymized: Mapping[str, frozenset[str]]
+    key: Key | None = None
+
+    def pseudonym(self, table: str, column: str, value: str) -> str:
+        """A value as the destination holds it in a column."""
+        if self.key is None or column not in self.pseudonymized.get(table, ()):
+            return value
+        return self.key.digest(value)
+
+    def pseudonyms(self, endpoint: Endpoint) -> dict[str, Any]:
+        """What an endpoint's pseudonyms hang on: rows of others do not go with rows of these."""
+        names = {t.name: sorted(self.pseudonymized.get(t.name, ())) for t in endpoint.tables()}
+        found = {name: columns for name, columns in names.items() if columns}
+        return {**found, "key": self.key.name} if found and self.key else {}
+
+    def columns_left_out(self, endpoint: Endpoint) -> list[str]:
+        """The columns of an endpoint's tables that are left out, as `table.column`."""
+        return sorted(f"{t.name}.{c}" for t in endpoint.tables() for c in self.left_out[t.name])
+
+    def redaction(self, endpoint: Endpoint) -> Redaction:
+        """What takes from an endpoint's rows what is not to be kept."""
+        return Redaction(endpoint, self)
+
+
+def privacy(options: Options, dialect: Dialect) -> Privacy:
+    """The privacy that the settings choose.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or a key is needed and missing.
+    """
+    if options.privacy not in _LEFT_OUT:
+        raise wrong("privacy", f"is {options.privacy!r}")
+    left_out = {
+        table.name: frozenset(_left_out(options.privacy, endpoint, table))
+        for endpoint, table in _tables(dialect)
+    }
+    left_out |= _chosen(options.columns, left_out, dialect)
+    pseudonymized = _pseudonymized(options, dialect)
+    key = _key(options.privacy_key)
+    if key is None and any(pseudonymized.values()):
+        raise missing("privacy_key", ", which pseudonyms need")
+    return Privacy(options.privacy, left_out, pseudonymized, key)  # type: ignore[arg-type]
+
+
+_LEFT_OUT: Mapping[str, Collection[Holds]] = {
+    "full": (),
+    "no-contact": ("contact", "secret", "open"),
+    "pseudonymous": ("name", "contact", "secret", "open"),
+}
+"""What each profile leaves out. What is open goes from rows about people, or from all that are
+pseudonymous: it may hold a name anywhere."""
+
+
+def _left_out(profile: str, endpoint: Endpoint, table: Table) -> Iterator[str]:
+    for column in table.columns:
+        if column.holds in _LEFT_OUT[profile] and (
+            endpoint.personal or profile == "pseudonymous" or column.holds != "open"
+        ):
+            yield column.name
+
+
+def _tables(dialect: Dialect) -> Iterator[tuple[Endpoint, Table]]:
+    for endpoint in dialect.endpoints:
+        for table in endpoint.tables():
+            yield endpoint, table
+
+
+def own_columns(table: Table) -> list[Column]:
+    """The columns that may be left out."""
+    return [
+        column
+        for column in table.columns
+        if column.name not in {*table.key, "status", "date_last_modified"}
+        and not column.name.startswith("_")
+    ]
+
+
+def _chosen(
+    columns: object, left_out: Mapping[str, frozenset[str]], dialect: Dialect
+) -> dict[str, frozenset[str]]:
+    tables = {table.name: table for _, table in _tables(dialect)}
+    if not isinstance(columns or {}, Mapping):
+        raise wrong("columns", f"is {columns!r}")
+    found = {}
+    for name, choice in dict(columns or {}).items():  # type: ignore[call-overload]
+        if name not in tables:
+            raise wrong("columns", f"names {name!r}, which is no table")
+        ways = [*choice] if isinstance(choice, Mapping) else []
+        if ways not in (["include"], ["exclude"]):
+            raise wrong("columns", f"has for {name} neither an include nor an exclude alone")
+        (way,), (named,) = ways, choice.values()
+        may = {column.name for column in own_columns(tables[name])}
+        if not isinstance(named, list | tuple):
+            raise wrong("columns", f"has for {name} no list of columns")
+        known = {column.name for column in tables[name].columns}
+        for column in named:
+            if column not in known:
+                raise wrong("columns", f"names {name}.{column}, which is no column")
+            if way == "exclude" and column not in may:
+                raise wrong(
+                    "columns", f"leaves out {name}.{column}, without which rows are not found again"
+                )
+        found[name] = frozenset(may.difference(named) if way == "include" else named)
+        if way == "exclude":
+            found[name] |= left_out[name]
+    for endpoint in dialect.endpoints:
+        for ref in endpoint.refs:
+            # the table of a reference says the same again
+            if ref.column.name in found.get(endpoint.name, ()):
+                child = endpoint.child_name(ref)
+                found[child] = frozenset(column.name for column in own_columns(tables[child]))
+    return found
+
+
+def _pseudonymized(options: Options, dialect: Dialect) -> dict[str, frozenset[str]]:
+    named = options.pseudonymize or []
+    if not isinstance(named, list | tuple):
+        raise wrong("pseudonymize", f"is {named!r}")
+    tables = {table.name: (endpoint, table) for endpoint, table in _tables(dialect)}
+    found: dict[str, set[str]] = {name: set() for name in tables}
+    whose: set[str] = set()
+    """Endpoints whose ids are pseudonyms."""
+    if options.privacy == "pseudonymous":
+        whose = {endpoint.name for endpoint in dialect.endpoints if endpoint.personal}
+        for name, (_, table) in tables.items():
+            found[name] = {c.name for c in table.columns if c.holds == "identifier"}
+    for text in named:
+        name, _, column = str(text).partition(".")
+        declared = tables[name][1].columns if name in tables else ()
+        kind = next((c.kind for c in declared if c.name == column), None)
+        if kind is None:
+            raise wrong("pseudonymize", f"names {text!r}, which is no table.column")
+        endpoint = tables[name][0]
+        if name == endpoint.name and column == "sourced_id":
+            whose.add(name)
+            continue
+        refers = _refers(endpoint, name, column)
+        if refers is not None:
+            raise wrong("pseudonymize", f"names {text!r}, which goes with {refers}.sourced_id")
+        if kind != "text" or column in NEEDED:
+            raise wrong("pseudonymize", f"names {text!r}, which cannot be one")
+        found[name].add(column)
+    for name, column in _ids(dialect, whose):
+        found[name].add(column)
+    return {name: frozenset(columns) for name, columns in found.items()}
+
+
+def _refers(endpoint: Endpoint, table: str, column: str) -> str | None:
+    """The endpoint whose ids a column holds, if it is not the row's own."""
+    for ref in endpoint.refs:
+        if table == endpoint.name and column == ref.column.name:
+            return ref.target
+    for attribute in endpoint.nested:
+        if table == endpoint.child_name(attribute):
+            if column == "sourced_id" and attribute.target:
+                return attribute.target
+            if column == f"{endpoint.singular}_sourced_id":
+                return endpoint.name
+    return None
+
+
+def _ids(dialect: Dialect, whose: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Every column in which ids of some endpoints stand."""
+    for endpoint, table in _tables(dialect):
+        for column in table.columns:
+            own = table.name == endpoint.name and column.name == "sourced_id"
+            target = endpoint.name if own else _refers(endpoint, table.name, column.name)
+            if target in whose:
+                yield table.name, column.name
+
+
+def _key(secret: object) -> Key | None:
+    if secret is None:
+        return None
+    if not isinstance(secret, str) or len(secret) < SHORTEST_KEY:
+        raise wrong("privacy_key", f"is shorter than {SHORTEST_KEY} characters")
+    return Key(secret.encode())
+
+
+class Redaction:
+    """Takes from wide rows of an endpoint, as `shape` makes them, what is not to be kept.
+
+    Args:
+        endpoint: The endpoint.
+        privacy: What is kept of each table.
+    """
+
+    def __init__(self, endpoint: Endpoint, privacy: Privacy) -> None:
+        self._endpoint = endpoint
+        self._left_out = privacy.left_out
+        self._pseudonymized = privacy.pseudonymized
+        self._key = privacy.key
+
+    @cached_property
+    def _changes(self) -> bool:
+        names = [table.name for table in self._endpoint.tables()]
+        return any(self._left_out[name] or self._pseudonymized[name] for name in names)
+
+    def touches(self, column: str) -> bool:
+        """Whether a column of the endpoint's own table does not hold what was sent."""
+        name = self._endpoint.name
+        return column in self._left_out[name] or column in self._pseudonymized[name]
+
+    def __call__(self, wide: pa.Table) -> pa.Table:
+        """The same rows, without what is not to be kept."""
+        if not self._changes:
+            return wide
+        name = self._endpoint.name
+        if "extra" not in self._left_out[name] and (hidden := self._hidden_attributes):
+            wide = _replaced(wide, "extra", _without(wide.column("extra"), hidden))
+        if "sourced_id" in self._pseudonymized[name]:
+            # rows without an id keep their names, which are of no use outside this run
+            ids = self._pseudonyms(_array(wide, "sourced_id"))
+            keys = pc.if_else(pc.is_valid(ids), ids, _array(wide, "_key"))
+            wide = _replaced(_replaced(wide, "sourced_id", ids), "_key", keys)
+        for column in self._left_out[name]:
+            wide = _replaced(wide, column, pa.nulls(len(wide), wide.field(column).type))
+        for column in self._pseudonymized[name] - self._left_out[name] - {"sourced_id"}:
+            wide = _replaced(wide, column, self._pseudonyms(_array(wide, column)))
+        for attribute in self._endpoint.nested:
+            wide = self._nested(wide, self._endpoint.child_name(attribute))
+        return wide
+
+    def _nested(self, wide: pa.Table, table: str) -> pa.Table:
+        nested = _array(wide, table)
+        single = pa.types.is_struct(nested.type)
+        names = [field.name for field in (nested.type if single else nested.type.value_type)]
+        gone = self._left_out[table].intersection(names)
+        hashed = self._pseudonymized[table].intersection(names) - gone
+        if "sourced_id" in hashed and "href" in names:
+            # it ends with the id
+            gone = gone | {"href"}
+        if not gone and not hashed:
+            return wide
+        if len(gone) == len(names):
+            return _replaced(wide, table, pa.nulls(len(wide), nested.type))
+        items = nested if single else nested.values
+        columns = [
+            pa.nulls(len(items), column.type)
+            if name in gone
+            else self._pseudonyms(column)
+            if name in hashed
+            else column
+            for name, column in zip(names, items.flatten(), strict=True)
+        ]
+        mask = items.is_null() if items.null_count else None
+        items = pa.StructArray.from_arrays(columns, names, mask=mask)
+        if single:
+            return _replaced(wide, table, items)
+        lists = pa.ListArray.from_arrays(nested.offsets, items)
+        if nested.null_count:
+            lists = pc.if_else(nested.is_valid(), lists, pa.scalar(None, lists.type))
+        return _replaced(wide, table, lists)
+
+    def _pseudonyms(self, values: pa.Array) -> pa.Array:
+        assert self._key is not None
+        texts = pc.dictionary_encode(values)
+        names = [self._key.digest(value) for value in texts.dictionary.to_pylist()]
+        return pa.array(names, pa.string()).take(texts.indices)
+
+    @cached_property
+    def _hidden_attributes(self) -> frozenset[str]:
+        """Attributes that `extra` may not hold as they were sent, in lower case."""
+        found = [c.source for c in self._endpoint.table.columns if self.touches(c.name)]
+        found = [source for source in found if source and "." not in source]
+        for attribute in self._endpoint.nested:
+            child = self._endpoint.child_name(attribute)
+            if self._left_out[child] or self._pseudonymized[child] - {
+                f"{self._endpoint.singular}_sourced_id"
+            }:
+                found += attribute.names
+            if isinstance(attribute, Ref) and self.touches(attribute.column.name):
+                found += attribute.names
+        return frozenset(source.lower() for source in found)
+
+
+def _array(wide: pa.Table, name: str) -> pa.Array:
+    return pa.concat_arrays(wide.column(name).chunks or [pa.array([], wide.field(name).type)])
+
+
+def _replaced(wide: pa.Table, name: str, values: Any) -> pa.Table:
+    place = wide.column_names.index(name)
+    return wide.set_column(place, name, values)
+
+
+def _without(extra: pa.ChunkedArray, hidden: Collection[str]) -> pa.Array:
+    """JSON objects without some of their members; null for those that have no others."""
+    if extra.null_count == len(extra):
+        return extra
+
+    def kept(text: str | None) -> str | None:
+        if text is None:
+            return None
+        members = json.loads(text)
+        rest = {name: value for name, value in members.items() if name.lower() not in hidden}
+        if len(rest) == len(members):
+            return text
+        return json.dumps(rest, ensure_ascii=False) if rest else None
+
+    return pa.array([kept(text) for text in extra.to_pylist()], pa.string())
