@@ -12,6 +12,7 @@ from typing import Any, Literal
 from oneroster_source.errors import ConfigurationError, FilterError
 from oneroster_source.filters import Filter, parse
 from oneroster_source.options import OPTIONS, Deleted, Login, Options, look_up, wrong
+from oneroster_source.privacy import SETTINGS as PRIVACY
 from oneroster_source.privacy import Privacy, privacy
 from oneroster_source.schools import WAYS, School, configured
 from oneroster_source.spec import V1P1, Dialect
@@ -89,12 +90,12 @@ def lock_timeout(given: float | None = None) -> float:
 
 
 def chosen_privacy(**given: Any) -> Privacy:
-    """The settings of privacy, which need no school.
+    """The settings of privacy, which need no school; of `given` others are passed over.
 
     Raises:
         ConfigurationError: One is missing or wrong, or the configuration cannot be read.
     """
-    return privacy(look_up(given), V1P1)
+    return privacy(look_up({key: given.get(key) for key in PRIVACY}), V1P1)
 
 
 def keeps_history(given: bool | None = None) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from oneroster_source.collection import Ask, Collection
 from oneroster_source.config import Settings
+from oneroster_source.errors import ConfigurationError
 from oneroster_source.schools import School
 from oneroster_source.spec import Endpoint
 
@@ -52,12 +53,17 @@ class Cursors:
     def __init__(self, state: State, endpoint: Endpoint, settings: Settings) -> None:
         self._schools: dict[str, dict[str, Any]] = state.setdefault("schools", {})
         self._settings = settings
+        self._name = endpoint.name
         # rows that other settings kept out are older than the cursor: a change means a full pass
         self._how = {
             "filter": str(settings.filters.get(endpoint.name, "")),
             "deleted": settings.deleted,
             "reference_tables": settings.reference_tables,
-            "left_out": settings.privacy.columns_left_out(endpoint),
+            "left_out": sorted(
+                column
+                for column in settings.privacy.columns_left_out
+                if column.startswith((f"{endpoint.name}.", f"{endpoint.name}__"))
+            ),
             "pseudonyms": settings.privacy.pseudonyms(endpoint),
             "dialect": settings.dialect.version,
         }
@@ -70,6 +76,27 @@ class Cursors:
     def is_new(self) -> bool:
         """Whether nothing was ever read whole, of any school."""
         return not self._schools
+
+    def refuse_other_pseudonyms(self) -> None:
+        """Looks whether rows that are there have the pseudonyms that the settings make.
+
+        Raises:
+            ConfigurationError: They have others, or none: ids would name other rows.
+        """
+        others = [
+            estab
+            for estab in self._from
+            if estab in self._schools
+            and self._schools[estab].get("read_as", {}).get("pseudonyms", {})
+            != self._how["pseudonyms"]
+        ]
+        if others:
+            raise ConfigurationError(
+                f"school {others[0]}, {self._name}: was loaded with other pseudonyms than those of"
+                " the settings privacy, pseudonymize and privacy_key, and rows of both do not join",
+                todo="set these as they were; or remove what is there with `oneroster forget"
+                f" --school {','.join(others[:20])}`, or load into another --dataset",
+            )
 
     def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
         """What to read next: from the cursor, or everything if that is due.

@@ -93,6 +93,12 @@ class Held:
             stored = getattr(client, "get_storage_tables", lambda names: ())
             return frozenset(name for name, columns in stored(names) if columns)
 
+    def _columns(self, table: Table) -> set[str]:
+        with self._client() as client:
+            stored = getattr(client, "get_storage_tables", None)
+            found = dict(stored([table.name]))[table.name] if stored else ()
+        return {str(name).lower() for name in found} or {c.name for c in table.columns}
+
     def is_filled(self, table: Table) -> bool:
         """Whether the table has any row."""
         return any(self._asked("SELECT 1 FROM {table} LIMIT 1", table=table))
@@ -110,7 +116,9 @@ class Held:
     def rows(self, table: Table, estab: str, ids: list[str]) -> pa.Table:
         """Those rows of a school, whole."""
         schema = arrow_schema(table)
-        columns = ", ".join(f"{{{name}}}" for name in schema.names)
+        stored = self._columns(table)
+        # a table that an earlier version has made gets its new columns with this load
+        columns = ", ".join(f"{{{n}}}" if n in stored else "NULL" for n in schema.names)
 
         def found() -> Iterator[list[tuple[Any, ...]]]:
             for begin in range(0, len(ids), _IDS):

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from oneroster_source.options import Options, missing, wrong
 from oneroster_source.spec import Column, Dialect, Endpoint, Holds, Ref, Table
 
+SETTINGS = ("privacy", "columns", "pseudonymize", "privacy_key")
 Profile = Literal["full", "no-contact", "pseudonymous"]
 SHORTEST_KEY = 32
 """Characters: a short key can be found by trying."""
@@ -73,9 +74,10 @@ class Privacy:
         found = {name: columns for name, columns in names.items() if columns}
         return {**found, "key": self.key.name} if found and self.key else {}
 
-    def columns_left_out(self, endpoint: Endpoint) -> list[str]:
-        """The columns of an endpoint's tables that are left out, as `table.column`."""
-        return sorted(f"{t.name}.{c}" for t in endpoint.tables() for c in self.left_out[t.name])
+    @property
+    def columns_left_out(self) -> frozenset[str]:
+        """The columns that are left out, as `table.column`."""
+        return frozenset(f"{name}.{c}" for name, columns in self.left_out.items() for c in columns)
 
     def redaction(self, endpoint: Endpoint) -> Redaction:
         """What takes from an endpoint's rows what is not to be kept."""

@@ -166,6 +166,7 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
+        cursors.refuse_other_pseudonyms()
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}

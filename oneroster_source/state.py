@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,6 +64,18 @@ def divide_by(state: Any, run_id: str) -> None:
         state["sources"]["oneroster"]["run_id"] = run_id
     else:
         state["sources"]["oneroster"].pop("run_id", None)
+
+
+def left_out(state: Any) -> frozenset[str] | None:
+    """The columns that the last load left out, as `table.column`; None if that is not known."""
+    kept = state.get("sources", {}).get("oneroster", {}).get("left_out")
+    return None if kept is None else frozenset(kept)
+
+
+def leave_out(state: Any, columns: Iterable[str]) -> None:
+    """Notes the columns that are left out."""
+    resources(state)
+    state["sources"]["oneroster"]["left_out"] = sorted(columns)
 
 
 def take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:

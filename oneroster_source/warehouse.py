@@ -27,7 +27,8 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source import private, quality, views
 from oneroster_source.access import head, opened, sole
-from oneroster_source.config import lock_timeout, resolve
+from oneroster_source.clear import clear
+from oneroster_source.config import chosen_privacy, lock_timeout, resolve
 from oneroster_source.destination import as_delta, chosen, named
 from oneroster_source.errors import (
     ConfigurationError,
@@ -42,6 +43,7 @@ from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
+from oneroster_source.privacy import Privacy
 from oneroster_source.report import Outcome, Report
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
@@ -50,6 +52,8 @@ from oneroster_source.state import (
     cursors,
     divide_by,
     entries_of,
+    leave_out,
+    left_out,
     pipeline_name,
     refuse_outdated,
     resources,
@@ -177,8 +181,11 @@ class Warehouse:
                 pipeline.sync_destination()
                 if shard is None:
                     _make_anew(pipeline)
+                    privacy = chosen_privacy(**options)
+                    _clear(pipeline, privacy)
                     with pipeline.managed_state() as state:
                         divide_by(state, "")
+                        leave_out(state, privacy.columns_left_out)
                 else:
                     take_up(pipeline, shard)
                 with pipeline.destination_client() as client:
@@ -502,6 +509,24 @@ def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[S
                 todo="all rows are loaded; see that this user may make views, and that none of your"
                 " own hang on them, then run `oneroster views`",
             ) from None
+
+
+def _clear(pipeline: dlt.Pipeline, privacy: Privacy) -> None:
+    """Takes away what earlier loads have brought of columns that are left out from now on."""
+    new = privacy.columns_left_out - (left_out(pipeline.state) or frozenset())
+    if not new or not pipeline.default_schema_name:
+        return
+    with pipeline.destination_client() as client:
+        if isinstance(client, SqlJobClientBase):
+            cleared = clear(client, new)
+            names = ", ".join(f"{table}.{c}" for table, found in cleared.items() for c in found)
+            if names:
+                _log.warning("left out from now on, and taken away: %s", names)
+        else:
+            _log.warning(
+                "columns are left out from now on: rows of earlier loads keep them until they are"
+                " read again, and deleted ones keep them"
+            )
 
 
 def _make_anew(pipeline: dlt.Pipeline) -> None:

@@ -140,7 +140,7 @@ def test_a_kept_row_stays_as_it_was_to_the_last_value(serve, sync, warehouse) ->
     def all_rows() -> list[Row]:
         with duckdb.connect(warehouse.name, read_only=True) as connection:
             return connection.execute(
-                "SELECT * EXCLUDE (_deleted) FROM oneroster.users ORDER BY ALL"
+                "SELECT * EXCLUDE (_deleted, _deleted_at) FROM oneroster.users ORDER BY ALL"
             ).fetchall()
 
     before = all_rows()

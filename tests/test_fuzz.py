@@ -29,6 +29,8 @@ import pytest
 from oneroster_source import Report, Warehouse
 from oneroster_source.collection import Ask, Collection
 from oneroster_source.errors import BadResponse
+from oneroster_source.options import Options as Settings
+from oneroster_source.privacy import privacy
 from oneroster_source.report import Outcome
 from oneroster_source.shape import Engine, Shaper
 from oneroster_source.simulator import School, Simulator, secondary_school
@@ -39,6 +41,7 @@ from oneroster_source.spool import Spool
 
 ENGINE = Engine()
 SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
+ALL = {e.name: privacy(Settings(privacy="full"), V1P1).redaction(e) for e in V1P1.endpoints}
 ESTAB = "3281110"
 
 
@@ -710,7 +713,9 @@ def _check_columns(row: Row, there: dict[str, Any]) -> None:
         assert exact(extra.get(name)) == exact(sent), name
     for name in ("metadata", "extra"):
         json.loads(shallow(there[name] or "0"), parse_constant=_no_json)
-    known = {"estab", "sourced_id", "extra", *row.columns}
+    when = row.columns["date_last_modified"] if row.columns["_deleted"] else None
+    assert holds(there["_deleted_at"], when)
+    known = {"estab", "sourced_id", "extra", "_deleted_at", *row.columns}
     assert {name for name in there if not name.startswith("_dlt")} == known
 
 
@@ -750,7 +755,7 @@ def one_page(endpoint: str, body: bytes, tally: Tally) -> None:
     with closing(Spool()) as spool:
         if rows:
             spool.add(wide, 0)
-        collection = Collection(spool, SHAPERS[endpoint], Ask("full"), outcome)
+        collection = Collection(spool, SHAPERS[endpoint], Ask("full"), outcome, ALL[endpoint])
         for part in collection.rows():
             for name, table in SHAPERS[endpoint].tables(part, ESTAB, tombstones=True).items():
                 tables[name] += table.to_pylist()
@@ -816,7 +821,8 @@ def through_a_server(seeds: range, folder: Path, tally: Tally) -> None:
     report = Report()
     file = folder / f"fuzz-{seeds.start}.duckdb"
     try:
-        Warehouse(str(file)).load(report, base_url=server.base_url, schools=entries, retry_budget=0)
+        reach = {"base_url": server.base_url, "schools": entries}
+        Warehouse(str(file)).load(report, **reach, retry_budget=0, privacy="full")
     finally:
         server.stop()
     outcomes = {(o.estab, o.endpoint): o for o in report.outcomes}

@@ -120,7 +120,7 @@ def test_schools_of_a_file_are_loaded_as_their_server_has_them(
     ]
     place = WRITERS[name](tmp_path / name, rows)
     report = Report()
-    warehouse.load(report, base_url=server.base_url, schools_from=place)
+    warehouse.load(report, base_url=server.base_url, schools_from=place, privacy="full")
     assert report.good and {outcome.estab for outcome in report.outcomes} == {"001", "002", "003"}
     assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
 
@@ -135,7 +135,12 @@ def test_a_table_may_be_in_the_file_that_is_loaded_into_and_is_read_at_each_run(
     for loaded in (schools[:1], schools[:2]):
         report = Report()
         warehouse.load(
-            report, base_url=server.base_url, rp="partner-rp", schools_from=place, endpoints=SOME
+            report,
+            base_url=server.base_url,
+            rp="partner-rp",
+            schools_from=place,
+            endpoints=SOME,
+            privacy="full",
         )
         assert report.good and len(report.outcomes) == 2 * len(loaded)
         assert differences(warehouse.name, Truth(server.base_url, loaded, endpoints=SOME)) == {}
@@ -152,6 +157,7 @@ def test_a_school_without_a_secret_fails_and_stops_no_other(three, tmp_path, war
         "SOURCES__ONEROSTER__ENDPOINTS": json.dumps(SOME),
         "SOURCES__ONEROSTER__SCHOOLS_FROM": "schools.csv",
         "SOURCES__ONEROSTER__SECRET_FROM": "XPORTER_{estab}",
+        "SOURCES__ONEROSTER__PRIVACY": "full",
     }
     env |= {"XPORTER_001": "canary-1", "XPORTER_003": "canary-3"}
 

@@ -48,6 +48,7 @@ ORDER = (
     "quality",
     "page",
     "postgres",
+    "clear",
     "holdings",
     "destination",
     "state",
