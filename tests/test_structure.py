@@ -54,6 +54,7 @@ ORDER = (
     "warehouse",
     "cluster",
     "check",
+    "register",
     "screen",
     "simulator",
     "demo",
