@@ -169,7 +169,9 @@ def fields(found: Sequence[Entry], *, narrow: bool = False) -> RenderableType:
         for name in ("column", "type", "source", "kept")
     }
     for name, entries in groupby(found, key=lambda entry: entry.table):
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=name, title_justify="left")
+        table = Table(
+            box=SIMPLE_HEAD, pad_edge=False, title=name, title_justify="left", expand=True
+        )
         table.add_column("column", no_wrap=True, width=longest["column"])
         if not narrow:
             table.add_column("type", no_wrap=True, width=longest["type"])
