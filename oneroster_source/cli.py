@@ -320,6 +320,27 @@ def report(
 
 
 @app.command()
+def fields(
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Show what every column means, which are personal, and what `privacy` keeps of them."""
+    from oneroster_source.config import chosen_privacy
+    from oneroster_source.register import entries
+
+    found = list(entries(chosen_privacy()))
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps([asdict(entry) for entry in found], indent=2, ensure_ascii=False))
+        return
+    from oneroster_source import screen
+
+    console = _console()
+    console.print(screen.fields(found, narrow=console.width < screen.WIDE))
+
+
+@app.command()
 def simulate(
     csv: Annotated[
         Path | None, typer.Option(help="Serve this folder of OneRoster CSV files as one school.")

@@ -98,6 +98,10 @@ def privacy(options: Options, dialect: Dialect) -> Privacy:
     }
     left_out |= _chosen(options.columns, left_out, dialect)
     pseudonymized = _pseudonymized(options, dialect)
+    for _, table in _tables(dialect):
+        if "sourced_id" in pseudonymized[table.name]:
+            # it ends with the id
+            left_out[table.name] |= {c.name for c in table.columns if c.name == "href"}
     key = _key(options.privacy_key)
     if key is None and any(pseudonymized.values()):
         raise missing("privacy_key", ", which pseudonyms need")
@@ -289,9 +293,6 @@ class Redaction:
         names = [field.name for field in (nested.type if single else nested.type.value_type)]
         gone = self._left_out[table].intersection(names)
         hashed = self._pseudonymized[table].intersection(names) - gone
-        if "sourced_id" in hashed and "href" in names:
-            # it ends with the id
-            gone = gone | {"href"}
         if not gone and not hashed:
             return wide
         if len(gone) == len(names):

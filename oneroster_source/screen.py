@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -15,11 +16,13 @@ from rich.text import Text
 from oneroster_source.check import Finding
 from oneroster_source.holdings import STATES, Holdings, Standing
 from oneroster_source.quality import SEVERITIES, Result
+from oneroster_source.register import Entry
 from oneroster_source.report import Outcome, Report
 from oneroster_source.statement import Statement
 
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": "cyan"}
 _STATES = {"waiting": "dim", "reading": "cyan", "read": "green", "failed": "red"}
+_KEPT = {"kept": "", "left out": "dim", "pseudonym": "cyan"}
 _STANDINGS = {"failing": "red", "stale": "yellow", "good": "green"}
 WIDE = 108
 """Columns of a screen that has room for all that there is to say."""
@@ -156,6 +159,33 @@ def guide(views: Iterable[Statement]) -> RenderableType:
             view.name, view.about["question"], view.about["grain"].removeprefix("one row per ")
         )
     return table
+
+
+def fields(found: Sequence[Entry], *, narrow: bool = False) -> RenderableType:
+    """Every column, under its table; on a `narrow` screen without its type and source."""
+    shown: list[RenderableType] = []
+    longest = {
+        name: max(len(getattr(entry, name)) for entry in found)
+        for name in ("column", "type", "source", "kept")
+    }
+    for name, entries in groupby(found, key=lambda entry: entry.table):
+        table = Table(
+            box=SIMPLE_HEAD, pad_edge=False, title=name, title_justify="left", expand=True
+        )
+        table.add_column("column", no_wrap=True, width=longest["column"])
+        if not narrow:
+            table.add_column("type", no_wrap=True, width=longest["type"])
+            table.add_column("source", no_wrap=True, width=longest["source"])
+        table.add_column("meaning", overflow="fold", ratio=1)
+        table.add_column("", overflow="fold", width=9 if narrow else 19)
+        table.add_column("kept", no_wrap=True, width=longest["kept"])
+        for entry in entries:
+            marks = [mark for mark in ("key", "personal", "sensitive") if getattr(entry, mark)]
+            more = [] if narrow else [entry.type, entry.source]
+            kept = Text(entry.kept, style=_KEPT[entry.kept])
+            table.add_row(entry.column, *more, entry.meaning, ", ".join(marks), kept)
+        shown.append(table)
+    return Group(*shown)
 
 
 def quality(results: Sequence[Result]) -> RenderableType:

@@ -46,7 +46,13 @@ from oneroster_source.postgres import tune
 from oneroster_source.privacy import Privacy
 from oneroster_source.report import Outcome, Report
 from oneroster_source.source import oneroster
-from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.spec import (
+    QUALITY_RESULTS,
+    REJECTED_ROWS,
+    SUPPRESSED_USERS,
+    SYNC_RUN_DETAILS,
+    V1P1,
+)
 from oneroster_source.state import (
     changed,
     cursors,
@@ -428,12 +434,8 @@ def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
 
 
 _OF_A_RUN = ("since", "until", "full", "allow_deletes", "only")
-_BY_SCHOOL = (
-    *(table for endpoint in V1P1.endpoints for table in endpoint.tables()),
-    REJECTED_ROWS,
-    SYNC_RUN_DETAILS,
-    QUALITY_RESULTS,
-)
+# who was erased stays so, if the school is loaded again
+_BY_SCHOOL = [table for table in V1P1.tables if table != SUPPRESSED_USERS]
 
 
 def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:

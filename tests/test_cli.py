@@ -29,6 +29,7 @@ from oneroster_source.simulator import (
     secondary_school,
     spoil,
 )
+from oneroster_source.spec import V1P1
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -376,3 +377,35 @@ def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
     # the private folder itself stays, empty
     assert [path for folder in temporary.iterdir() for path in folder.iterdir()] == []
     assert list(tmp_path.glob("roster*")) == [tmp_path / "roster.duckdb"]
+
+
+def test_fields_tells_of_every_column_without_a_destination(run: Run, tmp_path: Path) -> None:
+    told = run("fields", "--json")
+    assert told.returncode == 0
+    fields = {(field["table"], field["column"]): field for field in json.loads(told.stdout)}
+    assert len(fields) == sum(len(table.columns) for table in V1P1.tables)
+    assert fields["users", "email"] == {
+        "table": "users",
+        "column": "email",
+        "type": "text",
+        "source": "users.email",
+        "meaning": "Email address",
+        "personal": True,
+        "sensitive": True,
+        "key": False,
+        "kept": "left out",
+    }
+    shown = run("fields").stdout
+    for table, column in fields:
+        assert re.search(rf"^{table}$", shown.replace(" ", ""), re.M), table
+        assert re.search(rf"^ *{column} .* (kept|left out|pseudonym) *$", shown, re.M), column
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_goes_by_the_setting(run: Run) -> None:
+    setting = "SOURCES__ONEROSTER__PRIVACY"
+    told = run("fields", "--json", env={setting: "full"})
+    assert {field["kept"] for field in json.loads(told.stdout)} == {"kept", "pseudonym"}
+    told = run("fields", env={setting: "some"})
+    assert told.returncode == 2
+    assert "the setting 'privacy' is 'some'" in told.stderr and not told.stdout

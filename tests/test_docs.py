@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -11,10 +12,12 @@ import pytest
 from typer.main import get_command
 
 from oneroster_source.cli import app
-from oneroster_source.options import OPTIONS
+from oneroster_source.options import OPTIONS, Options
+from oneroster_source.privacy import Privacy, privacy
 from oneroster_source.quality import CHECKS, SEVERITIES
+from oneroster_source.register import entries
 from oneroster_source.shape.kinds import KINDS
-from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.spec import V1P1, Column, Holds
 from oneroster_source.views import VIEWS
 
 ROOT = Path(__file__).parents[1]
@@ -37,15 +40,85 @@ def settings_table() -> str:
 def tables_list() -> str:
     """Every table with its grain and columns, as the program declares them."""
     lines = []
-    own = [REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS]
-    for table in [t for e in V1P1.endpoints for t in e.tables()] + own:
-        columns = ", ".join(
+    told: dict[str, tuple[Column, ...]] = {}
+    for table in V1P1.tables:
+        # a table of versions begins with all columns of its endpoint's
+        of = table.name.removesuffix("_history")
+        known = told.get(of, ())
+        told[table.name] = table.columns
+        columns = [f"The columns of `{of}`"] if known else []
+        columns += [
             f"`{c.name}`" + ("" if c.kind == "text" else f" {KINDS[c.kind].dlt}")
             for c in table.columns
-        )
-        indent = "  - " if "__" in table.name else "- "
-        lines.append(f"{indent}**`{table.name}`**: {table.grain}. {columns}")
+            if c not in known
+        ]
+        indent = "  - " if "__" in table.name or known else "- "
+        lines.append(f"{indent}**`{table.name}`**: {table.grain}. {', '.join(columns)}")
     return "\n".join(lines)
+
+
+PROFILES = ("full", "no-contact", "pseudonymous")
+IDS, ADDRESSES, ADDED, ADDED_ELSEWHERE, ALL_OTHERS = (
+    "ids of people and of their enrollments",
+    "addresses that end with such an id",
+    "what the provider adds to rows about people",
+    "what the provider adds to other rows",
+    "all other columns, roles, year groups and dates among them",
+)
+HOLD: dict[Holds, str] = {
+    "name": "names",
+    "contact": "contact details",
+    "secret": "passwords",
+    "identifier": "login names and identifiers",
+    "words": "names of classes, in which a teacher's may stand",
+    "digest": "who was erased",
+    "sourced_id": IDS,
+}
+ELSE = {
+    ("kept", "kept", "pseudonym"): IDS,
+    ("kept", "kept", "left out"): ADDRESSES,
+    ("kept", "kept", "kept"): ALL_OTHERS,
+}
+"""Columns of which nothing is declared, by what each profile makes of them."""
+
+
+def privacy_table() -> str:
+    """What each profile keeps of each group of columns, asked of the profiles themselves."""
+    groups: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {
+        name: {} for name in (*HOLD.values(), ADDRESSES, ADDED, ADDED_ELSEWHERE, ALL_OTHERS)
+    }
+    registers = [entries(_of_profile(profile)) for profile in PROFILES]
+    columns = [(table, column) for table in V1P1.tables for column in table.columns]
+    for (table, column), *found in zip(columns, *registers, strict=True):
+        kept = tuple(entry.kept for entry in found)
+        if column.holds == "open":
+            group = ADDED if table.personal else ADDED_ELSEWHERE
+        else:
+            group = HOLD[column.holds] if column.holds else ELSE[kept]
+        groups[group][table.name, column.name] = kept
+    lines = [f"| columns | {' | '.join(f'`{p}`' for p in PROFILES)} |", "|---|---|---|---|"]
+    for group, places in groups.items():
+        # of a group, all or nothing
+        (kept,) = set(places.values())
+        listed = "" if group == ALL_OTHERS else f": {_listed(places)}"
+        lines.append(f"| {group}{listed} | {' | '.join(kept)} |")
+    return "\n".join(lines)
+
+
+def _of_profile(profile: str) -> Privacy:
+    return privacy(Options(privacy=profile, privacy_key="any key that is long enough " * 2), V1P1)
+
+
+def _listed(places: Iterable[tuple[str, str]]) -> str:
+    """Columns, with the tables that they are in, but for those of versions."""
+    tables: dict[str, list[str]] = {}
+    for table, column in places:
+        if not table.endswith("_history"):
+            tables.setdefault(column, []).append(f"`{table}`")
+    same: dict[str, list[str]] = {}
+    for column, found in tables.items():
+        same.setdefault(", ".join(found), []).append(f"`{column}`")
+    return "; ".join(f"{', '.join(found)} of {named}" for named, found in same.items())
 
 
 def views_list() -> str:
@@ -74,6 +147,7 @@ GENERATED = {
     "tables": tables_list,
     "views": views_list,
     "checks": checks_table,
+    "privacy": privacy_table,
 }
 
 

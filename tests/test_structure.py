@@ -55,6 +55,7 @@ ORDER = (
     "warehouse",
     "cluster",
     "check",
+    "register",
     "screen",
     "simulator",
     "demo",

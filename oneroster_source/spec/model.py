@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 Kind = Literal["text", "flag", "date", "instant", "json", "integer", "number"]
 """How a value is read: what SQL reads it and which Arrow and dlt types it gets, `shape` says."""
 
 
-Holds = Literal["", "name", "contact", "identifier", "secret", "open"]
+Holds = Literal[
+    "", "name", "contact", "identifier", "secret", "open", "words", "sourced_id", "digest"
+]
 """What of a person a value can tell by itself: a name; a way to reach them; an id by which others
-know them; a secret of theirs; or, where the provider may send what it likes, anything. Profiles of
-`privacy` and the register of fields go by it."""
+know them; a secret of theirs; where the provider may send what it likes, anything; words for
+something else, in which somebody may be named; the sourcedId of a row of any endpoint; or a digest
+of an id, under the key of pseudonyms. Profiles of `privacy` and the register of fields go by it."""
+
+SENSITIVE: frozenset[Holds] = frozenset({"contact", "identifier", "secret"})
+"""What harms a person if it leaks; so may, in a row about a person, what is open."""
 
 
 def snake(name: str) -> str:
@@ -32,7 +39,7 @@ class Column:
     source: str = ""
     """The OneRoster attribute it comes from, as the standard spells it."""
     about: str = ""
-    """What it means, in a sentence."""
+    """What it means, in a phrase."""
     holds: Holds = ""
 
 
@@ -44,11 +51,31 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     grain: str
+    source: str = ""
+    """The collection that its rows come from, and the attribute of it if they are its members;
+    empty for the program's own."""
+    personal: bool = False
+    """Whether each row is about a person."""
 
     @property
     def parent_key(self) -> str:
         """For a child table: the column that holds the sourcedId of the row it hangs on."""
         return self.key[1]
+
+    def is_personal(self, column: Column) -> bool:
+        """Whether one of its columns identifies a person, or says something about one."""
+        whose = self.personal and column.name not in ("estab", "position")
+        return whose or column.holds != ""
+
+    def is_sensitive(self, column: Column) -> bool:
+        """Whether it does harm if a column leaks, which may hold data of a special category."""
+        return column.holds in SENSITIVE or (self.personal and column.holds == "open")
+
+    def source_of(self, column: Column) -> str:
+        """The attribute that a column comes from, with its collection: `users.orgs.sourcedId`."""
+        # what finds a row again is the collection's, also where the rows are of its members
+        whose = self.source.partition(".")[0] if column.name in self.key else self.source
+        return ".".join(filter(None, (whose, column.source))) if column.source else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +103,8 @@ class Ref:
     """The endpoint in which the object is found; empty for collections that are not loaded."""
     aliases: tuple[str, ...] = ()
     """Other names under which providers send it, in order of preference."""
+    about: str = ""
+    """What the object is to the one that refers to it, after "sourcedId of"."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,14 +113,23 @@ class Ref:
 
     @property
     def column(self) -> Column:
-        return Column(f"{snake(self.name)}_sourced_id", source=f"{self.name}.sourcedId")
+        return Column(
+            f"{snake(self.name)}_sourced_id",
+            source=f"{self.name}.sourcedId",
+            about=f"sourcedId of {self.about}",
+        )
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return _reference(self.about)
 
 
-REF_COLUMNS = (
-    Column("sourced_id", source="sourcedId"),
-    Column("type", source="type"),
-    Column("href", source="href"),
-)
+def _reference(about: str) -> tuple[Column, ...]:
+    return (
+        Column("sourced_id", source="sourcedId", about=f"sourcedId of {about}"),
+        Column("type", source="type", about="Type of what is referred to, such as org or user"),
+        Column("href", source="href", about=f"Address at the provider of {about}"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +145,8 @@ class ChildList:
     """For references: the name under which providers send the ids alone, as a list of texts."""
     aliases: tuple[str, ...] = ()
     """Other names under which providers send it, in order of preference."""
+    about: str = ""
+    """What an item is, after "sourcedId of" if it is a reference."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,28 +154,68 @@ class ChildList:
         return (self.name, *filter(None, (self.ids,)), *self.aliases)
 
     @property
+    def plain(self) -> bool:
+        """Whether its items are plain values."""
+        return self.target is None and not self.fields
+
+    @property
     def columns(self) -> tuple[Column, ...]:
-        if self.target is not None:
-            return REF_COLUMNS
-        return tuple(field.column for field in self.fields) or (Column("value"),)
+        if self.plain:
+            about = self.about[:1].upper() + self.about[1:]
+            return (Column("value", source=self.name, about=about),)
+        return tuple(field.column for field in self.fields) or _reference(self.about)
 
 
 Nested = Ref | ChildList
 
 
+ESTAB = Column("estab", nullable=False, about="Establishment identifier of the school")
 COMMON = (
-    Column("estab", nullable=False),
-    Column("sourced_id", nullable=False, source="sourcedId"),
-    Column("status", source="status"),
-    Column("date_last_modified", "instant", source="dateLastModified"),
+    ESTAB,
+    Column(
+        "sourced_id",
+        nullable=False,
+        source="sourcedId",
+        about="The provider's identifier of it, unique in the school",
+    ),
+    Column("status", source="status", about="active, or tobedeleted once it is deleted"),
+    Column(
+        "date_last_modified",
+        "instant",
+        source="dateLastModified",
+        about="When the provider last changed it",
+    ),
 )
 TAIL = (
-    Column("metadata", "json", source="metadata", holds="open"),
-    Column("extra", "json", holds="open"),
-    Column("_deleted", "flag", nullable=False),
-    Column("_deleted_at", "instant"),
+    Column(
+        "metadata",
+        "json",
+        source="metadata",
+        about="What the provider adds, in the standard's place for it",
+        holds="open",
+    ),
+    Column(
+        "extra",
+        "json",
+        about="Attributes, and forms of values, that the standard does not know, as they were sent",
+        holds="open",
+    ),
+    Column(
+        "_deleted",
+        "flag",
+        nullable=False,
+        about="Whether it is deleted at the source: marked so, or found gone by a full read",
+    ),
+    Column(
+        "_deleted_at",
+        "instant",
+        about="When it was marked as deleted, or found gone; NULL where it is not",
+    ),
 )
-VALIDITY = (Column("valid_from", "instant", nullable=False), Column("valid_to", "instant"))
+VALIDITY = (
+    Column("valid_from", "instant", nullable=False, about="When this version began to hold"),
+    Column("valid_to", "instant", about="When it ended; NULL for the version that holds now"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +247,8 @@ class Endpoint:
             COMMON + own + TAIL,
             ("estab", "sourced_id"),
             f"one row per {self.singular.replace('_', ' ')} and school",
+            self.collection,
+            self.personal,
         )
 
     @property
@@ -179,7 +261,9 @@ class Endpoint:
             f"{self.name}_history",
             table.columns + VALIDITY,
             (*table.key, "valid_from"),
-            f"one row per version of a {self.singular.replace('_', ' ')}",
+            f"one row per {self.singular.replace('_', ' ')} and version",
+            table.source,
+            table.personal,
         )
 
     @property
@@ -198,16 +282,25 @@ class Endpoint:
             if single and not references:
                 continue
             parent = f"{self.singular}_sourced_id"
+            plain = isinstance(attribute, ChildList) and attribute.plain
+            place = "0, since there is one" if single else "Place in the list, from 0"
             yield Table(
                 self.child_name(attribute),
                 (
-                    Column("estab", nullable=False),
-                    Column(parent, nullable=False, source="sourcedId"),
-                    Column("position", "integer", nullable=False),
-                    *(REF_COLUMNS if isinstance(attribute, Ref) else attribute.columns),
+                    ESTAB,
+                    Column(
+                        parent,
+                        nullable=False,
+                        source="sourcedId",
+                        about=f"sourcedId of the {one} that it belongs to",
+                    ),
+                    Column("position", "integer", nullable=False, about=place),
+                    *attribute.columns,
                 ),
                 ("estab", parent, "position"),
                 f"one row per {one} that has it" if single else f"one row per {one} and list item",
+                self.collection if plain else f"{self.collection}.{attribute.name}",
+                self.personal,
             )
 
     def tables(self, *, references: bool = True) -> tuple[Table, ...]:
@@ -226,11 +319,16 @@ class Endpoint:
 REJECTED_ROWS = Table(
     "rejected_rows",
     (
-        Column("estab", nullable=False),
-        Column("endpoint", nullable=False),
-        Column("sourced_id"),
-        Column("position", "integer", nullable=False),
-        Column("reason", nullable=False),
+        ESTAB,
+        Column("endpoint", nullable=False, about="Endpoint in which it was found"),
+        Column(
+            "sourced_id",
+            source="sourcedId",
+            about="sourcedId of the row; NULL where it has none",
+            holds="sourced_id",
+        ),
+        Column("position", "integer", nullable=False, about="Counts what is wrong, from 0"),
+        Column("reason", nullable=False, about="Which attribute, and why; quotes no value"),
     ),
     (),
     "one row per value, or row, that could not be read as the standard describes it",
@@ -239,21 +337,21 @@ REJECTED_ROWS = Table(
 SYNC_RUN_DETAILS = Table(
     "sync_run_details",
     (
-        Column("run_id", nullable=False),
-        Column("estab", nullable=False),
-        Column("endpoint", nullable=False),
-        Column("started", "instant"),
-        Column("ended", "instant"),
-        Column("seconds", "number"),
-        Column("mode"),
-        Column("outcome"),
-        Column("requests", "integer"),
-        Column("rows_read", "integer"),
-        Column("changed", "integer"),
-        Column("deleted", "integer"),
-        Column("gone", "integer"),
-        Column("rejected", "integer"),
-        Column("reason"),
+        Column("run_id", nullable=False, about="Name of the run, which sorts by time"),
+        ESTAB,
+        Column("endpoint", nullable=False, about="Endpoint that was read"),
+        Column("started", "instant", about="When reading began"),
+        Column("ended", "instant", about="When reading ended"),
+        Column("seconds", "number", about="How long it took"),
+        Column("mode", about="What was asked for: full, delta or window"),
+        Column("outcome", about="How it ended: read or failed"),
+        Column("requests", "integer", about="Requests that were sent"),
+        Column("rows_read", "integer", about="Rows that were read"),
+        Column("changed", "integer", about="Of these, rows that changed since the last good run"),
+        Column("deleted", "integer", about="Of the changed, rows that are marked as deleted"),
+        Column("gone", "integer", about="Rows that a full read found to be gone at the source"),
+        Column("rejected", "integer", about="Values and rows that could not be read"),
+        Column("reason", about="Why it failed, if it did; holds no personal data"),
     ),
     ("run_id", "estab", "endpoint"),
     "one row per run, school and endpoint: what was read, and why it failed if it did",
@@ -262,16 +360,23 @@ SYNC_RUN_DETAILS = Table(
 QUALITY_RESULTS = Table(
     "quality_results",
     (
-        Column("run_id", nullable=False),
-        Column("checked_at", "instant", nullable=False),
-        Column("estab", nullable=False),
-        Column("check_id", nullable=False),
-        Column("severity", nullable=False),
-        Column("question", nullable=False),
-        Column("relation", nullable=False),
-        Column("rows_checked", "integer", nullable=False),
-        Column("rows_found", "integer", nullable=False),
-        Column("examples", "json", nullable=False),
+        Column("run_id", nullable=False, about="Name of the quality run, which sorts by time"),
+        Column("checked_at", "instant", nullable=False, about="When it was checked"),
+        ESTAB,
+        Column("check_id", nullable=False, about="Name of the check"),
+        Column("severity", nullable=False, about="How grave it is: error, warning or info"),
+        Column("question", nullable=False, about="The question that the check asks"),
+        Column("relation", nullable=False, about="Tables and views whose rows are checked"),
+        Column("rows_checked", "integer", nullable=False, about="Rows that were looked at"),
+        Column("rows_found", "integer", nullable=False, about="Of these, rows at fault"),
+        Column(
+            "examples",
+            "json",
+            nullable=False,
+            source="sourcedId",
+            about="sourcedIds of up to five rows at fault",
+            holds="sourced_id",
+        ),
     ),
     ("run_id", "estab", "check_id"),
     "one row per quality run, school and check: rows looked at, rows at fault, up to five of their"
@@ -281,13 +386,20 @@ QUALITY_RESULTS = Table(
 SUPPRESSED_USERS = Table(
     "suppressed_users",
     (
-        Column("estab", nullable=False),
-        Column("user_digest", nullable=False),
-        Column("key_name", nullable=False),
-        Column("erased_at", "instant", nullable=False),
+        ESTAB,
+        Column(
+            "user_digest",
+            nullable=False,
+            source="users.sourcedId",
+            about="Keyed digest of the sourcedId of a user who was erased",
+            holds="digest",
+        ),
+        Column("key_name", nullable=False, about="Tells under which key the digest was made"),
+        Column("erased_at", "instant", nullable=False, about="When the person was erased"),
     ),
     ("estab", "user_digest"),
     "one row per person who was erased, and whom no load brings back",
+    personal=True,
 )
 
 
@@ -300,15 +412,15 @@ class Dialect:
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]
-        tables = [table.name for e in self.endpoints for table in e.tables()]
+        tables = [table.name for table in self.tables]
         for what, values in (("endpoint", names), ("table", tables)):
             if len(set(values)) != len(values):
                 raise ValueError(f"dialect {self.version}: a {what} is declared twice")
+        for table in self.tables:
+            columns = [column.name for column in table.columns]
+            if len(set(columns)) != len(columns):
+                raise ValueError(f"table {table.name}: a column is declared twice")
         for endpoint in self.endpoints:
-            for table in endpoint.tables():
-                columns = [column.name for column in table.columns]
-                if len(set(columns)) != len(columns):
-                    raise ValueError(f"table {table.name}: a column is declared twice")
             for attribute in endpoint.nested:
                 if attribute.target and attribute.target not in names:
                     raise ValueError(f"{endpoint.name}.{attribute.name}: no such target")
@@ -319,3 +431,10 @@ class Dialect:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(endpoint.name for endpoint in self.endpoints)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Every table that the program can make: those of each endpoint, then its own."""
+        found = ((*e.tables(), *filter(None, (e.history,))) for e in self.endpoints)
+        own = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, SUPPRESSED_USERS)
+        return (*chain.from_iterable(found), *own)

@@ -8,11 +8,6 @@ from __future__ import annotations
 
 from oneroster_source.spec.model import ChildList, Dialect, Endpoint, Field, Ref
 
-
-def _texts(*names: str) -> tuple[Field, ...]:
-    return tuple(Field(name) for name in names)
-
-
 V1P1 = Dialect(
     version="1.1",
     endpoints=(
@@ -20,54 +15,81 @@ V1P1 = Dialect(
             name="orgs",
             singular="org",
             path="/orgs",
-            fields=_texts("name", "type", "identifier"),
-            refs=(Ref("parent", "orgs"),),
-            lists=(ChildList("children", target="orgs"),),
+            fields=(
+                Field("name", about="Name of the org"),
+                Field(
+                    "type",
+                    about="Kind of org: department, school, district, local, state or national",
+                ),
+                Field("identifier", about="Identifier that people know, such as a school's number"),
+            ),
+            refs=(Ref("parent", "orgs", about="the org that it is part of"),),
+            lists=(ChildList("children", target="orgs", about="an org that is part of it"),),
         ),
         Endpoint(
             name="academic_sessions",
             singular="academic_session",
             path="/academicSessions",
             fields=(
-                *_texts("title", "type"),
-                Field("startDate", "date"),
-                Field("endDate", "date"),
+                Field("title", about="Name of the session, such as Autumn Term"),
+                Field("type", about="Kind of session: gradingPeriod, semester, schoolYear or term"),
+                Field("startDate", "date", about="Date on which it begins"),
+                Field("endDate", "date", about="Date on which it ends"),
                 # text: providers send 2026, 2025-2026 and 2025/2026
-                Field("schoolYear"),
+                Field("schoolYear", about="School year that it is in, such as 2026"),
             ),
-            refs=(Ref("parent", "academic_sessions"),),
-            lists=(ChildList("children", target="academic_sessions"),),
+            refs=(Ref("parent", "academic_sessions", about="the session that it is part of"),),
+            lists=(
+                ChildList(
+                    "children", target="academic_sessions", about="a session that is part of it"
+                ),
+            ),
         ),
         Endpoint(
             name="courses",
             singular="course",
             path="/courses",
-            fields=_texts("title", "courseCode"),
+            fields=(
+                Field("title", about="Name of the course"),
+                Field("courseCode", about="Code that people know the course by"),
+            ),
             refs=(
-                Ref("schoolYear", "academic_sessions"),
-                Ref("org", "orgs", aliases=("orgs",)),
+                Ref("schoolYear", "academic_sessions", about="the school year that it is given in"),
+                Ref("org", "orgs", aliases=("orgs",), about="the org that gives it"),
             ),
             lists=(
-                ChildList("grades"),
-                ChildList("subjects"),
-                ChildList("subjectCodes"),
-                ChildList("resources", target=""),
+                ChildList("grades", about="a grade, or year group, that it is for"),
+                ChildList("subjects", about="a subject that it teaches"),
+                ChildList("subjectCodes", about="code of a subject that it teaches"),
+                ChildList("resources", target="", about="a resource that it uses"),
             ),
         ),
         Endpoint(
             name="classes",
             singular="class",
             path="/classes",
-            fields=_texts("title", "classCode", "classType", "location"),
-            refs=(Ref("course", "courses"), Ref("school", "orgs")),
+            fields=(
+                Field(
+                    "title",
+                    about="Name of the class, such as 10X/Ma1; some schools put a teacher's in it",
+                    holds="words",
+                ),
+                Field("classCode", about="Code that people know the class by"),
+                Field("classType", about="Kind of class: homeroom or scheduled"),
+                Field("location", about="Where it is held, such as a room"),
+            ),
+            refs=(
+                Ref("course", "courses", about="the course that is taught in it"),
+                Ref("school", "orgs", about="the school that holds it"),
+            ),
             lists=(
-                ChildList("terms", target="academic_sessions"),
-                ChildList("grades"),
-                ChildList("subjects"),
-                ChildList("subjectCodes"),
+                ChildList("terms", target="academic_sessions", about="a term that it is held in"),
+                ChildList("grades", about="a grade, or year group, that it is for"),
+                ChildList("subjects", about="a subject that is taught in it"),
+                ChildList("subjectCodes", about="code of a subject that is taught in it"),
                 # a list in the standard's prose, one string in its OpenAPI file
-                ChildList("periods"),
-                ChildList("resources", target=""),
+                ChildList("periods", about="a period of the timetable that it is held in"),
+                ChildList("resources", target="", about="a resource that it uses"),
             ),
             versioned=True,
         ),
@@ -76,26 +98,52 @@ V1P1 = Dialect(
             singular="user",
             path="/users",
             fields=(
-                Field("username", holds="identifier"),
-                Field("givenName", holds="name"),
-                Field("middleName", holds="name"),
-                Field("familyName", holds="name"),
-                Field("role"),
-                Field("identifier", holds="identifier"),
-                Field("email", holds="contact"),
-                Field("sms", holds="contact"),
-                Field("phone", holds="contact"),
-                Field("enabledUser", "flag"),
-                Field("password", holds="secret"),
+                Field("username", about="Name that the user logs in with", holds="identifier"),
+                Field("givenName", about="Given name", holds="name"),
+                Field("middleName", about="Middle names", holds="name"),
+                Field("familyName", about="Family name", holds="name"),
+                Field(
+                    "role",
+                    about="administrator, aide, guardian, parent, proctor, relative, student or"
+                    " teacher",
+                ),
+                Field(
+                    "identifier",
+                    about="Identifier that people know, such as a number at the school",
+                    holds="identifier",
+                ),
+                Field("email", about="Email address", holds="contact"),
+                Field("sms", about="Number for text messages", holds="contact"),
+                Field("phone", about="Telephone number", holds="contact"),
+                Field("enabledUser", "flag", about="Whether the user may use the systems"),
+                Field("password", about="Password to log in with", holds="secret"),
             ),
             lists=(
                 # the standard's list of references; Xporter sends ids alone
-                ChildList("orgs", target="orgs", ids="orgSourcedIds", aliases=("org",)),
                 ChildList(
-                    "userIds", fields=(Field("type"), Field("identifier", holds="identifier"))
+                    "orgs",
+                    target="orgs",
+                    ids="orgSourcedIds",
+                    aliases=("org",),
+                    about="an org that the user belongs to",
                 ),
-                ChildList("grades"),
-                ChildList("agents", target="users"),
+                ChildList(
+                    "userIds",
+                    fields=(
+                        Field("type", about="Whose the identifier is, or its kind, such as UPN"),
+                        Field(
+                            "identifier",
+                            about="Official or other identifier, such as a UPN",
+                            holds="identifier",
+                        ),
+                    ),
+                ),
+                ChildList("grades", about="a grade, or year group, that the user is in"),
+                ChildList(
+                    "agents",
+                    target="users",
+                    about="a person related to the user, such as a parent or guardian",
+                ),
             ),
             personal=True,
             versioned=True,
@@ -105,12 +153,16 @@ V1P1 = Dialect(
             singular="enrollment",
             path="/enrollments",
             fields=(
-                Field("role"),
-                Field("primary", "flag"),
-                Field("beginDate", "date"),
-                Field("endDate", "date"),
+                Field("role", about="What the user is in the class, such as student or teacher"),
+                Field("primary", "flag", about="Whether this is the class's main teacher"),
+                Field("beginDate", "date", about="Date on which it begins"),
+                Field("endDate", "date", about="Date on which it ends"),
             ),
-            refs=(Ref("user", "users"), Ref("class", "classes"), Ref("school", "orgs")),
+            refs=(
+                Ref("user", "users", about="the user who is in the class"),
+                Ref("class", "classes", about="the class that the user is in"),
+                Ref("school", "orgs", about="the school that holds the class"),
+            ),
             personal=True,
             versioned=True,
         ),

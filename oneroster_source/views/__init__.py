@@ -14,14 +14,13 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source.spec import REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.spec import V1P1
 from oneroster_source.statement import Statement, in_order, statements
 
 VIEWS = tuple(statements(__name__))
 GUIDE = "about_views"
 """The view that tells of the others: name, question, grain, and which SQL they were made of."""
-_TABLES = [t.name for e in V1P1.endpoints for t in e.tables()]
-_TABLES += [REJECTED_ROWS.name, SYNC_RUN_DETAILS.name]
+_TABLES = [table.name for table in V1P1.tables]
 
 
 def make(client: SqlJobClientBase) -> list[Statement]:
