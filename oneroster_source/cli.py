@@ -423,6 +423,7 @@ def _load(
 ) -> None:
     """Loads, and shows the summary also of a run that failed."""
     from oneroster_source import screen
+    from oneroster_source.config import chosen_privacy
 
     console = _console()
     show = _progress(console, report) if log_format is None else _logged(warehouse, report)
@@ -442,6 +443,7 @@ def _load(
         f" {len(report.outcomes)} collections loaded into {warehouse.name},"
         f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
     )
+    typer.echo(f"With {chosen_privacy(**options)}.")
 
 
 def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options: Any) -> None:

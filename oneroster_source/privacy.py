@@ -79,6 +79,13 @@ class Privacy:
         """The columns that are left out, as `table.column`."""
         return frozenset(f"{name}.{c}" for name, columns in self.left_out.items() for c in columns)
 
+    def __str__(self) -> str:
+        hashed = sum(map(len, self.pseudonymized.values()))
+        return (
+            f"privacy {self.profile}: {len(self.columns_left_out)} columns are left out,"
+            f" {hashed} hold pseudonyms; `oneroster fields` lists them"
+        )
+
     def redaction(self, endpoint: Endpoint) -> Redaction:
         """What takes from an endpoint's rows what is not to be kept."""
         return Redaction(endpoint, self)

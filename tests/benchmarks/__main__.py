@@ -7,6 +7,7 @@
     uv run python tests/benchmarks schools            # and with the schools
     uv run python tests/benchmarks latency            # a server that answers after 50 ms
     uv run python tests/benchmarks postgres           # a first load into Postgres, and into DuckDB
+    uv run python tests/benchmarks privacy            # what the profiles of privacy cost
 
 Every way runs in a process of its own, in turns, against one server, in which all is ready to be
 sent. What the ways have loaded is compared, row by row, before any figure is printed.
@@ -186,6 +187,26 @@ def postgres(rounds: Rounds = 3) -> None:
             ("Postgres", *figures(costs["Postgres"], total), ratios),
         ],
     )
+
+
+@app.command()
+def privacy(rounds: Rounds = 3) -> None:
+    """First loads with each profile, in turns."""
+    size = {"users": 100_000, "enrollments": 250_000}
+    profiles = ("full", "no-contact", "pseudonymous")
+    costs: dict[str, list[Cost]] = {profile: [] for profile in profiles}
+    with serving(size) as address, folder() as files:
+        for i in range(rounds):
+            for profile in profiles:
+                options = {**ONLY, "privacy": profile, "privacy_key": "k" * 64}
+                costs[profile].append(load("ours", address, files / f"{profile}{i}", **options))
+    total = sum(size.values())
+    rows = []
+    for profile in profiles:
+        pairs = zip(costs[profile], costs["full"], strict=True)
+        ratios = spread(a["seconds"] / b["seconds"] for a, b in pairs)
+        rows.append((profile, *figures(costs[profile], total), ratios))
+    table(("privacy", *FIGURES, "full = 1"), rows)
 
 
 ONLY: dict[str, Any] = {"endpoints": ["users", "enrollments"]}

@@ -31,7 +31,7 @@ def ours(address: str, destination: str, **options: Any) -> Run:
 
     _time_dlt()
     report = Report()
-    options = {"page_size": PAGE, **options}
+    options = {"page_size": PAGE, "privacy": "full", **options}
     number = options.pop("schools", 1)
     schools = [{"estab": str(ESTAB + i), "shared_secret": "s"} for i in range(number)]
 
