@@ -172,6 +172,7 @@ class Collection:
         outcome.rejected += len(pc.list_flatten(wide.column("_problems")))
         names = pc.list_flatten(wide.column("_leftovers")).unique().to_pylist()
         outcome.undeclared = sorted({*outcome.undeclared, *names})
+        outcome.keeps_extra = not self.redact.touches("extra")
 
 
 def collect(

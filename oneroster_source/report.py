@@ -49,6 +49,8 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     undeclared: list[str] = field(default_factory=list)
     """Attributes that the standard does not know, or that hold more than it allows: see `extra`."""
+    keeps_extra: bool = True
+    """Whether these are kept."""
     error: str = ""
     cursor: str = ""
     """Where the next delta begins."""

@@ -109,7 +109,8 @@ def remarks(outcome: Outcome) -> list[str]:
         what = "value or row" if outcome.rejected == 1 else "values or rows"
         found.append(f"{number(outcome.rejected)} {what} could not be read: see rejected_rows")
     if outcome.undeclared:
-        found.append(f"kept in the column extra: {', '.join(outcome.undeclared)}")
+        kept = "kept in" if outcome.keeps_extra else "left out, with"
+        found.append(f"{kept} the column extra: {', '.join(outcome.undeclared)}")
     return found
 
 

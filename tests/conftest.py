@@ -93,7 +93,7 @@ def sync(warehouse: Warehouse) -> Callable[..., Report]:
 
     def run(server: Simulator, *schools: School, **options: object) -> Report:
         report = Report()
-        warehouse.load(report, **settings(server, *schools), **options)
+        warehouse.load(report, **{**settings(server, *schools), **options})
         return report
 
     return run

@@ -17,6 +17,7 @@ from oneroster_source import (
     oneroster,
 )
 from oneroster_source.config import resolve
+from oneroster_source.screen import warnings
 from oneroster_source.simulator import Fault, Quirks, School, secondary_school
 from oneroster_source.spec import V1P1
 
@@ -192,6 +193,9 @@ def test_attributes_that_nobody_declared_are_kept_and_named(serve, school, sync,
     school.change("users", school.rows("users")[0]["sourcedId"], upn="A123", houseGroup={"id": 1})
     report = sync(server, school, endpoints=["users"])
     assert report.outcomes[0].undeclared == ["houseGroup", "upn"]
+    assert "kept in the column extra: houseGroup, upn" in repr(list(warnings(report)))
+    report = sync(server, school, endpoints=["users"], privacy="no-contact")
+    assert "left out, with the column extra: houseGroup, upn" in repr(list(warnings(report)))
 
 
 @pytest.mark.parametrize(
