@@ -49,6 +49,7 @@ ORDER = (
     "page",
     "postgres",
     "holdings",
+    "history",
     "destination",
     "state",
     "warehouse",

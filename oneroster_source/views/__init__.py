@@ -20,7 +20,7 @@ from oneroster_source.statement import Statement, in_order, statements
 VIEWS = tuple(statements(__name__))
 GUIDE = "about_views"
 """The view that tells of the others: name, question, grain, and which SQL they were made of."""
-_TABLES = [t.name for e in V1P1.endpoints for t in e.tables()]
+_TABLES = [t.name for e in V1P1.endpoints for t in (*e.tables(), e.history) if t]
 _TABLES += [REJECTED_ROWS.name, SYNC_RUN_DETAILS.name]
 
 
