@@ -179,7 +179,7 @@ class _Run:
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()
-        if self._settings.history:
+        if self._settings.history and self._pool is None:
             refuse_what_is_no_database()
         self._enter()
         try:

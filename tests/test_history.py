@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from itertools import pairwise
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,13 +16,14 @@ import dlt
 import postgres as postgres_server
 import pytest
 from conftest import settings
-from hypothesis import HealthCheck, Phase, given
+from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from small_school import enrollment, small_school
 from truth import opened
 
 from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
+from oneroster_source import warehouse as warehouse_module
 from oneroster_source.errors import chain
 from oneroster_source.history import keep
 from oneroster_source.simulator import School, Simulator
@@ -66,11 +67,35 @@ NIGHTS = st.lists(
             "full": st.booleans(),
             "failing": st.sampled_from([None, None, None, *SOME]),
             "lag": st.sampled_from([0, 86_400]),
+            "kept": st.sampled_from(["at once", "at once", "at once", "killed before", "not"]),
         }
     ),
     min_size=3,
-    max_size=5,
+    max_size=6,
 )
+
+
+def night(*moves: tuple[str, int, int], **how: Any) -> dict[str, Any]:
+    return {"moves": moves, "full": False, "failing": None, "lag": 0, "kept": "at once", **how}
+
+
+A_STORY = [
+    night(("delete a class", 0, 1)),
+    night(("rename a user", 1, 5), ("drop", 0, 3), ("purge an enrollment", 0, 6), ("enroll", 1, 2)),
+    night(("move", 1, 2), ("delete a user", 0, 6), failing="users", kept="killed before"),
+    night(("bring back", 0, 0), ("rename a class", 2, 0), ("purge a user", 0, 4), full=True),
+    night(("bring back", 0, 1), ("rename a user", 2, 5), ("restamp", 0, 7), kept="not"),
+    night(("bring back", 0, 0), ("rehire", 0, 4), ("rename a user", 3, 5), lag=86_400),
+]
+"""One of everything: the default suite has time for no more."""
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def _be_killed(*args: object) -> set[str]:
+    raise Killed
 
 
 @dataclass
@@ -90,6 +115,8 @@ class Story:
     warehouse: Warehouse
     deleted: str = "keep"
     nights: list[Night] = field(default_factory=list)
+    behind: bool = False
+    """Whether the last run kept no versions."""
     lost: list[tuple[School, str, dict[str, Any]]] = field(default_factory=list)
     added: int = 0
 
@@ -115,7 +142,9 @@ class Story:
             place = {"sourcedId": some("classes", one), "type": "class"}
             school.change("enrollments", some("enrollments", other), **{"class": place})
         elif what == "rehire":
-            school.change("enrollments", some("enrollments", other), role=("aide", "student")[one % 2])
+            school.change(
+                "enrollments", some("enrollments", other), role=("aide", "student")[one % 2]
+            )
         elif what == "restamp":
             for collection in SOME:
                 school.change(collection, some(collection, other))
@@ -145,17 +174,15 @@ class Story:
         else:
             school.add(collection, row)
 
-    def run(self, **options: Any) -> Report:
+    def run(self, *, kept: str = "at once", **options: Any) -> Report:
         """A run, and what it could know: a delta does not see what was purged."""
-        report = Report()
-        self.warehouse.load(
-            report,
-            **{
-                **settings(self.server, *self.schools),
-                **{"endpoints": SOME, "deleted": self.deleted, "history": True},
-                **{"allow_deletes": True, **options},
-            },
-        )
+        report, reach = Report(), settings(self.server, *self.schools)
+        options = {**reach, "endpoints": SOME, "allow_deletes": True, **options}
+        with pytest.MonkeyPatch.context() as patched:
+            if kept == "killed before":
+                patched.setattr(warehouse_module, "_keep_versions", _be_killed)
+            with pytest.raises(Killed) if kept == "killed before" else nullcontext():
+                self.warehouse.load(report, deleted=self.deleted, history=kept != "not", **options)
         assert not report.problems
         known = copy.deepcopy(self.nights[-1].known) if self.nights else {}
         for outcome in report.outcomes:
@@ -164,6 +191,10 @@ class Story:
                 found = {row["sourcedId"]: row for row in school.rows(outcome.endpoint)}
                 key = (outcome.estab, outcome.endpoint)
                 known[key] = found if outcome.mode == "full" else known.get(key, {}) | found
+        if kept == "not" and self.behind:
+            # of runs that keep no versions the next one makes up for the last
+            self.nights.pop()
+        self.behind = kept != "at once"
         self.nights.append(Night(datetime.now(UTC), known))
         return report
 
@@ -182,7 +213,7 @@ class Story:
             "SELECT estab, sourced_id, valid_from, valid_to"
             f" FROM oneroster.{table}_history ORDER BY 1, 2, 3"
         )
-        for before, after in zip(rows, rows[1:], strict=False):
+        for before, after in pairwise(rows):
             if before[:2] == after[:2]:
                 # what is deleted has a version too, unless it is removed
                 assert before[3] is not None and before[3] <= after[2]
@@ -254,25 +285,25 @@ def versions_as_of(ask: Callable[[str], list[Row]], table: str, moment: datetime
 @pytest.mark.parametrize(
     ("kind", "examples"),
     [
-        ("duckdb", 2),
-        ("postgres", 1),
-        pytest.param("duckdb", 150, marks=pytest.mark.campaign),
-        pytest.param("postgres", 50, marks=pytest.mark.campaign),
+        pytest.param("duckdb", 0, id="one of everything"),
+        pytest.param("duckdb", 100, marks=pytest.mark.campaign),
+        pytest.param("postgres", 30, marks=pytest.mark.campaign),
     ],
 )
 def test_every_answer_of_every_night_is_what_the_run_could_know(kind, examples, request) -> None:
     told = {"examples": 0, "runs": 0, "answers": 0, "modes": {}}
 
-    # without a shrinking phase a failure takes no longer than the test
+    # without shrinking, a failure takes no longer than the test
     @hypothesis_settings(
-        max_examples=examples,
+        max_examples=examples or 1,
         deadline=None,
         derandomize=True,
         database=None,
-        phases=[Phase.generate],
+        phases=[Phase.generate] if examples else [Phase.explicit],
         suppress_health_check=list(HealthCheck),
     )
     @given(NIGHTS, st.sampled_from(["keep", "keep", "remove"]))
+    @example(A_STORY, "keep")
     def nights_go_by(nights: list[dict[str, Any]], deleted: str) -> None:
         school = small_school()
         with Simulator([school]) as server, database(kind, request) as place:
@@ -281,13 +312,13 @@ def test_every_answer_of_every_night_is_what_the_run_could_know(kind, examples, 
                 for move in night["moves"]:
                     story.move(*move)
                 school.forbidden = {night["failing"]}
-                report = story.run(full=night["full"], lag=night["lag"])
+                report = story.run(**{name: night[name] for name in ("full", "lag", "kept")})
                 for outcome in report.outcomes:
                     what = outcome.mode if outcome.state == "read" else "failed"
                     told["modes"][what] = told["modes"].get(what, 0) + 1
-            if story.warehouse and any(("1", name) not in story.nights[-1].known for name in SOME):
-                school.forbidden = set()
-                story.run()
+            # tables are there, and versions of all that was loaded
+            school.forbidden = set()
+            story.run()
             story.check()
             told["examples"] += 1
             told["runs"] += len(story.nights)
@@ -314,3 +345,55 @@ def test_a_fleet_keeps_its_versions_in_one_dataset(place: str) -> None:
         for night in story.nights:
             night.known = {key: rows for key, rows in night.known.items() if key[0] != "07"}
         story.check()
+
+
+def test_versions_begin_as_the_rows_are_and_a_new_stamp_makes_none(serve, pipeline) -> None:
+    school = small_school()
+    options = settings(serve(school), school) | {"endpoints": SOME}
+    pipeline.run(oneroster(**options))
+    with pipeline.destination_client() as client, pytest.raises(DestinationError, match="history"):
+        keep(client)
+    pipeline.run(oneroster(**options, history=True))
+    at = datetime.now(UTC)
+    with pipeline.destination_client() as client:
+        counts = {f"{name}_history": len(school.rows(name)) for name in SOME}
+        assert keep(client, at=at) == counts and keep(client) == {}
+    with pipeline.sql_client() as sql:
+        for table in SOME:
+            rows = sql.execute_sql(f"SELECT * FROM {table} ORDER BY sourced_id")
+            versions = sql.execute_sql(f"SELECT * FROM {table}_history ORDER BY sourced_id")
+            assert versions == [(*row, at, None) for row in rows]
+    for table in SOME:
+        for row in school.rows(table):
+            school.change(table, row["sourcedId"])
+    school.change("users", "p1", familyName="Oak")
+    pipeline.run(oneroster(**options, history=True))
+    with pipeline.destination_client() as client:
+        # a clock that goes back
+        assert keep(client, at=at - timedelta(days=1)) == {"users_history": 1}
+        query = "SELECT valid_from, valid_to FROM users_history WHERE sourced_id = 'p1' ORDER BY 1"
+        later = at + timedelta(microseconds=1)
+        assert client.sql_client.execute_sql(query) == [(at, later), (later, None)]
+
+
+def test_history_that_stands_still_is_told(serve, sync, caplog) -> None:
+    school = small_school()
+    server = serve(school)
+    with caplog.at_level(logging.WARNING, "oneroster_source"):
+        sync(server, school, endpoints=["users"], history=True)
+        assert "history" not in caplog.text
+        sync(server, school, endpoints=["users"])
+    assert "of this load no versions are kept" in caplog.text
+
+
+def test_files_keep_no_versions(serve, school, tmp_path) -> None:
+    pytest.importorskip("deltalake", reason="Delta tables need oneroster-source[delta]")
+    from oneroster_source.delta import Delta
+
+    server = serve(school)
+    place = Delta(str(tmp_path / "lake"))
+    pipeline = dlt.pipeline("anybody", destination=place, pipelines_dir=str(tmp_path / "work"))
+    with pytest.raises(Exception) as caught:
+        pipeline.run(oneroster(**settings(server, school), history=True))
+    (error,) = (e for e in chain(caught.value) if isinstance(e, ConfigurationError))
+    assert "keeps no versions" in str(error) and server.requests == []
