@@ -117,6 +117,8 @@ class Story:
     nights: list[Night] = field(default_factory=list)
     behind: bool = False
     """Whether the last run kept no versions."""
+    begun: bool = False
+    """Whether any has."""
     lost: list[tuple[School, str, dict[str, Any]]] = field(default_factory=list)
     added: int = 0
 
@@ -191,10 +193,12 @@ class Story:
                 found = {row["sourcedId"]: row for row in school.rows(outcome.endpoint)}
                 key = (outcome.estab, outcome.endpoint)
                 known[key] = found if outcome.mode == "full" else known.get(key, {}) | found
-        if kept == "not" and self.behind:
-            # of runs that keep no versions the next one makes up for the last
+        if self.behind and (kept == "not" or not self.begun):
+            # of runs that keep no versions the next one makes up for the last, and for none before
+            # there were any
             self.nights.pop()
         self.behind = kept != "at once"
+        self.begun |= not self.behind
         self.nights.append(Night(datetime.now(UTC), known))
         return report
 
