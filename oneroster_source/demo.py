@@ -38,7 +38,12 @@ def served(pupils: int, weeks: int, *, today: date) -> Iterator[dict[str, Any]]:
                 live(school, since, until)
                 # cursors that an earlier demo left may be of a later week: they follow this clock
                 school.skew = datetime.combine(until, time.max, UTC) - datetime.now(UTC)
-            yield {"base_url": server.base_url, "login": "xporter", "schools": reach}
+            yield {
+                "base_url": server.base_url,
+                "login": "xporter",
+                "schools": reach,
+                "history": True,
+            }
 
 
 def _days(weeks: int, today: date) -> list[date]:

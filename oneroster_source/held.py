@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -68,6 +68,43 @@ def refuse_what_cannot_merge() -> None:
                 todo="load into a database, or into Delta tables: with oneroster_source.delta.Delta"
                 " as the destination, or with `oneroster sync --destination filesystem`",
             )
+
+
+def refuse_what_is_no_database() -> None:
+    """Looks at the destination of the pipeline that runs, before the resource reads anything.
+
+    Raises:
+        ConfigurationError: It keeps no versions, since it can be told nothing in SQL.
+    """
+    pipeline = dlt.current.pipeline()
+    client, _ = get_destination_clients(
+        dlt.current.source_schema(),
+        destination=pipeline.destination,
+        destination_dataset_name=pipeline.dataset_name,
+    )
+    if not isinstance(client, SqlJobClientBase):
+        raise ConfigurationError(
+            f"the destination {pipeline.destination.destination_name!r} is no database, and keeps"
+            " no versions, as the setting 'history' wants",
+            todo="load into a database, such as a DuckDB file, or set history to false",
+        )
+
+
+_SPLIT = {"duckdb": "string_split", "postgres": "string_to_array"}
+"""What splits ids that are handed over as one text: ten thousand parameters take DuckDB seconds."""
+_SEPARATOR = "\x1f"
+
+
+def among(client: SqlClientBase[Any], ids: Collection[str]) -> tuple[str, tuple[str, str]] | None:
+    """The condition that a column, `{}`, holds one of some ids, and its two values.
+
+    None where the destination is not known to have words for it, or an id cannot be told so.
+    """
+    split = _SPLIT.get(str(client.capabilities.sqlglot_dialect))
+    joined = _SEPARATOR.join(ids)
+    if not ids or split is None or joined.count(_SEPARATOR) >= len(ids):
+        return None
+    return f"{{}} IN (SELECT unnest({split}(%s, %s)))", (joined, _SEPARATOR)
 
 
 class Held:

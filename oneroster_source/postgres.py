@@ -26,7 +26,8 @@ def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[
     Raises:
         DatabaseException: dlt's, if the database refuses it.
     """
-    tables = [t for e in V1P1.endpoints for t in e.tables() if t.name in read and t.name in changed]
+    known = (t for e in V1P1.endpoints for t in (*e.tables(), e.history) if t)
+    tables = [t for t in known if t.name in read and t.name in changed]
     if not tables:
         return
     found = client.execute_sql(

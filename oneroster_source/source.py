@@ -23,7 +23,7 @@ from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors
 from oneroster_source.deletion import alive, deleted, gone, removal
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
-from oneroster_source.held import Held, refuse_what_cannot_merge
+from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
 from oneroster_source.http import Server
 from oneroster_source.merge import (
     REJECTED_MERGE,
@@ -36,7 +36,7 @@ from oneroster_source.merge import (
 from oneroster_source.report import Outcome, Report
 from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
-from oneroster_source.spec import REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
+from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
 
 _log = logging.getLogger("dlt")
@@ -153,12 +153,21 @@ class _Run:
         resource.apply_hints(
             **hints(SYNC_RUN_DETAILS), write_disposition=RUN_MERGE, create_table_variant=True
         )
+        for table in self._version_tables(endpoint):
+            resource.apply_hints(
+                **hints(table), write_disposition="append", create_table_variant=True
+            )
         merge = row_merge(keep_deleted=self._keep)
         resource.apply_hints(**hints(endpoint.table), write_disposition=merge)
         return resource
 
     def _child_tables(self, endpoint: Endpoint) -> Iterator[Table]:
         return endpoint.child_tables(references=self._settings.reference_tables)
+
+    def _version_tables(self, endpoint: Endpoint) -> tuple[Table, ...]:
+        """What `history.keep` fills after the load."""
+        versions = endpoint.history if self._settings.history else None
+        return (versions, HISTORY_KEPT) if versions else ()
 
     def _rows(self, endpoint: Endpoint) -> Iterator[Any]:
         """Reads the endpoint of all schools side by side; yields each when it is whole.
@@ -171,6 +180,8 @@ class _Run:
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()
+        if self._settings.history and self._pool is None:
+            refuse_what_is_no_database()
         self._enter()
         try:
             straight = self._alone and cursors.is_new and self._is_empty(endpoint)
@@ -209,6 +220,7 @@ class _Run:
             for table in (
                 *(endpoint.table, *self._child_tables(endpoint)),
                 *(REJECTED_ROWS, SYNC_RUN_DETAILS),
+                *self._version_tables(endpoint),
             )
             if table.name not in self._known
         }

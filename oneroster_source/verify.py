@@ -12,7 +12,7 @@ from typing import Any
 
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source.held import worded
+from oneroster_source.held import among, worded
 from oneroster_source.report import Report
 from oneroster_source.spec import Endpoint, Table
 
@@ -53,10 +53,6 @@ def problems(
 
 LARGE = 500_000
 """Rows of a table that is looked at in part."""
-_SPLIT = {"duckdb": "string_split", "postgres": "string_to_array"}
-"""What splits the ids, handed over as one text: ten thousand parameters take DuckDB seconds. Where
-that is not known, tables are looked at whole."""
-_SEPARATOR = "\x1f"
 
 
 class _Rows:
@@ -74,26 +70,24 @@ class _Rows:
         keys: Collection[tuple[str, str]] | None,
     ) -> None:
         self._client = client
-        self._split = _SPLIT.get(str(client.capabilities.sqlglot_dialect))
-        self._ids: str | None = None
+        self._few: tuple[str, tuple[str, str]] | None = None
         self._keys = len(keys or ())
         self.all_there = False
         """Whether every row to look at is known to be in the table."""
-        ids = {key for _, key in keys or ()}
-        joined = _SEPARATOR.join(ids)
-        if ids and self._split and joined.count(_SEPARATOR) < len(ids):
+        few = among(client, {key for _, key in keys or ()})
+        if few is not None:
             ((found,),) = self.asked("SELECT count(*) FROM {table}", table=table)
-            self._ids = joined if found > LARGE else None
+            self._few = few if found > LARGE else None
 
     def count_live(self, table: Table) -> dict[str, int]:
         """The rows of the endpoint's own table that are not deleted, by school."""
-        ids = "0" if self._ids is None else "count(DISTINCT {sourced_id})"
+        ids = "0" if self._few is None else "count(DISTINCT {sourced_id})"
         query = (
             f"SELECT {{estab}}, sum(CASE WHEN {{_deleted}} = %s THEN 1 ELSE 0 END), {ids}"
             " FROM {table} WHERE {few} GROUP BY {estab}"
         )
         found = self.asked(query, "{sourced_id}", values=(False,), table=table)
-        self.all_there = self._ids is not None and self._keys == sum(n for *_, n in found)
+        self.all_there = self._few is not None and self._keys == sum(n for *_, n in found)
         return {str(estab): int(live) for estab, live, _ in found}
 
     def asked(
@@ -102,11 +96,9 @@ class _Rows:
         """The answer to a query. It may have `{few}`, after all its values: the condition on the
         rows, each time by the next of the `columns` that hold their ids."""
         for column in columns:
-            few = "TRUE"
-            if self._ids is not None:
-                few = f"{column} IN (SELECT unnest({self._split}(%s, %s)))"
-                values = (*values, self._ids, _SEPARATOR)
-            query = query.replace("{few}", few, 1)
+            few, more = self._few or ("TRUE", ())
+            values = (*values, *more)
+            query = query.replace("{few}", few.format(column), 1)
         return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
 
 

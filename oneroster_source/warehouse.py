@@ -25,10 +25,10 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source import private, quality, views
+from oneroster_source import history, private, quality, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.clear import clear
-from oneroster_source.config import chosen_privacy, lock_timeout, resolve
+from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
 from oneroster_source.destination import as_delta, chosen, named
 from oneroster_source.errors import (
     ConfigurationError,
@@ -179,6 +179,7 @@ class Warehouse:
             options["only"] = shard.estabs
         source = oneroster(report=report, alone=shard is None, **options)
         patience = lock_timeout(options.get("lock_timeout"))
+        kept = keeps_history(options.get("history"))
         with (
             self._pipeline(shard) as pipeline,
             sole(pipeline, self.name, patience, part=part) as confirm,
@@ -205,11 +206,14 @@ class Warehouse:
             confirm()
             with opened(pipeline, patience):
                 kind = pipeline.destination_client().config.destination_type
+                current = _begin_versions(pipeline, report, kept=kept, alone=shard is None)
                 with thrift(pipeline) if new else nullcontext():
                     pipeline.load(workers=_JOBS.get(kind, _DEFAULT_JOBS))
                     if filled and shard is None:
                         report.problems += _problems(pipeline, filled, report)
                 if shard is None:
+                    if kept:
+                        filled |= _keep_versions(pipeline, report, filled if current else None)
                     _try_views(pipeline, filled, report)
 
     def plan(self, count: int, **options: Any) -> list[Shard]:
@@ -260,7 +264,14 @@ class Warehouse:
             with head(pipeline, self.name):
                 yield
 
-    def finish(self, report: Report, shards: Sequence[Shard], lost: Sequence[Outcome] = ()) -> None:
+    def finish(
+        self,
+        report: Report,
+        shards: Sequence[Shard],
+        lost: Sequence[Outcome] = (),
+        *,
+        history: bool | None = None,
+    ) -> None:
         """After all shards: takes over their cursors, and does what `load` does for the whole.
 
         A shard that was not loaded leaves its schools' cursors where they were. Until this is done,
@@ -271,12 +282,14 @@ class Warehouse:
                 at.
             shards: All that `plan` has made.
             lost: Outcomes that no shard has written into `sync_run_details`: they are added there.
+            history: The setting, if it is given to the shards and not configured.
 
         Raises:
             DestinationBusy: Another run is loading into this destination, or a shard still is.
             DestinationError: The destination cannot be used, or another run has divided or loaded
                 the schools since.
         """
+        kept = keeps_history(history)
         with self._loaded(to_write=True) as pipeline:
             report.run_id = shards[0].run_id if shards else report.run_id
             if lost:
@@ -298,6 +311,8 @@ class Warehouse:
                 for table in endpoint.tables()
             } & set(pipeline.default_schema.data_table_names(seen_data_only=True))
             report.problems += _problems(pipeline, tables, report)
+            if kept:
+                tables |= _keep_versions(pipeline, report, None)
             _try_views(pipeline, tables, report)
 
     def count(self, estabs: Collection[str]) -> dict[str, int]:
@@ -441,6 +456,45 @@ _BY_SCHOOL = [table for table in V1P1.tables if table != SUPPRESSED_USERS]
 def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:
     with pipeline.sql_client() as client:
         return list(problems(client, V1P1.endpoints, changed, report))
+
+
+def _begin_versions(pipeline: dlt.Pipeline, report: Report, *, kept: bool, alone: bool) -> bool:
+    """Before a load: catches up with versions, or warns that none are kept any more; returns
+    whether they speak of all that is there."""
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            return False
+        last = None if kept else history.newest(client)
+        if last is not None:
+            _log.warning(
+                "history is false: of this load no versions are kept; those that there are stand"
+                " still, the newest being of %s",
+                f"{last:%Y-%m-%d %H:%M:%S} UTC",
+            )
+        return history.begin(client, report.started, catch_up=kept and alone)
+
+
+def _keep_versions(
+    pipeline: dlt.Pipeline, report: Report, loaded: Collection[str] | None
+) -> set[str]:
+    """Keeps versions of what was loaded into some tables, or of all that is there; returns the
+    tables of versions that have changed."""
+    # rows that a full pass found gone are not among the keys
+    whole = {o.endpoint for o in report.outcomes if o.mode == "full" and o.state == "read"}
+    where = (
+        None
+        if loaded is None
+        else {
+            name: None
+            if name in whole or name not in report.keys
+            else {key for _, key in report.keys[name]}
+            for name in loaded
+        }
+    )
+    with pipeline.destination_client() as client:
+        # the source has refused what is none
+        assert isinstance(client, SqlJobClientBase)
+        return set(history.keep(client, at=report.started, loaded=where))
 
 
 def _drop_staging(pipeline: dlt.Pipeline) -> None:

@@ -63,7 +63,7 @@ def others() -> Iterator[ProcessPoolExecutor]:
 
 def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> None:
     server = serve(*schools)
-    options = {**settings(server, *schools), "endpoints": SOME}
+    options = {**settings(server, *schools), "endpoints": SOME, "history": True}
     warehouse = Warehouse(postgres)
 
     def run() -> Report:
@@ -73,7 +73,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
             parts = [others.submit(load, postgres, shard, options) for shard in shards]
             for part in parts:
                 whole.outcomes += part.result(120).outcomes
-            warehouse.finish(whole, shards)
+            warehouse.finish(whole, shards, history=True)
         assert whole.good, whole.problems
         return whole
 
@@ -86,12 +86,18 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
     )
     assert runs == [(first.run_id, len(schools) * len(SOME))]
     victim = schools[0].rows("users")[0]["sourcedId"]
-    schools[0].change("users", victim, grades=None)
+    schools[0].change("users", victim, grades=None, familyName="Oak")
     # the division differs, since the rows of each school are known now
     second = run()
     assert differences(postgres, Truth(server.base_url, schools, endpoints=SOME)) == {}
     assert {o.mode for o in second.outcomes} == {"delta"}
     assert sum(o.changed for o in second.outcomes) == 1
+    versions = query(
+        postgres, "SELECT sourced_id FROM oneroster.users_history WHERE valid_to IS NULL"
+    )
+    assert len(versions) == sum(len(school.rows("users")) for school in schools)
+    ended = "SELECT sourced_id FROM oneroster.users_history WHERE valid_to IS NOT NULL"
+    assert query(postgres, ended) == [(victim,)]
     # and a run of the whole goes on from there
     report = Report()
     warehouse.load(report, **options)

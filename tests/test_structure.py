@@ -50,6 +50,7 @@ ORDER = (
     "postgres",
     "clear",
     "holdings",
+    "history",
     "destination",
     "state",
     "warehouse",

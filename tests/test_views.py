@@ -54,7 +54,7 @@ def moved(school: School) -> School:
 def load(destination: str, *schools: School) -> None:
     with Simulator(schools) as server:
         report = Report()
-        Warehouse(destination).load(report, **settings(server, *schools))
+        Warehouse(destination).load(report, **settings(server, *schools), history=True)
         report.raise_for_failures()
 
 
@@ -328,6 +328,7 @@ TELLS = {
     "enrollments": ["7A/En-p1"],
 }
 """Words by which a row of a table is known."""
+VERSIONED = {"users", "classes", "enrollments"}
 
 
 def test_deleted_rows_show_in_no_view(tmp_path) -> None:
@@ -337,6 +338,8 @@ def test_deleted_rows_show_in_no_view(tmp_path) -> None:
         for table, words in TELLS.items():
             connection.execute("BEGIN")
             connection.execute(f"UPDATE oneroster.{table} SET _deleted = TRUE")
+            if table in VERSIONED:
+                connection.execute(f"UPDATE oneroster.{table}_history SET _deleted = TRUE")
             for view in sorted(set(NAMES) - SHOWS_DELETED):
                 text = str(connection.execute(f"FROM oneroster.{view}").fetchall())
                 # what hangs on it may go with it, or stay without it
@@ -354,7 +357,7 @@ def test_deleted_rows_show_in_no_view(tmp_path) -> None:
 def test_they_are_the_same_on_postgres(fleet, database: str, postgres: str) -> None:
     load(postgres, *fleet)
     when = {"last_load", "run_id", "started", "ended", "seconds", "made_of"}
-    when |= {"last_good_load", "last_full_read"}
+    when |= {"last_good_load", "last_full_read", "valid_from", "valid_to"}
     with opened(database) as duckdb_says, opened(postgres) as postgres_says:
         for name in [*NAMES, GUIDE]:
             columns = [
@@ -383,7 +386,7 @@ def test_a_view_is_made_where_its_tables_are(serve, sync, warehouse) -> None:
     with opened(warehouse.name) as connected:
         some = {n for (n,) in connected(f"SELECT view_name FROM oneroster.{GUIDE}")}
     assert some == {"school_loads", "students", "staff", "sync_runs", "user_schools"}
-    assert sync(server, school).good
+    assert sync(server, school, history=True).good
     with opened(warehouse.name) as connected:
         assert sorted(connected(f"SELECT view_name FROM oneroster.{GUIDE}")) == [
             (name,) for name in sorted(NAMES)
@@ -408,7 +411,7 @@ def test_what_has_not_changed_is_left_alone_and_what_is_missing_comes_back(
     serve, postgres: str
 ) -> None:
     school = small_school()
-    found = settings(serve(school), school)
+    found = settings(serve(school), school) | {"history": True}
     warehouse = Warehouse(postgres)
     warehouse.load(Report(), **found)
 

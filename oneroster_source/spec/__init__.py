@@ -1,6 +1,7 @@
 """The standard as data: what each collection holds and which tables that makes."""
 
 from oneroster_source.spec.model import (
+    HISTORY_KEPT,
     QUALITY_RESULTS,
     REJECTED_ROWS,
     SUPPRESSED_USERS,
@@ -18,6 +19,7 @@ from oneroster_source.spec.model import (
 from oneroster_source.spec.v1p1 import V1P1
 
 __all__ = [
+    "HISTORY_KEPT",
     "QUALITY_RESULTS",
     "REJECTED_ROWS",
     "SUPPRESSED_USERS",

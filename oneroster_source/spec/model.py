@@ -402,6 +402,14 @@ SUPPRESSED_USERS = Table(
     personal=True,
 )
 
+HISTORY_KEPT = Table(
+    "history_kept",
+    (Column("started", "instant", nullable=False), Column("runs", nullable=False)),
+    (),
+    "one row, once versions are kept: when the last run with a load began, and which runs the"
+    " versions speak of; no runs while one loads",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:

@@ -8,6 +8,7 @@
     uv run python tests/benchmarks latency            # a server that answers after 50 ms
     uv run python tests/benchmarks postgres           # a first load into Postgres, and into DuckDB
     uv run python tests/benchmarks privacy            # what the profiles of privacy cost
+    uv run python tests/benchmarks history            # what versions cost, and dlt's own scd2
 
 Every way runs in a process of its own, in turns, against one server, in which all is ready to be
 sent. What the ways have loaded is compared, row by row, before any figure is printed.
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -207,6 +208,88 @@ def privacy(rounds: Rounds = 3) -> None:
         ratios = spread(a["seconds"] / b["seconds"] for a, b in pairs)
         rows.append((profile, *figures(costs[profile], total), ratios))
     table(("privacy", *FIGURES, "full = 1"), rows)
+
+
+@app.command()
+def history(rows: int = 5_000_000, rounds: Rounds = 3, on_postgres: bool = False) -> None:
+    """Runs with and without versions, in turns; then ways to keep versions of a tenth of the rows.
+
+    On Postgres, only the first.
+    """
+    import postgres as servers
+
+    ways = {"without history": False, "with history": True}
+    runs = ("first load", "nothing changed", "0.1% changed", "full pass")
+    costs: dict[tuple[str, str], list[Cost]] = {(run, way): [] for run in runs for way in ways}
+    sizes: dict[str, list[float]] = {way: [] for way in ways}
+    with ExitStack() as stack:
+        address = stack.enter_context(serving({"enrollments": rows}))
+        files = stack.enter_context(folder())
+        url = stack.enter_context(servers.server()) if on_postgres else ""
+        places = {
+            way: stack.enter_context(servers.fresh(url)) if url else files / way.replace(" ", "_")
+            for way in ways
+        }
+
+        def run(what: str, way: str) -> None:
+            options = {"endpoints": ["enrollments"], "history": ways[way]}
+            cost = load("ours", address, places[way], full=what == "full pass", **options)
+            costs[what, way].append(cost)
+            place = places[way]
+            if isinstance(place, Path):
+                sizes[way].append(Path(f"{place}.duckdb").stat().st_size / 1e6)
+            else:
+                ((size,),) = servers.query(place, "SELECT pg_database_size(current_database())")
+                sizes[way].append(size / 1e6)
+
+        for way in ways:
+            run("first load", way)
+            load("ours", address, places[way], endpoints=["enrollments"], history=ways[way])
+        for _ in range(rounds):
+            for way in ways:
+                run("nothing changed", way)
+            post(f"{address}/change/1000")
+            for way in ways:
+                run("0.1% changed", way)
+                # the changes are less than a day old, and come once more
+                load("ours", address, places[way], endpoints=["enrollments"], history=ways[way])
+        for way in ways:
+            run("full pass", way)
+        megabytes = {
+            way: f"{found[0]:,.0f}, at the end {found[-1]:,.0f}" for way, found in sizes.items()
+        }
+        found = [
+            (run, way, *figures(costs[run, way]), megabytes[way] if run == runs[0] else "")
+            for run in runs
+            for way in ways
+        ]
+        table((f"{rows:,} enrollments", "", *FIGURES, "destination MB"), found)
+        if not on_postgres:
+            _ways_to_keep_versions(rows // 10, rounds, files)
+
+
+def _ways_to_keep_versions(rows: int, rounds: int, files: Path) -> None:
+    with serving({"enrollments": rows}) as address:
+        load("ours", address, files / "source", endpoints=["enrollments"])
+    ways: dict[str, list[Any]] = {"ours": [], "scd2": [], "both": []}
+    for i in range(rounds):
+        for way, found in ways.items():
+            command = [sys.executable, HERE / "versions.py", way, files / "source.duckdb"]
+            done = subprocess.run(
+                [*command, files / f"{way}{i}.duckdb"],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=1800,
+                cwd=HERE,
+            )
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+    loaded = [f"{n:,} rows" for n in ways["ours"][0]["rows"]]
+    found = [
+        (way, *(spread(cost["seconds"][step] for cost in costs) for step in range(2)))
+        for way, costs in ways.items()
+    ]
+    table(("way", *loaded), found)
 
 
 ONLY: dict[str, Any] = {"endpoints": ["users", "enrollments"]}

@@ -112,6 +112,8 @@ class Served:
     """Where each row ends in `bytes`; a comma stands between two."""
     changed: dict[int, tuple[datetime, bytes]] = field(default_factory=dict)
     """Rows that are not any more as they were."""
+    times: int = 0
+    """How often rows were changed."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -139,8 +141,10 @@ class Served:
 
     def change(self, step: int, now: datetime) -> int:
         """Changes every `step`th row; returns how many these are."""
+        self.times += 1
         for i in range(step // 2, len(self), step):
-            self.changed[i] = now, MAKERS[self.name](i, _stamp(now), "*").encode()
+            # each time to something else
+            self.changed[i] = now, MAKERS[self.name](i, _stamp(now), "*" * self.times).encode()
         return len(range(step // 2, len(self), step))
 
     def _start(self, i: int) -> int:
