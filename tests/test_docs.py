@@ -14,7 +14,13 @@ from oneroster_source.cli import app
 from oneroster_source.options import OPTIONS
 from oneroster_source.quality import CHECKS, SEVERITIES
 from oneroster_source.shape.kinds import KINDS
-from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.spec import (
+    HISTORY_KEPT,
+    QUALITY_RESULTS,
+    REJECTED_ROWS,
+    SYNC_RUN_DETAILS,
+    V1P1,
+)
 from oneroster_source.views import VIEWS
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +43,17 @@ def settings_table() -> str:
 def tables_list() -> str:
     """Every table with its grain and columns, as the program declares them."""
     lines = []
-    own = [REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS]
-    for table in [t for e in V1P1.endpoints for t in e.tables()] + own:
+    own = [REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, HISTORY_KEPT]
+    versions = {e.history: e.table for e in V1P1.endpoints if e.history}
+    every = [t for e in V1P1.endpoints for t in (*e.tables(), e.history) if t]
+    for table in every + own:
         columns = ", ".join(
             f"`{c.name}`" + ("" if c.kind == "text" else f" {KINDS[c.kind].dlt}")
             for c in table.columns
+            if table not in versions or c not in versions[table].columns
         )
+        if table in versions:
+            columns = f"Those of `{versions[table].name}`, {columns}"
         indent = "  - " if "__" in table.name else "- "
         lines.append(f"{indent}**`{table.name}`**: {table.grain}. {columns}")
     return "\n".join(lines)
@@ -136,7 +147,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     school = secondary_school(1, pupils=100)
     spoil(school)
     with Simulator([school]) as server:
-        warehouse.load(Report(), **settings(server, school))
+        warehouse.load(Report(), **settings(server, school), history=True)
     warehouse.examine()
     with duckdb.connect(warehouse.name) as connection:
         # nights before: a school that fails, and one that had more rows
