@@ -210,7 +210,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     school = secondary_school(1, pupils=100)
     spoil(school)
     with Simulator([school]) as server:
-        warehouse.load(Report(), **settings(server, school))
+        warehouse.load(Report(), **settings(server, school), history=True)
     warehouse.examine()
     with duckdb.connect(warehouse.name) as connection:
         # nights before: a school that fails, and one that had more rows
