@@ -40,6 +40,7 @@ ORDER = (
     "delta",
     "fleet",
     "access",
+    "rewrite",
     "held",
     "source",
     "verify",
