@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 from conftest import settings
 from postgres import query
+from test_disasters import ALONE
 
 from oneroster_source import DestinationError, Report, Warehouse
 from oneroster_source.rewrite import due, rewrite
@@ -196,6 +197,50 @@ def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
         assert not due(str(copy))
         assert [path.name for path in Path(moment).glob("roster*")] == [copy.name]
         assert _holding(Path(moment)) == []
+
+
+FULL = """
+import os, subprocess
+from pathlib import Path
+import dlt, duckdb
+from oneroster_source import OneRosterError
+from oneroster_source.rewrite import rewrite
+
+mount = lambda *words: subprocess.run(["mount", *words], check=True)
+file = Path("small/roster.duckdb").absolute()
+size = Path("my roster.duckdb").stat().st_size
+os.mkdir("small")
+mount("-t", "tmpfs", "-o", f"size={size + (1 << 20)},mode=700", "tmpfs", "small")
+file.write_bytes(Path("my roster.duckdb").read_bytes())
+pipeline = dlt.pipeline(
+    "oneroster", destination=dlt.destinations.duckdb(str(file)), dataset_name="oneroster",
+    pipelines_dir="work",
+)
+for _ in range(2):
+    try:
+        print(rewrite(pipeline, "it", ["users"], 1))
+    except OneRosterError as error:
+        print(" ".join(str(error).split()))
+    with duckdb.connect(str(file)) as connection:
+        rows = connection.execute("SELECT count(*) FROM oneroster.users").fetchone()[0]
+    print(rows, sorted(os.listdir("small")), b"canary-marked" in file.read_bytes())
+    mount("-o", "remount,size=300m", "small")
+"""
+
+
+def test_a_disk_without_room_for_the_copy_is_told_and_loses_nothing(file, tmp_path) -> None:
+    if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    done = subprocess.run(
+        [*ALONE, sys.executable, "-c", FULL],
+        **{"capture_output": True, "text": True, "timeout": 120, "check": False},
+    )
+    assert done.returncode == 0, done.stderr
+    said, before, then, after = done.stdout.splitlines()
+    assert "it: the rows are removed, but not yet the bytes" in said and "No space left" in said
+    assert "has room for another" in said and "run the same command again" in said
+    assert before == f"{ROWS} ['roster.duckdb'] True"
+    assert "written anew" in then and after == f"{ROWS} ['roster.duckdb'] False"
 
 
 def test_nothing_is_replaced_while_somebody_has_the_file_open(file, tmp_path) -> None:
