@@ -57,7 +57,7 @@ def due(database: str) -> bool:
 
 
 def announce(pipeline: dlt.Pipeline) -> None:
-    """Notes beside a DuckDB file that it must be rewritten, before rows are removed from it.
+    """Notes beside a DuckDB file that it must be rewritten, just before rows are removed from it.
 
     Raises:
         OSError: There is no room even for that.
@@ -79,14 +79,17 @@ def rewrite(pipeline: dlt.Pipeline, name: str, tables: Collection[str], patience
         patience: Seconds to wait for others that use the destination.
 
     Returns:
-        What was done, for people.
+        What was done, for people. Where no row was removed, and nothing is due, that is nothing.
 
     Raises:
         DestinationError: It could not be done: the rows are removed, their bytes are not.
     """
     config: Any = pipeline.destination_client().config
+    is_file = config.destination_type == "duckdb"
+    if not tables and not (is_file and due(config.credentials.database)):
+        return "There is nothing to write anew."
     try:
-        if config.destination_type == "duckdb":
+        if is_file:
             with _kept(pipeline, patience) as connection:
                 _renew(connection, Path(os.path.realpath(config.credentials.database)))
             return f"The file {name} was written anew, without what they have left behind."
@@ -190,7 +193,9 @@ def _harmless(error: Exception) -> str:
     """The words of an error, unless they may speak of rows."""
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-    return clean(error, limit=500) if isinstance(error, duckdb.IOException) else type(error).__name__
+    return (
+        clean(error, limit=500) if isinstance(error, duckdb.IOException) else type(error).__name__
+    )
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
@@ -284,7 +289,7 @@ def _vacuum(pipeline: dlt.Pipeline, tables: Collection[str], patience: float) ->
                 todo = f"let the owner of the tables run VACUUM (FULL, ANALYZE) {', '.join(places)}"
                 raise _Unfinished(why, f"mend this, or {todo}")
         # samples of values, which ANALYZE has replaced as any row is replaced
-        samples = _vacuumed(client, "pg_catalog.pg_statistic", "FULL", end) if places else ""
+        samples = _vacuumed(client, "pg_catalog.pg_statistic", "FULL", end)
     return (
         "Their tables were written anew (VACUUM FULL). Postgres's log (WAL), replicas and backups"
         " hold their bytes until they are renewed"

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
 from oneroster_source.report import Outcome, Report
+from oneroster_source.retention import Leavers, Retention
 from oneroster_source.rewrite import Removed, announce, due, rewrite
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
@@ -52,8 +54,10 @@ from oneroster_source.state import (
     divide_by,
     entries_of,
     pipeline_name,
+    pruned_before,
     refuse_outdated,
     resources,
+    source_of,
     take_up,
 )
 from oneroster_source.statement import Statement
@@ -131,7 +135,8 @@ class Warehouse:
         """A pipeline of a dataset that was loaded before, and stays open meanwhile.
 
         With `removed`, in which the rows are noted that are removed meanwhile, what these have left
-        behind is removed at the end too, before another run may load.
+        behind is removed at the end too, before another run may load. Call `announce` before they
+        are removed.
         """
         nothing = DestinationError(
             f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
@@ -153,8 +158,6 @@ class Warehouse:
                     to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
                 ):
                     raise nothing
-                if removed is not None:
-                    announce(pipeline)
                 yield pipeline
             if removed is not None:
                 removed.bytes = rewrite(pipeline, self.name, removed.rows, patience)
@@ -330,17 +333,65 @@ class Warehouse:
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with changed(pipeline) as state:
                 divide_by(state, "")
-                for schools in cursors(state).values():
+                for schools in (*cursors(state).values(), pruned_before(source_of(state))):
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
             _drop_staging(pipeline)
             counts = dict(_counted(client, estabs))
+            announce(pipeline)
             with client.sql_client.begin_transaction():
                 for name in counts:
                     query, values = _of_schools(client, "DELETE", name, estabs)
                     client.sql_client.execute_sql(query, *values)
             removed.rows = counts
+        return removed
+
+    def leavers(self, before: datetime, estabs: Collection[str] | None = None) -> Leavers:
+        """What was deleted at the source before an instant, as `prune` would remove it.
+
+        Raises:
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+            return Retention(client, before, estabs).count()
+
+    def prune(self, before: datetime, estabs: Collection[str] | None = None) -> Removed:
+        """Removes what was deleted at the source before an instant, with all that hangs on it and
+        what is left of it in the database; no later load brings it back.
+
+        Args:
+            before: The instant.
+            estabs: Of these schools; None for all that the dataset holds.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
+                are removed, and what they have left behind could not be.
+        """
+        removed = Removed()
+        with (
+            self._loaded(to_write=True, removed=removed) as pipeline,
+            _database(pipeline, self.name) as client,
+        ):
+            # first: what is removed before that is known, a load could bring back
+            with changed(pipeline) as state:
+                known = {estab for schools in cursors(state).values() for estab in schools}
+                kept, instant = pruned_before(source_of(state)), before.astimezone(UTC).isoformat()
+                source_of(state)["pruned_before"] = kept | {
+                    estab: max(kept.get(estab, ""), instant)
+                    for estab in (known if estabs is None else estabs)
+                }
+            # of runs that were killed
+            _drop_staging(pipeline)
+            retention = Retention(client, before, estabs)
+            found = retention.count()
+            if found.rows or found.examples:
+                announce(pipeline)
+                found = retention.remove()
+            removed.rows = dict(found.rows)
+            if found.examples:
+                removed.rows[QUALITY_RESULTS.name] = 0
         return removed
 
     def make_views(self) -> list[Statement]:

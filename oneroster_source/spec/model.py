@@ -316,6 +316,12 @@ class Dialect:
     def __getitem__(self, name: str) -> Endpoint:
         return next(endpoint for endpoint in self.endpoints if endpoint.name == name)
 
+    def people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
+        """The columns in which an endpoint's rows refer to people, with where these are."""
+        for ref in endpoint.refs:
+            if ref.target and self[ref.target].personal:
+                yield ref.column.name, self[ref.target]
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(endpoint.name for endpoint in self.endpoints)
