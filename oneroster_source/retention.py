@@ -85,7 +85,8 @@ class Retention:
         names = {REJECTED_ROWS.name, QUALITY_RESULTS.name}
         for endpoint in V1P1.endpoints:
             names |= {table.name for table in (*endpoint.tables(), *_versions(endpoint))}
-        self._there = {n: set(columns) for n, columns in client.get_storage_tables(names)}
+        stored = client.get_storage_tables(names)
+        self._there = {name: set(columns) for name, columns in stored if columns}
 
     def count(self) -> Leavers:
         """What would go now, and what stays because nobody knows since when it is deleted."""
