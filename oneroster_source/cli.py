@@ -238,13 +238,9 @@ def forget(
     from oneroster_source.warehouse import Warehouse
 
     warehouse = Warehouse(destination, dataset)
-    known = warehouse.holdings().estabs
-    strangers = [estab for estab in estabs if estab not in known]
-    if strangers:
-        raise ConfigurationError(
-            f"{warehouse.name} holds no school {strangers[0]!r}",
-            todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
-        )
+    # what an earlier command could not finish is finished, whichever schools it was about
+    if not warehouse.is_unfinished:
+        _refuse_strangers(warehouse, estabs)
     counts = warehouse.count(estabs)
     for table, rows in counts.items():
         typer.echo(f"{rows:>12,}  {table}")
@@ -257,9 +253,54 @@ def forget(
         typer.confirm(f"Remove {what}?", abort=True)
     removed = warehouse.forget(estabs)
     typer.echo(
-        f"{sum(removed.values()):,} rows removed. A school that is still configured is loaded whole"
-        " by the next sync."
+        f"{sum(removed.rows.values()):,} rows removed. {removed.bytes} A school that is still"
+        " configured is loaded whole by the next sync."
     )
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    leavers_after: Annotated[
+        str,
+        typer.Option(help="How long rows stay that were deleted at the source: 365d, 52w or 2y."),
+    ],
+    schools: Schools = None,
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them, for good.")] = False,
+) -> None:
+    """Remove for good what was deleted at the source long ago. Without --yes, only shows it."""
+    from oneroster_source.retention import duration
+
+    before, estabs = datetime.now(UTC) - duration(leavers_after), _listed(schools)
+    context.with_resource(early(destination, dataset))
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(destination, dataset)
+    if estabs is not None:
+        _refuse_strangers(warehouse, estabs)
+    found = warehouse.leavers(before, estabs)
+    for table, rows in found.rows.items():
+        typer.echo(f"{rows:>12,}  {table}")
+    if found.examples:
+        typer.echo(f"{found.examples:>12,}  ids among the examples in quality_results")
+    if found.undated:
+        typer.echo(
+            f"{found.undated:,} deleted rows stay: nothing tells when they were deleted, as they"
+            " were loaded by an earlier version or came without a time."
+        )
+    when = f"deleted at the source before {before:%Y-%m-%d %H:%M} UTC"
+    if not yes:
+        total = sum(found.rows.values())
+        typer.echo(f"{total:,} rows would go, of what was {when}. Nothing was removed: add --yes.")
+        return
+    removed = warehouse.prune(before, estabs)
+    left = warehouse.leavers(before, estabs)
+    typer.echo(f"{sum(removed.rows.values()):,} rows removed. {removed.bytes}")
+    typer.echo(f"Counted again: {sum(left.rows.values()):,} rows are left of what was {when}.")
+    if left.rows or left.examples:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -537,6 +578,16 @@ def _logged(warehouse: Warehouse, report: Report) -> Iterator[None]:
         level=logging.INFO if report.good else logging.ERROR,
         **{**run, "good": report.good, **totals, "seconds": seconds},
     )
+
+
+def _refuse_strangers(warehouse: Warehouse, estabs: list[str]) -> None:
+    known = warehouse.holdings().estabs
+    strangers = [estab for estab in estabs if estab not in known]
+    if strangers:
+        raise ConfigurationError(
+            f"{warehouse.name} holds no school {strangers[0]!r}",
+            todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
+        )
 
 
 def _refuse_unwritable(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -130,10 +130,26 @@ class Collection:
         """The sourcedId of every row that has one."""
         return self._spool.ids()
 
-    def rows(self) -> Iterator[pa.Table]:
-        """The wide rows, each once, in batches; counts what they hold in the outcome."""
-        for wide in self._spool.tables():
-            self._check_filter(wide)
+    def deleted(self, *columns: str) -> pa.Table | None:
+        """Some columns of the wide rows that are marked as deleted and have a sourcedId; None where
+        there are no rows at all."""
+        parts = [
+            wide.filter(pc.and_(wide.column("_deleted"), pc.is_valid(wide.column("sourced_id"))))
+            for wide in self._spool.tables()
+        ]
+        return pa.concat_tables([part.select(columns) for part in parts]) if parts else None
+
+    def rows(
+        self, wanted: Callable[[pa.Table], pa.Table] = lambda wide: wide
+    ) -> Iterator[pa.Table]:
+        """The wide rows, each once, in batches; counts what they hold in the outcome.
+
+        Args:
+            wanted: Leaves out those that are not to be loaded.
+        """
+        for sent in self._spool.tables():
+            self._check_filter(sent)
+            wide = wanted(sent)
             self._count(wide)
             yield wide
 

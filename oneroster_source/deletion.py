@@ -75,6 +75,12 @@ def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
     return rows
 
 
+def without(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """Wide rows but for those that are marked as deleted and have one of these ids."""
+    named = pc.is_in(wide.column("sourced_id"), value_set=ids)
+    return wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
+
+
 def removal(table: Table, estab: str, ids: pa.ChunkedArray) -> pa.Table:
     """Rows that speak of `ids`, and of which the merge keeps none."""
     given = {

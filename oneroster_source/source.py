@@ -10,10 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dlt
 import pyarrow as pa
+import pyarrow.compute as pc
 from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.extract import DltResource
 
@@ -21,7 +23,7 @@ from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
 from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors
-from oneroster_source.deletion import alive, deleted, gone, removal
+from oneroster_source.deletion import alive, deleted, gone, removal, without
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
 from oneroster_source.http import Server
@@ -38,6 +40,7 @@ from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
+from oneroster_source.state import pruned_before
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
@@ -132,6 +135,7 @@ class _Run:
         """Tables that dlt has loaded before."""
         self._stored: frozenset[str] | None = None
         """Tables that are in the destination; None until it was asked."""
+        self._pruned_before: dict[str, str] = {}
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._servers: dict[str, Server] = {}
@@ -247,6 +251,7 @@ class _Run:
                 else:
                     # asked before anything is handed over, since it may fail
                     absent, cleared = self._absent(batch.endpoint, collection, outcome)
+                pruned = self._pruned(batch.endpoint, collection, outcome.estab)
             except OneRosterError as error:
                 self._report.end(outcome, error)
                 if self._strict:
@@ -258,7 +263,7 @@ class _Run:
             else:
                 batch.add(absent)
                 part = _Part(tombstones=not cleared, partial=collection.mode != "full")
-                for wide in collection.rows():
+                for wide in collection.rows(partial(without, ids=pruned)):
                     batch.add_rows(wide, outcome.estab, part)
                     yield
                 if collection.mode != "window":
@@ -328,6 +333,37 @@ class _Run:
         found[table.name] = removal(table, estab, lost.column("sourced_id"))
         return found, True
 
+    def _pruned(self, endpoint: Endpoint, collection: Collection, estab: str) -> pa.Array:
+        """The ids of deleted rows that were removed for good, and stay out: from before an instant
+        or of no known time, or of people who are not there. What is in the destination must be told
+        that it is deleted, so that it is never one of them.
+
+        Raises:
+            DestinationError: The destination cannot be asked.
+        """
+        before = self._pruned_before.get(estab)
+        if before is None or collection.is_known:
+            return pa.array([], pa.string())
+        people = dict(self._settings.dialect.people(endpoint))
+        rows = collection.deleted("sourced_id", "date_last_modified", *people)
+        if rows is None:
+            return pa.array([], pa.string())
+        stamps = rows.column("date_last_modified")
+        instant = pa.scalar(datetime.fromisoformat(before), stamps.type)
+        out = pc.fill_null(pc.less(stamps, instant), True)
+        for column, of in people.items():
+            named = rows.column(column)
+            absent = pc.invert(self._is_held(of.table, estab, named))
+            out = pc.or_(out, pc.and_(pc.is_valid(named), absent))
+        ids = rows.filter(out).column("sourced_id")
+        return ids.filter(pc.invert(self._is_held(endpoint.table, estab, ids)))
+
+    def _is_held(self, table: Table, estab: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Whether the destination has a row of each id."""
+        if not len(ids) or table.name not in self._held.tables([table.name]):
+            return pa.chunked_array([pa.repeat(False, len(ids))])
+        return pc.is_in(ids, value_set=self._held.ids(table, estab).column("sourced_id"))
+
     def _nothing_rejected(self, endpoint: Endpoint, outcome: Outcome) -> dict[str, pa.Table]:
         """That nothing of the school was rejected, but for what follows."""
         return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab, pa.array([""]))}
@@ -383,6 +419,7 @@ class _Run:
                 schema = dlt.current.source_schema()
                 self._known = frozenset(schema.data_table_names(seen_data_only=True))
                 self._stored = None
+                self._pruned_before = dict(pruned_before(dlt.current.source_state()))
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
 
     def _leave(self) -> None:

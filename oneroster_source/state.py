@@ -21,11 +21,25 @@ def pipeline_name(shard: Shard | None) -> str:
     return f"{PIPELINE}_{shard.name}" if shard else PIPELINE
 
 
+def source_of(state: Any) -> dict[str, Any]:
+    """What the source keeps in a pipeline's state, with what its resources keep."""
+    found: dict[str, Any] = state.setdefault("sources", {}).setdefault("oneroster", {})
+    return found
+
+
 def resources(state: Any) -> dict[str, Any]:
     """What the resources keep in a pipeline's state, by their names."""
-    found: dict[str, Any] = (
-        state.setdefault("sources", {}).setdefault("oneroster", {}).setdefault("resources", {})
-    )
+    found: dict[str, Any] = source_of(state).setdefault("resources", {})
+    return found
+
+
+def pruned_before(source: Any) -> dict[str, str]:
+    """The instants, in ISO 8601, UTC, before which deleted rows are not wanted any more, by estab.
+
+    Args:
+        source: What the source keeps in a pipeline's state.
+    """
+    found: dict[str, str] = source.get("pruned_before", {})
     return found
 
 
@@ -89,6 +103,7 @@ def take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
     with pipeline.managed_state() as state:
         state.setdefault("sources", {})["oneroster"] = {
             "run_id": shard.run_id,
+            "pruned_before": dict(pruned_before(source_of(whole))),
             "resources": {
                 name: {"schools": {e: v for e, v in schools.items() if e in shard.estabs}}
                 for name, schools in cursors(whole).items()

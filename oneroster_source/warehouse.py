@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
 from oneroster_source.privacy import Privacy
 from oneroster_source.report import Outcome, Report
+from oneroster_source.retention import Leavers, Retention
+from oneroster_source.rewrite import Removed, announce, due, rewrite
 from oneroster_source.source import oneroster
 from oneroster_source.spec import (
     QUALITY_RESULTS,
@@ -61,8 +64,10 @@ from oneroster_source.state import (
     leave_out,
     left_out,
     pipeline_name,
+    pruned_before,
     refuse_outdated,
     resources,
+    source_of,
     take_up,
 )
 from oneroster_source.statement import Statement
@@ -134,8 +139,15 @@ class Warehouse:
         raise problem
 
     @contextmanager
-    def _loaded(self, *, to_write: bool = False) -> Iterator[dlt.Pipeline]:
-        """A pipeline of a dataset that was loaded before, and stays open meanwhile."""
+    def _loaded(
+        self, *, to_write: bool = False, removed: Removed | None = None
+    ) -> Iterator[dlt.Pipeline]:
+        """A pipeline of a dataset that was loaded before, and stays open meanwhile.
+
+        With `removed`, in which the rows are noted that are removed meanwhile, what these have left
+        behind is removed at the end too, before another run may load. Call `announce` before they
+        are removed.
+        """
         nothing = DestinationError(
             f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
             todo="run `oneroster sync` first, or name another --destination or --dataset",
@@ -149,14 +161,16 @@ class Warehouse:
             pipeline = stack.enter_context(self._pipeline())
             if to_write:
                 stack.enter_context(sole(pipeline, self.name, patience))
-            stack.enter_context(opened(pipeline, patience))
-            pipeline.sync_destination()
-            # a pipeline of another name may have loaded it: to look at that needs no state
-            if (pipeline.first_run or not pipeline.default_schema_name) and (
-                to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
-            ):
-                raise nothing
-            yield pipeline
+            with opened(pipeline, patience):
+                pipeline.sync_destination()
+                # a pipeline of another name may have loaded it: to look at that needs no state
+                if (pipeline.first_run or not pipeline.default_schema_name) and (
+                    to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
+                ):
+                    raise nothing
+                yield pipeline
+            if removed is not None:
+                removed.bytes = rewrite(pipeline, self.name, removed.rows, patience)
 
     def load(self, report: Report, *, shard: Shard | None = None, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
@@ -324,31 +338,89 @@ class Warehouse:
         with self._loaded() as pipeline, _database(pipeline, self.name) as client:
             return dict(_counted(client, estabs))
 
-    def forget(self, estabs: Collection[str]) -> dict[str, int]:
-        """Removes some schools: their rows in every table, and their cursors.
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether rows were removed from a DuckDB file, and their bytes were not."""
+        file = duckdb_file(self.name)
+        return file is not None and due(file)
 
-        Returns:
-            The rows that were removed, by table.
+    def forget(self, estabs: Collection[str]) -> Removed:
+        """Removes some schools: their rows in every table, their cursors, and what is left of them
+        in the database.
 
         Raises:
             DestinationBusy: Another run is loading into this destination.
-            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
+                are removed, and what they have left behind could not be.
         """
-        with self._loaded(to_write=True) as pipeline, _database(pipeline, self.name) as client:
+        removed = Removed()
+        with (
+            self._loaded(to_write=True, removed=removed) as pipeline,
+            _database(pipeline, self.name) as client,
+        ):
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with changed(pipeline) as state:
                 divide_by(state, "")
-                for schools in cursors(state).values():
+                for schools in (*cursors(state).values(), pruned_before(source_of(state))):
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
             _drop_staging(pipeline)
             counts = dict(_counted(client, estabs))
+            announce(pipeline)
             with client.sql_client.begin_transaction():
                 for name in counts:
                     query, values = _of_schools(client, "DELETE", name, estabs)
                     client.sql_client.execute_sql(query, *values)
-            return counts
+            removed.rows = counts
+        return removed
+
+    def leavers(self, before: datetime, estabs: Collection[str] | None = None) -> Leavers:
+        """What was deleted at the source before an instant, as `prune` would remove it.
+
+        Raises:
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+            return Retention(client, before, estabs).count()
+
+    def prune(self, before: datetime, estabs: Collection[str] | None = None) -> Removed:
+        """Removes what was deleted at the source before an instant, with all that hangs on it and
+        what is left of it in the database; no later load brings it back.
+
+        Args:
+            before: The instant.
+            estabs: Of these schools; None for all that the dataset holds.
+
+        Raises:
+            DestinationBusy: Another run is loading into this destination.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
+                are removed, and what they have left behind could not be.
+        """
+        removed = Removed()
+        with (
+            self._loaded(to_write=True, removed=removed) as pipeline,
+            _database(pipeline, self.name) as client,
+        ):
+            # first: what is removed before that is known, a load could bring back
+            with changed(pipeline) as state:
+                known = {estab for schools in cursors(state).values() for estab in schools}
+                kept, instant = pruned_before(source_of(state)), before.astimezone(UTC).isoformat()
+                source_of(state)["pruned_before"] = kept | {
+                    estab: max(kept.get(estab, ""), instant)
+                    for estab in (known if estabs is None else estabs)
+                }
+            # of runs that were killed
+            _drop_staging(pipeline)
+            retention = Retention(client, before, estabs)
+            found = retention.count()
+            if found.rows or found.examples:
+                announce(pipeline)
+                found = retention.remove()
+            removed.rows = dict(found.rows)
+            if found.examples:
+                removed.rows[QUALITY_RESULTS.name] = 0
+        return removed
 
     def make_views(self) -> list[Statement]:
         """Makes the views, as each load does; returns those that are there.
@@ -450,7 +522,7 @@ def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
 
 _OF_A_RUN = ("since", "until", "full", "allow_deletes", "only")
 # who was erased stays so, if the school is loaded again
-_BY_SCHOOL = [table for table in V1P1.tables if table != SUPPRESSED_USERS]
+_BY_SCHOOL = [t for t in V1P1.tables if t not in (HISTORY_KEPT, SUPPRESSED_USERS)]
 
 
 def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:

@@ -404,7 +404,12 @@ SUPPRESSED_USERS = Table(
 
 HISTORY_KEPT = Table(
     "history_kept",
-    (Column("started", "instant", nullable=False), Column("runs", nullable=False)),
+    (
+        Column(
+            "started", "instant", nullable=False, about="When the last run with a load began"
+        ),
+        Column("runs", nullable=False, about="The runs of which the versions speak"),
+    ),
     (),
     "one row, once versions are kept: when the last run with a load began, and which runs the"
     " versions speak of; no runs while one loads",
@@ -436,6 +441,12 @@ class Dialect:
     def __getitem__(self, name: str) -> Endpoint:
         return next(endpoint for endpoint in self.endpoints if endpoint.name == name)
 
+    def people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
+        """The columns in which an endpoint's rows refer to people, with where these are."""
+        for ref in endpoint.refs:
+            if ref.target and self[ref.target].personal:
+                yield ref.column.name, self[ref.target]
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(endpoint.name for endpoint in self.endpoints)
@@ -444,5 +455,5 @@ class Dialect:
     def tables(self) -> tuple[Table, ...]:
         """Every table that the program can make: those of each endpoint, then its own."""
         found = ((*e.tables(), *filter(None, (e.history,))) for e in self.endpoints)
-        own = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, SUPPRESSED_USERS)
+        own = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, HISTORY_KEPT, SUPPRESSED_USERS)
         return (*chain.from_iterable(found), *own)

@@ -1,0 +1,334 @@
+"""Retention: what was deleted at the source long ago goes for good, with all that hangs on it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pytest
+from conftest import settings
+from small_school import enrollment, ref, small_school
+from truth import opened
+
+from oneroster_source import ConfigurationError, Report, Warehouse
+from oneroster_source.retention import duration
+from oneroster_source.simulator import School, Simulator
+from oneroster_source.spec import V1P1
+
+NOW = datetime.now(UTC)
+YEAR = timedelta(days=365)
+MARK = "canary-marked-name"
+
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def ago(days: float) -> str:
+    return (NOW - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def leaver(school: School, name: str, days: float | None, **more: Any) -> None:
+    """A pupil of the school who was deleted some days ago, with two enrollments."""
+    stamp = {"status": "tobedeleted", "dateLastModified": None if days is None else ago(days)}
+    user = school.get("users", "p1") | {"sourcedId": name, "familyName": f"{MARK} {name}"}
+    school.add("users", user | stamp | more)
+    for of in ("7A", "7A/Ma"):
+        row = enrollment(f"{of}-{name}", "student", name, of)
+        school.add("enrollments", row | stamp)
+
+
+def make(estab: str) -> School:
+    school = small_school(estab)
+    # something that is not read, a list, and a reference from somebody who stays
+    leaver(school, "old", 400, enabledUser="perhaps", grades=["7", "8"], userIds=None)
+    school.change("users", "p3", agents=[ref("old", "user"), ref("p2", "user")])
+    # of somebody who left long ago: ended later, and never ended
+    school.change("enrollments", "7A-old", dateLastModified=ago(100))
+    school.add("enrollments", enrollment("7A/En-old", "student", "old", "7A/En"))
+    leaver(school, "recent", 300)
+    leaver(school, "undated", None)
+    # long unchanged: found gone by the second pass
+    school.change("users", "p4", dateLastModified=ago(900))
+    school.change("courses", "en7", status="tobedeleted", dateLastModified=ago(500))
+    return school
+
+
+GOES = {
+    "users": {"old"},
+    "enrollments": {"7A-old", "7A/Ma-old", "7A/En-old"},
+    "courses": {"en7"},
+}
+
+
+@contextmanager
+def writing(place: str) -> Iterator[Callable[[str], Any]]:
+    if place.startswith("postgresql://"):
+        connection = psycopg2.connect(place)
+        with connection, connection.cursor() as cursor:
+            yield cursor.execute
+        connection.close()
+    else:
+        with duckdb.connect(place) as database:
+            yield database.execute
+
+
+def tables(place: str) -> Tables:
+    """Every table of the dataset, but those of dlt."""
+    with opened(place) as ask:
+        columns = ask(
+            "SELECT table_name, column_name FROM information_schema.columns JOIN"
+            " information_schema.tables USING (table_schema, table_name)"
+            " WHERE table_schema = 'oneroster' AND table_type = 'BASE TABLE'"
+            " AND table_name NOT LIKE '%dlt%' ORDER BY ordinal_position"
+        )
+        found: Tables = {}
+        for table in sorted({table for table, _ in columns}):
+            names = [name for of, name in columns if of == table]
+            listed = ", ".join(f'"{name}"' for name in names)
+            rows = ask(f"SELECT {listed} FROM oneroster.{table}")
+            found[table] = sorted((dict(zip(names, row, strict=True)) for row in rows), key=str)
+    return found
+
+
+def remaining(before: Tables, estabs: set[str]) -> Tables:
+    """What must be left, told row by row."""
+    singular = {e.name: e.singular for e in V1P1.endpoints}
+
+    def goes(table: str, row: dict[str, Any]) -> bool:
+        if row["estab"] not in estabs:
+            return False
+        if table == "rejected_rows":
+            return row["sourced_id"] in GOES.get(row["endpoint"], ())
+        endpoint, _, child = table.removesuffix("_history").partition("__")
+        own = row.get(f"{singular.get(endpoint)}_sourced_id" if child else "sourced_id")
+        if table == "users__agents" and row["sourced_id"] == "old":
+            return True
+        if table == "users_history" and own == "lost":
+            return True
+        return own in GOES.get(endpoint, ())
+
+    found = {t: [dict(row) for row in rows if not goes(t, row)] for t, rows in before.items()}
+    for row in found["quality_results"]:
+        if row["estab"] in estabs:
+            names = row["examples"]
+            names = json.loads(names) if isinstance(names, str) else names
+            left = [n for n in names if not any(n in gone for gone in GOES.values())]
+            row["examples"] = left if isinstance(row["examples"], list) else json.dumps(left)
+    return found
+
+
+def history(place: str) -> None:
+    """Tables of versions, as `history` keeps them: each row had another version before."""
+    with writing(place) as do:
+        for name in ("users", "classes", "enrollments"):
+            table = f"oneroster.{name}_history"
+            if place.startswith("postgresql://"):
+                do("SET TIME ZONE 'UTC'")
+            do(
+                f"CREATE TABLE {table} AS SELECT *, TIMESTAMPTZ '2019-01-01 00:00:00+00' AS"
+                " valid_from, TIMESTAMPTZ '2020-01-01 00:00:00+00' AS valid_to"
+                f" FROM oneroster.{name}"
+            )
+            do(
+                f"INSERT INTO {table} SELECT *, TIMESTAMPTZ '2020-01-01 00:00:00+00', NULL"
+                f" FROM oneroster.{name}"
+            )
+        # whom a load has removed, and whose versions are all that is left: long ago, and lately
+        columns = "estab, sourced_id, _deleted, valid_from, valid_to"
+        for name, ended in (("lost", ago(500)), ("lost lately", ago(20))):
+            do(
+                f"INSERT INTO oneroster.users_history ({columns}) SELECT estab, '{name}', FALSE,"
+                f" TIMESTAMPTZ '2019-01-01 00:00:00+00', TIMESTAMPTZ '{ended}'"
+                " FROM oneroster.users WHERE estab = '1' AND sourced_id = 'p1'"
+            )
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "duckdb":
+        return str(tmp_path / "roster.duckdb")
+    return str(request.getfixturevalue("postgres"))
+
+
+def load(place: str, server: Simulator, *schools: School, **options: Any) -> Report:
+    report = Report()
+    Warehouse(place).load(report, **settings(server, *schools), **options)
+    assert report.good, (report.problems, report.failed)
+    return report
+
+
+def without_runs(found: Tables) -> Tables:
+    return {table: rows for table, rows in found.items() if table != "sync_run_details"}
+
+
+def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place, tmp_path) -> None:
+    schools = [make("1"), make("2")]
+    server = serve(*schools)
+    load(place, server, *schools)
+    for school in schools:
+        school.purge("users", "p4")
+    load(place, server, *schools, full=True)
+    warehouse = Warehouse(place)
+    warehouse.examine()
+    history(place)
+    before = tables(place)
+    assert {row["sourced_id"] for row in before["rejected_rows"]} >= {"old"}
+    assert "7A/En-old" in str(before["quality_results"]), "an id is among the examples"
+
+    found = warehouse.leavers(NOW - YEAR, ["1"])
+    # the users' and the enrollments', the one gone last as well
+    assert found.undated == 3 and found.examples > 0
+    assert tables(place) == before, "to look is not to change"
+
+    removed = warehouse.prune(NOW - YEAR, ["1"])
+    after = tables(place)
+    wanted = remaining(before, {"1"})
+    for table, rows in wanted.items():
+        assert after[table] == sorted(rows, key=str), table
+    counts = {t: len(before[t]) - len(after[t]) for t in before if before[t] != after[t]}
+    assert counts == found.rows | {"quality_results": 0}
+    assert removed.rows == counts
+    again = warehouse.leavers(NOW - YEAR, ["1"])
+    assert (again.rows, again.examples, again.undated) == ({}, 0, 3)
+
+    warehouse.prune(NOW - YEAR)
+    everything = remaining(before, {"1", "2"})
+    assert without_runs(tables(place)) == without_runs(
+        {table: sorted(rows, key=str) for table, rows in everything.items()}
+    )
+    if place.endswith(".duckdb"):
+        content = Path(place).read_bytes()
+        assert f"{MARK} recent".encode() in content and f"{MARK} old".encode() not in content
+
+    assert {o.mode for o in load(place, server, *schools).outcomes} == {"delta"}
+    assert {o.mode for o in load(place, server, *schools, full=True).outcomes} == {"full"}
+    back = without_runs(tables(place))
+    # but for what the server tells of the living: a pupil's agents, an enrollment that never ended
+    alive = {("1", "7A/En-old"), ("2", "7A/En-old")}
+    for table, rows in without_runs(everything).items():
+        if table in ("quality_results", "rejected_rows") or table.endswith("_history"):
+            continue
+        own = "enrollment_sourced_id" if "__" in table else "sourced_id"
+        kept = [r for r in back[table] if (r["estab"], r.get(own)) not in alive]
+        if table == "users__agents":
+            kept = [row for row in kept if row["sourced_id"] != "old"]
+        assert _bare(kept) == _bare(rows), table
+    # a row that the destination holds is told when it is deleted, whenever that was
+    schools[0].change("users", "p2", status="tobedeleted", dateLastModified=ago(700))
+    load(place, server, *schools, full=True)
+    (told,) = (r for r in tables(place)["users"] if (r["estab"], r["sourced_id"]) == ("1", "p2"))
+    assert told["_deleted"]
+
+
+def _bare(rows: list[dict[str, Any]]) -> list[str]:
+    dlts = ("_dlt_id", "_dlt_load_id")
+    return sorted(str({k: v for k, v in row.items() if k not in dlts}) for row in rows)
+
+
+def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> None:
+    school = make("1")
+    load(place, serve(school), school)
+    with writing(place) as do:
+        do("DROP VIEW IF EXISTS oneroster.nothing")
+        do(
+            "UPDATE oneroster.users SET _deleted_at = NULL, status = ' To-be_deleted'"
+            " WHERE sourced_id = 'old'"
+        )
+        do(
+            "UPDATE oneroster.users SET _deleted_at = NULL, status = 'active', _deleted = TRUE"
+            " WHERE sourced_id = 'p4'"
+        )
+    warehouse = Warehouse(place)
+    found = warehouse.leavers(NOW - YEAR)
+    assert found.rows["users"] == 1 and found.undated == 4
+
+
+def test_shards_know_what_was_pruned(serve, postgres) -> None:
+    schools = [make(str(n)) for n in range(1, 4)]
+    server = serve(*schools)
+    options = settings(server, *schools)
+    load(postgres, server, *schools)
+    warehouse = Warehouse(postgres)
+    warehouse.prune(NOW - YEAR)
+    shards = warehouse.plan(2, **options)
+    whole = Report()
+    for shard in shards:
+        report = Report()
+        warehouse.load(report, shard=shard, **options, full=True)
+        whole.outcomes += report.outcomes
+    warehouse.finish(whole, shards)
+    assert whole.good and {o.mode for o in whole.outcomes} == {"full"}
+    assert warehouse.leavers(NOW - YEAR).rows == {}
+    load(postgres, server, *schools, full=True)
+    assert warehouse.leavers(NOW - YEAR).rows == {}
+    # a school that was forgotten is a new one
+    warehouse.forget(["1"])
+    load(postgres, server, *schools)
+    assert warehouse.leavers(NOW - YEAR, ["1"]).rows["users"] == 1
+
+
+def test_a_fleet_of_20_schools_is_pruned(serve, place) -> None:
+    schools = [small_school(f"{n:02}") for n in range(20)]
+    for school in schools[:15]:
+        leaver(school, "old", 400)
+    server = serve(*schools)
+    some = {"endpoints": ["users", "enrollments"]}
+    load(place, server, *schools, **some)
+    warehouse = Warehouse(place)
+    removed = warehouse.prune(NOW - YEAR, [school.estab for school in schools[:10]])
+    assert (removed.rows["users"], removed.rows["enrollments"]) == (10, 20)
+    load(place, server, *schools, full=True, **some)
+    assert warehouse.leavers(NOW - YEAR).rows["users"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("365d", 365), ("52w", 364), ("2y", 730), ("0d", 0), (" 3 D ", 3)]
+)
+def test_spans_of_time(text: str, days: int) -> None:
+    assert duration(text) == timedelta(days=days)
+
+
+@pytest.mark.parametrize("text", ["", "365", "d", "-1d", "1.5y", "1m", "9999999y", "٣d", "1d2w"])
+def test_what_is_no_span_of_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"write 365d, 52w or 2y"):
+        duration(text)
+
+
+def test_the_command_shows_first_and_then_counts_again(tmp_path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "oneroster_source", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert run("demo", "--pupils", "20", "--weeks", "1").returncode == 0
+    before = tables("roster.duckdb")
+    content = Path("roster.duckdb").read_bytes()
+    shown = run("prune", "--leavers-after", "0d")
+    assert shown.returncode == 0, shown.stderr
+    assert "Nothing was removed: add --yes." in shown.stdout
+    assert Path("roster.duckdb").read_bytes() == content
+    counts = {
+        t: int(n.replace(",", "")) for n, t in re.findall(r"(?m)^ +([\d,]+)  (\w+)$", shown.stdout)
+    }
+    done = run("prune", "--leavers-after", "0d", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"{sum(counts.values()):,} rows removed. The file roster.duckdb was written" in done.stdout
+    )
+    assert "Counted again: 0 rows are left" in done.stdout
+    after = tables("roster.duckdb")
+    assert counts == {t: len(before[t]) - len(after[t]) for t in before if before[t] != after[t]}
+    assert "users" in counts and not any(row["_deleted"] for row in after["users"])
+    nothing = run("prune", "--leavers-after", "0d", "--yes")
+    assert nothing.returncode == 0 and "0 rows removed. There is nothing" in nothing.stdout
+    wrong = run("prune", "--leavers-after", "soon")
+    assert wrong.returncode == 2 and "'soon' is no time span" in wrong.stderr
+    stranger = run("prune", "--leavers-after", "1y", "--schools", "7")
+    assert stranger.returncode == 2 and "holds no school '7'" in stranger.stderr
