@@ -61,6 +61,11 @@ def gone(
     return absent
 
 
+def without(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids that are not among the others."""
+    return ids.filter(pc.invert(pc.is_in(ids, value_set=others))) if len(others) else ids
+
+
 def alive(rows: pa.Table) -> pa.Table:
     """Those that are not deleted."""
     return rows.filter(pc.invert(rows.column("_deleted")))

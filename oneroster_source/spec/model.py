@@ -297,6 +297,8 @@ class Dialect:
 
     version: str
     endpoints: tuple[Endpoint, ...]
+    people: str
+    """The endpoint of which each row is a person."""
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -312,6 +314,8 @@ class Dialect:
             for attribute in endpoint.nested:
                 if attribute.target and attribute.target not in names:
                     raise ValueError(f"{endpoint.name}.{attribute.name}: no such target")
+        if self.people not in names:
+            raise ValueError(f"dialect {self.version}: there is no endpoint {self.people}")
 
     def __getitem__(self, name: str) -> Endpoint:
         return next(endpoint for endpoint in self.endpoints if endpoint.name == name)

@@ -15,6 +15,7 @@ def _texts(*names: str) -> tuple[Field, ...]:
 
 V1P1 = Dialect(
     version="1.1",
+    people="users",
     endpoints=(
         Endpoint(
             name="orgs",
