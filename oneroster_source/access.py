@@ -107,17 +107,17 @@ def opened(pipeline: dlt.Pipeline, patience: float) -> Iterator[None]:
             client.open_connection()
             break
         except DestinationConnectionError as error:
-            holder = _holder(str(error))
-            if not holder:
+            who = holder(str(error))
+            if not who:
                 raise
         if time.monotonic() >= end:
             raise DestinationError(
-                f"{name} is held open by {holder}, for longer than the {patience:g} s of the"
+                f"{name} is held open by {who}, for longer than the {patience:g} s of the"
                 " setting 'lock_timeout'",
                 todo="close the file there and run this again: nothing was lost",
             )
         if not told:
-            _log.warning("%s is held open by %s: waiting up to %g s", name, holder, patience)
+            _log.warning("%s is held open by %s: waiting up to %g s", name, who, patience)
             told = True
         time.sleep(_PAUSE)
     try:
@@ -126,7 +126,7 @@ def opened(pipeline: dlt.Pipeline, patience: float) -> Iterator[None]:
         client.close_connection()
 
 
-def _holder(said: str) -> str:
+def holder(said: str) -> str:
     """The process that holds a DuckDB file, as far as DuckDB's words tell; empty where none does.
 
     They are no promise of DuckDB's, so that they may one day tell less.

@@ -240,7 +240,8 @@ def forget(
     warehouse = Warehouse(destination, dataset)
     known = warehouse.holdings().estabs
     strangers = [estab for estab in estabs if estab not in known]
-    if strangers:
+    # what an earlier command could not finish is finished, whichever schools it was about
+    if strangers and not warehouse.is_unfinished:
         raise ConfigurationError(
             f"{warehouse.name} holds no school {strangers[0]!r}",
             todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
@@ -257,8 +258,8 @@ def forget(
         typer.confirm(f"Remove {what}?", abort=True)
     removed = warehouse.forget(estabs)
     typer.echo(
-        f"{sum(removed.values()):,} rows removed. A school that is still configured is loaded whole"
-        " by the next sync."
+        f"{sum(removed.rows.values()):,} rows removed. {removed.bytes} A school that is still"
+        " configured is loaded whole by the next sync."
     )
 
 

@@ -43,6 +43,7 @@ from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
 from oneroster_source.postgres import tune
 from oneroster_source.report import Outcome, Report
+from oneroster_source.rewrite import Removed, announce, due, rewrite
 from oneroster_source.source import oneroster
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
 from oneroster_source.state import (
@@ -124,8 +125,14 @@ class Warehouse:
         raise problem
 
     @contextmanager
-    def _loaded(self, *, to_write: bool = False) -> Iterator[dlt.Pipeline]:
-        """A pipeline of a dataset that was loaded before, and stays open meanwhile."""
+    def _loaded(
+        self, *, to_write: bool = False, removed: Removed | None = None
+    ) -> Iterator[dlt.Pipeline]:
+        """A pipeline of a dataset that was loaded before, and stays open meanwhile.
+
+        With `removed`, in which the rows are noted that are removed meanwhile, what these have left
+        behind is removed at the end too, before another run may load.
+        """
         nothing = DestinationError(
             f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
             todo="run `oneroster sync` first, or name another --destination or --dataset",
@@ -139,14 +146,18 @@ class Warehouse:
             pipeline = stack.enter_context(self._pipeline())
             if to_write:
                 stack.enter_context(sole(pipeline, self.name, patience))
-            stack.enter_context(opened(pipeline, patience))
-            pipeline.sync_destination()
-            # a pipeline of another name may have loaded it: to look at that needs no state
-            if (pipeline.first_run or not pipeline.default_schema_name) and (
-                to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
-            ):
-                raise nothing
-            yield pipeline
+            with opened(pipeline, patience):
+                pipeline.sync_destination()
+                # a pipeline of another name may have loaded it: to look at that needs no state
+                if (pipeline.first_run or not pipeline.default_schema_name) and (
+                    to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
+                ):
+                    raise nothing
+                if removed is not None:
+                    announce(pipeline)
+                yield pipeline
+            if removed is not None:
+                removed.bytes = rewrite(pipeline, self.name, removed.rows, patience)
 
     def load(self, report: Report, *, shard: Shard | None = None, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
@@ -296,17 +307,26 @@ class Warehouse:
         with self._loaded() as pipeline, _database(pipeline, self.name) as client:
             return dict(_counted(client, estabs))
 
-    def forget(self, estabs: Collection[str]) -> dict[str, int]:
-        """Removes some schools: their rows in every table, and their cursors.
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether rows were removed from a DuckDB file, and their bytes were not."""
+        file = duckdb_file(self.name)
+        return file is not None and due(file)
 
-        Returns:
-            The rows that were removed, by table.
+    def forget(self, estabs: Collection[str]) -> Removed:
+        """Removes some schools: their rows in every table, their cursors, and what is left of them
+        in the database.
 
         Raises:
             DestinationBusy: Another run is loading into this destination.
-            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
+                are removed, and what they have left behind could not be.
         """
-        with self._loaded(to_write=True) as pipeline, _database(pipeline, self.name) as client:
+        removed = Removed()
+        with (
+            self._loaded(to_write=True, removed=removed) as pipeline,
+            _database(pipeline, self.name) as client,
+        ):
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with changed(pipeline) as state:
                 divide_by(state, "")
@@ -320,7 +340,8 @@ class Warehouse:
                 for name in counts:
                     query, values = _of_schools(client, "DELETE", name, estabs)
                     client.sql_client.execute_sql(query, *values)
-            return counts
+            removed.rows = counts
+        return removed
 
     def make_views(self) -> list[Statement]:
         """Makes the views, as each load does; returns those that are there.

@@ -199,7 +199,7 @@ def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_
     gone, kept = schools[1], [s for s in schools if s is not schools[1]]
     counts = warehouse.count([gone.estab])
     assert counts["users"] == len(gone.rows("users"))
-    assert warehouse.forget([gone.estab]) == counts
+    assert warehouse.forget([gone.estab]).rows == counts
     assert warehouse.count([gone.estab]) == {}
     assert differences(place, Truth(server.base_url, kept, endpoints=SOME)) == {}
     assert gone.estab not in warehouse.holdings().estabs

@@ -32,7 +32,7 @@ from test_cli import environment
 from truth import Truth, differences
 
 from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse, private
-from oneroster_source.access import _holder
+from oneroster_source.access import holder as holder_in
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.lock import alone, beside, early, hidden, working_folder
 from oneroster_source.simulator import School, Simulator, secondary_school
@@ -516,7 +516,7 @@ def test_no_program_steps_in_between_two_connections_of_a_run(
     ],
 )
 def test_the_holder_is_found_in_whatever_words_duckdb_chooses(said: str, holder: str) -> None:
-    assert _holder(said) == holder
+    assert holder_in(said) == holder
 
 
 # --- private, and nothing left ---

@@ -41,6 +41,7 @@ ORDER = (
     "delta",
     "fleet",
     "access",
+    "rewrite",
     "held",
     "source",
     "verify",
