@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from oneroster_source.errors import ConfigurationError
 from oneroster_source.held import worded
 from oneroster_source.holdings import utc
 from oneroster_source.merge import hints
+from oneroster_source.options import places
 from oneroster_source.privacy import Key
+from oneroster_source.rewrite import Removed
 from oneroster_source.spec import (
     QUALITY_RESULTS,
     REJECTED_ROWS,
@@ -29,7 +32,14 @@ from oneroster_source.spec import (
     Endpoint,
     Table,
 )
-from oneroster_source.suppression import Suppression, about, digest, without
+from oneroster_source.suppression import (
+    MAKE_A_KEY,
+    Suppression,
+    about,
+    digest,
+    keyless,
+    without,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,14 @@ class Mention:
     about: Any
 
 
+@dataclass(slots=True)
+class Erased(Removed):
+    """What was removed of a person. `rows` has all tables in which something may have been."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    """Rows by table, and values of others' rows, by table and column, of which there were any."""
+
+
 class Person:
     """A person of a school, in one dataset.
 
@@ -92,6 +110,31 @@ class Person:
         self._erased = self._listed()
         self._owned: dict[str, tuple[str, ...]] = {}
         """Ids by endpoint. They stay known when the rows are gone."""
+
+    def refuse_other_key(self) -> None:
+        """Looks whether the key is the one that the list of erased people needs.
+
+        Raises:
+            ConfigurationError: There is none, or the list was made under another one.
+        """
+        if self._key is None:
+            raise ConfigurationError(
+                "the setting 'privacy_key' is missing, without which no list of erased people can"
+                " be kept, and the next load would bring them back",
+                todo=f"let it be what this prints, and keep it: {MAKE_A_KEY}. Every later load"
+                f" needs it. Looked for in {places('privacy_key')}",
+            )
+        if SUPPRESSED_USERS.name in self._stored:
+            names = self._asked("SELECT DISTINCT {key_name} FROM {table}", SUPPRESSED_USERS)
+            if any(name != self._key.name for (name,) in names):
+                raise keyless(
+                    "people were erased under another key than that of the setting 'privacy_key'"
+                )
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that are there, and that may hold, or have held, something on the person."""
+        return tuple(t.name for t in tables(self._dialect) if t.name in self._stored)
 
     @property
     def was_erased(self) -> bool:
@@ -133,14 +176,11 @@ class Person:
             return
         table, sql = SUPPRESSED_USERS, self._client.sql_client
         if table.name not in self._stored:
-            kinds = (
-                (c.name, "timestamp" if c.kind == "instant" else "text") for c in table.columns
-            )
             types = self._client.capabilities.get_type_mapper()
+            declared: Any = hints(table)["columns"]
             columns = ", ".join(
-                f"{sql.escape_column_name(name)}"
-                f" {types.to_destination_type({'name': name, 'data_type': kind}, {})} NOT NULL"
-                for name, kind in kinds
+                f"{sql.escape_column_name(name)} {types.to_destination_type(column, {})} NOT NULL"
+                for name, column in declared.items()
             )
             place = sql.make_qualified_table_name(table.name)
             sql.execute_sql(f"CREATE TABLE {place} ({columns})")
@@ -153,9 +193,9 @@ class Person:
         )
         self._done(f"INSERT INTO {{table}} ({names}) VALUES (%s, %s, %s, %s)", table, *row)
 
-    def remove(self) -> None:
-        """Removes all that belongs to the person, and what names them."""
-        mentions = list(self._mentions())
+    def remove(self) -> dict[str, int]:
+        """Removes all that belongs to the person, and what names them; returns the counts of it."""
+        counts, mentions = self.counts(), list(self._mentions())
         for trace in list(self._traces()):
             self._done(f"DELETE FROM {{table}} WHERE {trace.where}", trace.table, *trace.values)
         shorter = {(m.table, m.column, m.text): m.rest for m in mentions}
@@ -165,6 +205,7 @@ class Person:
                 f" AND CAST({{{column}}} AS VARCHAR) = %s"
             )
             self._done(query, table, rest, self._estab, text)
+        return counts
 
     @cached_property
     def _ids(self) -> tuple[str, ...]:

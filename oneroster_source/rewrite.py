@@ -190,7 +190,9 @@ def _harmless(error: Exception) -> str:
     """The words of an error, unless they may speak of rows."""
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-    return clean(error, limit=500) if isinstance(error, duckdb.IOException) else type(error).__name__
+    return (
+        clean(error, limit=500) if isinstance(error, duckdb.IOException) else type(error).__name__
+    )
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
