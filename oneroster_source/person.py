@@ -12,7 +12,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
@@ -177,10 +177,10 @@ class Person:
         table, sql = SUPPRESSED_USERS, self._client.sql_client
         if table.name not in self._stored:
             types = self._client.capabilities.get_type_mapper()
-            declared: Any = hints(table)["columns"]
+            whole = cast(Any, {"name": table.name})
             columns = ", ".join(
-                f"{sql.escape_column_name(name)} {types.to_destination_type(column, {})} NOT NULL"
-                for name, column in declared.items()
+                f"{sql.escape_column_name(name)} {types.to_destination_type(kind, whole)} NOT NULL"
+                for name, kind in hints(table)["columns"].items()
             )
             place = sql.make_qualified_table_name(table.name)
             sql.execute_sql(f"CREATE TABLE {place} ({columns})")
