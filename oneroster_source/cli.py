@@ -242,8 +242,7 @@ def forget(
     if not warehouse.is_unfinished:
         _refuse_strangers(warehouse, estabs)
     counts = warehouse.count(estabs)
-    for table, rows in counts.items():
-        typer.echo(f"{rows:>12,}  {table}")
+    _show(counts)
     what = f"{sum(counts.values()):,} rows of {len(estabs)} school(s) in {warehouse.name}"
     if not yes:
         if not sys.stdin.isatty():
@@ -301,6 +300,74 @@ def prune(
     typer.echo(f"Counted again: {sum(left.rows.values()):,} rows are left of what was {when}.")
     if left.rows or left.examples:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def erase(
+    context: typer.Context,
+    estab: Annotated[str, typer.Option(help="The person's school.")],
+    user: Annotated[str, typer.Option(help="The person's sourcedId.")],
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a person for good: in all tables and in the file. No sync brings them back."""
+    context.with_resource(early(destination, dataset))
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(destination, dataset)
+    counts = warehouse.trace(estab, user, to_erase=True)
+    _show(counts)
+    what = f"{sum(counts.values()):,} rows and values of one person in {warehouse.name}"
+    if not counts:
+        what = f"again what may be left of a person who was erased from {warehouse.name}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
+            )
+        typer.confirm(f"Remove {what}, for good?", abort=True)
+    erased = warehouse.erase(estab, user)
+    typer.echo("Removed:")
+    _show(erased.counts)
+    left = warehouse.trace(estab, user)
+    typer.echo(f"Counted again: {sum(left.values()):,} rows and values. {erased.bytes}")
+    typer.echo(
+        "No sync brings this person back, as long as 'privacy_key' is kept. Not reached from here:"
+        " backups, files that people have made (exports, pages, reports), what other programs have"
+        " copied, and the provider itself."
+    )
+    if left:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def export(
+    estab: Annotated[str, typer.Option(help="The person's school.")],
+    user: Annotated[str, typer.Option(help="The person's sourcedId.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write.", show_default="the screen")
+    ] = None,
+    destination: Destination = "duckdb",
+    dataset: Dataset = "oneroster",
+) -> None:
+    """Print all that is held on one person, as JSON."""
+    import json
+
+    from oneroster_source.warehouse import Warehouse
+
+    found = Warehouse(destination, dataset).export(estab, user)
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    if output is None:
+        typer.echo(text)
+        return
+    _refuse_unwritable(output)
+    if output.is_file():
+        # one that was there may have been for everybody
+        output.chmod(0o600)
+    output.write_text(text + "\n", "utf-8")
+    rows = sum(map(len, found["tables"].values()))
+    typer.echo(f"{output} holds {rows:,} rows of {len(found['tables'])} tables.")
 
 
 @app.command()
@@ -590,12 +657,17 @@ def _refuse_strangers(warehouse: Warehouse, estabs: list[str]) -> None:
         )
 
 
+def _show(counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        typer.echo(f"{count:>12,}  {name}")
+
+
 def _refuse_unwritable(path: Path) -> None:
     try:
         path.open("a").close()
     except OSError as error:
         raise ConfigurationError(
-            f"the report {path} cannot be written: {error.strerror}", todo="name another file"
+            f"the file {path} cannot be written: {error.strerror}", todo="name another file"
         ) from None
 
 

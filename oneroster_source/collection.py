@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from hashlib import blake2b
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from oneroster_source.reader import Page, read
 from oneroster_source.report import Mode, Outcome
 from oneroster_source.shape import Shaper
 from oneroster_source.spool import Spool
+from oneroster_source.suppression import Suppression
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,20 @@ class Collection:
     """The rows of one endpoint of one school, complete."""
 
     def __init__(
-        self, spool: Spool, shaper: Shaper, ask: Ask, outcome: Outcome, redact: Redaction
+        self,
+        spool: Spool,
+        shaper: Shaper,
+        ask: Ask,
+        outcome: Outcome,
+        redact: Redaction,
+        suppressed: Suppression | None,
     ) -> None:
         self._spool = spool
         self._shaper = shaper
         self._ask = ask
         self._outcome = outcome
         self.redact = redact
+        self._suppressed = suppressed
         self.mode = ask.mode
         """What it is, which may be more than was asked for: see `whole`."""
         self.started: datetime | None = None
@@ -130,6 +139,16 @@ class Collection:
         """The sourcedId of every row that has one."""
         return self._spool.ids()
 
+    @cached_property
+    def erased(self) -> pa.ChunkedArray:
+        """The sourcedId of every row that is left out, since it is about somebody erased."""
+        found = [pa.array([], pa.string())]
+        if self._suppressed is not None:
+            for wide in self._spool.tables():
+                theirs = self._suppressed.theirs(self._shaper.endpoint, wide)
+                found += wide.column("sourced_id").filter(theirs).drop_null().chunks
+        return pa.chunked_array(found)
+
     def deleted(self, *columns: str) -> pa.Table | None:
         """Some columns of the wide rows that are marked as deleted and have a sourcedId; None where
         there are no rows at all."""
@@ -142,7 +161,8 @@ class Collection:
     def rows(
         self, wanted: Callable[[pa.Table], pa.Table] = lambda wide: wide
     ) -> Iterator[pa.Table]:
-        """The wide rows, each once, in batches; counts what they hold in the outcome.
+        """The wide rows, each once, in batches; counts what they hold in the outcome. Nothing of
+        those who were erased is in them.
 
         Args:
             wanted: Leaves out those that are not to be loaded.
@@ -150,6 +170,8 @@ class Collection:
         for sent in self._spool.tables():
             self._check_filter(sent)
             wide = wanted(sent)
+            if self._suppressed is not None:
+                wide = self._suppressed.without(self._shaper.endpoint, wide)
             self._count(wide)
             yield wide
 
@@ -198,6 +220,7 @@ def collect(
     settings: Settings,
     outcome: Outcome,
     span: timedelta = timedelta(),
+    suppressed: Suppression | None = None,
 ) -> Collection:
     """Reads a collection whole.
 
@@ -208,6 +231,7 @@ def collect(
         settings: The run's.
         outcome: Filled with what was done.
         span: How far before its newest row the collection's fingerprint may reach.
+        suppressed: Those of the school who were erased.
 
     Raises:
         OneRosterError: It could not be read whole; the message names school and endpoint.
@@ -219,7 +243,7 @@ def collect(
 
     spool = Spool(added, max_rows=settings.max_rows, span=span)
     redact = settings.privacy.redaction(shaper.endpoint)
-    collection = Collection(spool, shaper, ask, outcome, redact)
+    collection = Collection(spool, shaper, ask, outcome, redact, suppressed)
     problem: OneRosterError
     try:
         _read(client, shaper, ask, settings, outcome, collection, spool)

@@ -61,6 +61,11 @@ def gone(
     return absent
 
 
+def without(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids that are not among the others."""
+    return ids.filter(pc.invert(pc.is_in(ids, value_set=others))) if len(others) else ids
+
+
 def alive(rows: pa.Table) -> pa.Table:
     """Those that are not deleted."""
     return rows.filter(pc.invert(rows.column("_deleted")))
@@ -75,7 +80,7 @@ def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
     return rows
 
 
-def without(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+def unpruned(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
     """Wide rows but for those that are marked as deleted and have one of these ids."""
     named = pc.is_in(wide.column("sourced_id"), value_set=ids)
     return wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))

@@ -23,7 +23,7 @@ from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
 from oneroster_source.access import opened
 from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.shape import arrow_schema
-from oneroster_source.spec import Table
+from oneroster_source.spec import SUPPRESSED_USERS, Table
 
 _ROWS = 50_000
 _IDS = 500
@@ -179,6 +179,16 @@ class Held:
         )
         found = self._asked(query, estab, table=table, child=child)
         return _table(found, [pa.field(child.parent_key, pa.string())]).column(0)
+
+    def suppressed(self) -> list[tuple[str, str, str]]:
+        """The list of erased people: estab, digest, and the name of the key; empty if there is
+        none."""
+        if not self.tables([SUPPRESSED_USERS.name]):
+            return []
+        query = "SELECT {estab}, {user_digest}, {key_name} FROM {table}"
+        return [
+            (e, d, k) for rows in self._asked(query, table=SUPPRESSED_USERS) for e, d, k in rows
+        ]
 
     def _asked(self, query: str, *values: str, **tables: Table) -> Iterator[list[tuple[Any, ...]]]:
         with self._cursor(query, *values, **tables) as cursor:

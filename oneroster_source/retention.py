@@ -149,7 +149,7 @@ class Retention:
     def _endpoints(self) -> Iterator[Endpoint]:
         """Those whose tables are there, what refers to people before the people."""
         found = [endpoint for endpoint in V1P1.endpoints if endpoint.name in self._there]
-        yield from sorted(found, key=lambda endpoint: not any(V1P1.people(endpoint)))
+        yield from sorted(found, key=lambda endpoint: not any(V1P1.refers_to_people(endpoint)))
 
     def _ids(self, endpoint: Endpoint) -> _Part:
         """The keys of an endpoint's rows that are to go."""
@@ -169,7 +169,7 @@ class Retention:
         return _either(own, *self._of_people(endpoint))
 
     def _of_people(self, endpoint: Endpoint) -> Iterator[_Part]:
-        for column, people in V1P1.people(endpoint):
+        for column, people in V1P1.refers_to_people(endpoint):
             if people.name in self._there:
                 yield self._among(column, self._ids(people))
 

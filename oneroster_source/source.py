@@ -23,7 +23,7 @@ from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
 from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors
-from oneroster_source.deletion import alive, deleted, gone, removal, without
+from oneroster_source.deletion import alive, deleted, gone, removal, unpruned, without
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
 from oneroster_source.http import Server
@@ -41,6 +41,7 @@ from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
 from oneroster_source.state import pruned_before
+from oneroster_source.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
@@ -136,6 +137,8 @@ class _Run:
         self._stored: frozenset[str] | None = None
         """Tables that are in the destination; None until it was asked."""
         self._pruned_before: dict[str, str] = {}
+        self._suppressed: Mapping[str, Suppression] = {}
+        """Erased people, by school."""
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._servers: dict[str, Server] = {}
@@ -234,7 +237,10 @@ class _Run:
     ) -> Future[Collection]:
         assert self._pool is not None
         client = self._client(school)
-        return self._pool.submit(collect, client, shaper, ask, self._settings, outcome, span)
+        suppressed = self._suppressed.get(school.estab)
+        return self._pool.submit(
+            collect, client, shaper, ask, self._settings, outcome, span, suppressed
+        )
 
     def _finish(
         self, future: Future[Collection], cursors: Cursors, outcome: Outcome, batch: _Batch
@@ -263,7 +269,7 @@ class _Run:
             else:
                 batch.add(absent)
                 part = _Part(tombstones=not cleared, partial=collection.mode != "full")
-                for wide in collection.rows(partial(without, ids=pruned)):
+                for wide in collection.rows(partial(unpruned, ids=pruned)):
                     batch.add_rows(wide, outcome.estab, part)
                     yield
                 if collection.mode != "window":
@@ -283,7 +289,7 @@ class _Run:
             OneRosterError: It cannot be believed, or the destination cannot be asked.
         """
         if collection.mode != "full":
-            return {}, False
+            return self._taken_over(endpoint, collection, outcome.estab), False
         table, estab = endpoint.table, outcome.estab
         found = self._nothing_rejected(endpoint, outcome)
         held = arrow_schema(table).empty_table()
@@ -297,7 +303,7 @@ class _Run:
         read = collection.ids()
         lost = gone(
             held,
-            read,
+            without(read, collection.erased),
             share=self._settings.max_delete_share,
             allowed=self._allow_deletes,
             where=f"school {estab}, {endpoint.name}",
@@ -344,7 +350,7 @@ class _Run:
         before = self._pruned_before.get(estab)
         if before is None or collection.is_known:
             return pa.array([], pa.string())
-        people = dict(self._settings.dialect.people(endpoint))
+        people = dict(self._settings.dialect.refers_to_people(endpoint))
         rows = collection.deleted("sourced_id", "date_last_modified", *people)
         if rows is None:
             return pa.array([], pa.string())
@@ -363,6 +369,21 @@ class _Run:
         if not len(ids) or table.name not in self._held.tables([table.name]):
             return pa.chunked_array([pa.repeat(False, len(ids))])
         return pc.is_in(ids, value_set=self._held.ids(table, estab).column("sourced_id"))
+
+    def _taken_over(
+        self, endpoint: Endpoint, collection: Collection, estab: str
+    ) -> dict[str, pa.Table]:
+        """That rows which are about somebody erased now are gone for those they were about, as
+        tables to load; a full pass finds that by itself."""
+        table, ids = endpoint.table, collection.erased
+        if not len(ids) or table.name not in self._in_storage():
+            return {}
+        if self._keep:
+            rows = self._held.rows(table, estab, ids.to_pylist())
+            return {table.name: deleted(alive(rows), at=self._now)}
+        found = {child.name: tombstones_of(child, estab, ids) for child in endpoint.child_tables()}
+        there = {name: rows for name, rows in found.items() if name in self._in_storage()}
+        return {**there, table.name: removal(table, estab, ids)}
 
     def _nothing_rejected(self, endpoint: Endpoint, outcome: Outcome) -> dict[str, pa.Table]:
         """That nothing of the school was rejected, but for what follows."""
@@ -412,8 +433,8 @@ class _Run:
 
     def _enter(self) -> None:
         with self._lock:
-            self._active += 1
             if self._pool is None:
+                self._suppressed = self._listed()
                 self._stopped.clear()
                 # asked once: dlt takes back what it has seen as soon as a table gets new rows
                 schema = dlt.current.source_schema()
@@ -421,6 +442,22 @@ class _Run:
                 self._stored = None
                 self._pruned_before = dict(pruned_before(dlt.current.source_state()))
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
+            self._active += 1
+
+    def _listed(self) -> dict[str, Suppression]:
+        """Those who were erased, of the schools of this run.
+
+        Raises:
+            ConfigurationError: They cannot be told without the key under which they were.
+        """
+        try:
+            listed = self._held.suppressed()
+        except SqlClientNotAvailable:
+            # nobody can be erased where no questions are answered
+            return {}
+        estabs = {school.estab for school in self._settings.schools}
+        key, dialect = self._settings.privacy.key, self._settings.dialect
+        return suppressions(listed, estabs, key, dialect)
 
     def _leave(self) -> None:
         """Ends the threads and connections with the last resource, also after an error."""

@@ -43,6 +43,7 @@ from oneroster_source.holdings import Holdings, utc
 from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
+from oneroster_source.person import Erased, Person
 from oneroster_source.postgres import tune
 from oneroster_source.privacy import Privacy
 from oneroster_source.report import Outcome, Report
@@ -50,6 +51,7 @@ from oneroster_source.retention import Leavers, Retention
 from oneroster_source.rewrite import Removed, announce, due, rewrite
 from oneroster_source.source import oneroster
 from oneroster_source.spec import (
+    HISTORY_KEPT,
     QUALITY_RESULTS,
     REJECTED_ROWS,
     SUPPRESSED_USERS,
@@ -140,10 +142,11 @@ class Warehouse:
 
     @contextmanager
     def _loaded(
-        self, *, to_write: bool = False, removed: Removed | None = None
+        self, *, to_write: bool = False, stateless: bool = False, removed: Removed | None = None
     ) -> Iterator[dlt.Pipeline]:
         """A pipeline of a dataset that was loaded before, and stays open meanwhile.
 
+        With `stateless` it may be written to even if a pipeline of another name has loaded it.
         With `removed`, in which the rows are noted that are removed meanwhile, what these have left
         behind is removed at the end too, before another run may load. Call `announce` before they
         are removed.
@@ -165,7 +168,7 @@ class Warehouse:
                 pipeline.sync_destination()
                 # a pipeline of another name may have loaded it: to look at that needs no state
                 if (pipeline.first_run or not pipeline.default_schema_name) and (
-                    to_write or not _there(pipeline, [SYNC_RUN_DETAILS.name])
+                    (to_write and not stateless) or not _there(pipeline, [SYNC_RUN_DETAILS.name])
                 ):
                     raise nothing
                 yield pipeline
@@ -422,6 +425,100 @@ class Warehouse:
                 removed.rows[QUALITY_RESULTS.name] = 0
         return removed
 
+    def trace(
+        self, estab: str, user: str, *, to_erase: bool = False, **settings: Any
+    ) -> dict[str, int]:
+        """Counts what is held on a person.
+
+        Args:
+            estab: The school.
+            user: The person's sourcedId, as the provider gives it or as the dataset holds it.
+            to_erase: Whether to refuse what `erase` refuses.
+            **settings: Those of privacy, such as `privacy_key`.
+
+        Returns:
+            The rows by table, and the values in others' rows that name the person by table and
+            column. None for somebody who was erased.
+
+        Raises:
+            ConfigurationError: There is nobody with this id, or a setting is missing or wrong.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        key = chosen_privacy(**settings).key
+        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+            person = Person(client, V1P1, estab, user, key)
+            if to_erase:
+                person.refuse_other_key()
+            counts = person.counts()
+            if not counts and not person.was_erased:
+                raise _nobody(self.name, estab)
+            return counts
+
+    def erase(self, estab: str, user: str, **settings: Any) -> Erased:
+        """Removes a person for good: rows, versions, what names them in others' rows, and what is
+        left of it all in the database. No load brings them back.
+
+        Whoever was erased already is so again, which finishes what was cut short.
+
+        Args:
+            estab: The school.
+            user: The person's sourcedId, as the provider gives it or as the dataset holds it.
+            **settings: Those of privacy, such as `privacy_key`.
+
+        Raises:
+            ConfigurationError: There is nobody with this id, or no key, or another one than people
+                were erased under before.
+            DestinationBusy: Another run is loading into this destination.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
+                are removed, and what they have left behind could not be.
+        """
+        # an id that was mistyped changes nothing
+        self.trace(estab, user, to_erase=True, **settings)
+        key = chosen_privacy(**settings).key
+        erased = Erased()
+        with (
+            self._loaded(to_write=True, stateless=True, removed=erased) as pipeline,
+            _database(pipeline, self.name) as client,
+        ):
+            # of runs that were killed
+            _drop_staging(pipeline)
+            person = Person(client, V1P1, estab, user, key)
+            person.refuse_other_key()
+            erased.rows = dict.fromkeys(person.tables, 0)
+            announce(pipeline)
+            # at once: nobody is removed who is not listed
+            with client.sql_client.begin_transaction():
+                person.suppress()
+                erased.counts = person.remove()
+            erased.rows |= {n: rows for n, rows in erased.counts.items() if n in erased.rows}
+        return erased
+
+    def export(self, estab: str, user: str, **settings: Any) -> dict[str, Any]:
+        """All that is held on a person, and nothing on others, as JSON types.
+
+        Args:
+            estab: The school.
+            user: The person's sourcedId, as the provider gives it or as the dataset holds it.
+            **settings: Those of privacy, such as `privacy_key`.
+
+        Raises:
+            ConfigurationError: There is nobody with this id.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+        """
+        key = chosen_privacy(**settings).key
+        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+            rows = Person(client, V1P1, estab, user, key).rows()
+        if not rows:
+            raise _nobody(self.name, estab)
+        return {
+            "estab": estab,
+            "user": user,
+            "destination": self.name,
+            "dataset": self.dataset,
+            "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "tables": rows,
+        }
+
     def make_views(self) -> list[Statement]:
         """Makes the views, as each load does; returns those that are there.
 
@@ -489,6 +586,14 @@ class Warehouse:
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
                 found.last_load = utc(last[0][0]) if last else None
         return found
+
+
+def _nobody(name: str, estab: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} holds nobody with this id in school {estab}",
+        todo="give the person's sourcedId, as the provider or the table users has it; where ids are"
+        " pseudonyms, 'privacy_key' must be the key of these",
+    )
 
 
 def _there(pipeline: dlt.Pipeline, names: Collection[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """A page to look at: one HTML file of a dataset, with its charts in it, for any browser.
 
 `QUERIES` are what is asked of the dataset; `page` makes the file of the answers, which holds counts
-and ids, and no names.
+and ids, and neither names nor ids of people: it is sent around, and nobody erases anything in it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import jinja2
 from oneroster_source.page import charts
 from oneroster_source.page.charts import Row
 from oneroster_source.quality import SEVERITIES
+from oneroster_source.spec import V1P1
 from oneroster_source.statement import statements
 
 QUERIES = tuple(statements(__name__))
 MOST_SCHOOLS = 200
 """Schools that get a line each: those that need a person first."""
 
+_SHOWN = {e.name for e in V1P1.endpoints if not e.personal} | {"class_sizes", "school_summary"}
+"""The relations whose ids are not people's."""
 _NONE = "\N{EN DASH}"
 """Stands where there is no value."""
 
@@ -175,11 +178,12 @@ def _faults(rows: Iterable[Row]) -> Iterable[dict[str, str]]:
         # JSON is read by some drivers, and not by others
         ids = first["examples"]
         ids = json.loads(ids) if isinstance(ids, str) else ids
+        shown = ids and _SHOWN.issuperset(first["relation"].split(", "))
         yield {
             "severity": first["severity"],
             "question": first["question"],
             "rows": _number(sum(row["rows_found"] for row in found)),
-            "example": f"{first['estab']} {ids[0]}" if ids else first["estab"],
+            "example": f"{first['estab']} {ids[0]}" if shown else first["estab"],
         }
 
 

@@ -405,9 +405,7 @@ SUPPRESSED_USERS = Table(
 HISTORY_KEPT = Table(
     "history_kept",
     (
-        Column(
-            "started", "instant", nullable=False, about="When the last run with a load began"
-        ),
+        Column("started", "instant", nullable=False, about="When the last run with a load began"),
         Column("runs", nullable=False, about="The runs of which the versions speak"),
     ),
     (),
@@ -422,6 +420,8 @@ class Dialect:
 
     version: str
     endpoints: tuple[Endpoint, ...]
+    people: str
+    """The endpoint of which each row is a person."""
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -437,11 +437,13 @@ class Dialect:
             for attribute in endpoint.nested:
                 if attribute.target and attribute.target not in names:
                     raise ValueError(f"{endpoint.name}.{attribute.name}: no such target")
+        if self.people not in names:
+            raise ValueError(f"dialect {self.version}: there is no endpoint {self.people}")
 
     def __getitem__(self, name: str) -> Endpoint:
         return next(endpoint for endpoint in self.endpoints if endpoint.name == name)
 
-    def people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
+    def refers_to_people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
         """The columns in which an endpoint's rows refer to people, with where these are."""
         for ref in endpoint.refs:
             if ref.target and self[ref.target].personal:

@@ -10,6 +10,7 @@ from oneroster_source.spec.model import ChildList, Dialect, Endpoint, Field, Ref
 
 V1P1 = Dialect(
     version="1.1",
+    people="users",
     endpoints=(
         Endpoint(
             name="orgs",

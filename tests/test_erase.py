@@ -1,0 +1,459 @@
+"""A person who is erased: gone everywhere, never brought back, and nobody else touched."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pytest
+from conftest import settings
+from dlt.pipeline.exceptions import PipelineStepFailed
+from postgres import query
+from small_school import day, enrollment, ref, small_school
+from test_cli import Run, environment, run, umask  # noqa: F401 - fixtures
+from test_kills import execute
+from truth import Truth, differences, opened
+
+import oneroster_source.warehouse
+from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
+from oneroster_source.person import Person
+from oneroster_source.privacy import Key
+from oneroster_source.simulator import School, Simulator
+from oneroster_source.spec import V1P1
+from oneroster_source.suppression import Suppression, about, digest, without
+
+KEY = "0123456789abcdef" * 4
+OTHER = "fedcba9876543210" * 4
+ID = "kanari-1"
+MARK = b"kanari"
+"""Stands in all that the school says of the person, and in nothing else."""
+SOME = ("users", "enrollments")
+PEOPLE = ("classes", *SOME)
+
+
+def marked(estab: str = "1") -> School:
+    """A small school with one more pupil, in all places that a person can be in."""
+    school = small_school(estab)
+    school.add(
+        "users",
+        {
+            "sourcedId": ID,
+            "username": "kanari.username",
+            "givenName": "Kanari-kanari",
+            "familyName": "kanari-family",
+            "role": "kanari-role",
+            "identifier": "kanari-identifier",
+            "email": "kanari@school.example",
+            "sms": "kanari-sms",
+            "phone": "kanari-phone",
+            "password": "kanari-password",
+            "enabledUser": "kanari, perhaps",
+            "orgSourcedIds": ["school"],
+            "userIds": [{"type": "LDAP", "identifier": "kanari-ldap"}],
+            "agents": [ref("t1", "user")],
+            "metadata": {"note": "kanari-note"},
+            "nick": "kanari-nick",
+        },
+    )
+    for name in ("7A", "8A/Ma"):
+        school.add("enrollments", enrollment(f"{name}-kanari", "student", ID, name))
+    school.change("enrollments", "7A-kanari", endDate=day(-300), note={"by": "kanari"})
+    school.change(
+        "users",
+        "p2",
+        agents=[ref("t2", "user"), ref(ID, "user")],
+        metadata={"house": "red", "siblings": [{"sourcedId": ID, "name": "kanari"}, {"a": "p3"}]},
+        buddy=ID,
+    )
+    school.change("users", "p3", agents=[ref(ID, "user")], buddy="p1")
+    school.change("classes", "7A", metadata={"speaker": [ID]})
+    return school
+
+
+def without_them(school: School) -> School:
+    """The same school, as if there had never been the person."""
+    rows = {
+        name: [json.loads(json.dumps(row)) for row in school.rows(name)]
+        for name in ("orgs", "academicSessions", "courses", "classes", "users", "enrollments")
+    }
+    rows["users"] = [row for row in rows["users"] if row["sourcedId"] != ID]
+    for row in rows["users"]:
+        if "agents" in row:
+            row["agents"] = [item for item in row["agents"] if item["sourcedId"] != ID]
+    rows["enrollments"] = [r for r in rows["enrollments"] if r["user"]["sourcedId"] != ID]
+    return School(school.estab, collections=rows)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where it all happens: a DuckDB file, and a Postgres database."""
+    if request.param == "duckdb":
+        return str(tmp_path / "roster.duckdb")
+    return str(request.getfixturevalue("postgres"))
+
+
+def load(database: str, server: Simulator, *schools: School, **options: Any) -> Report:
+    report = Report()
+    options = {"privacy_key": KEY, "endpoints": PEOPLE, **options}
+    Warehouse(database).load(report, **settings(server, *schools) | options)
+    assert report.good, (report.failed, report.problems)
+    return report
+
+
+def dump(database: str) -> dict[str, list[str]]:
+    """Every row of every table, those of dlt too, what is packed there unpacked."""
+    with opened(database) as ask:
+        tables = ask(
+            "SELECT table_schema, table_name FROM information_schema.tables"
+            " WHERE table_type = 'BASE TABLE' AND table_schema LIKE 'oneroster%'"
+        )
+        found = {
+            f"{s}.{t}".removeprefix("oneroster."): sorted(map(repr, ask(f"SELECT * FROM {s}.{t}")))
+            for s, t in tables
+        }
+        states = ask("SELECT state FROM oneroster._dlt_pipeline_state")
+    found["states"] = [zlib.decompress(base64.b64decode(state)).decode() for (state,) in states]
+    return found
+
+
+def traces(database: str, folder: Path) -> list[str]:
+    """Where the mark stands, as bytes: in tables, files and statistics."""
+    found = [name for name, rows in dump(database).items() if MARK.decode() in "".join(rows)]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found += [path.name for path in files if MARK in path.read_bytes()]
+    if database.startswith("postgresql"):
+        query(database, "CHECKPOINT")
+        relations = query(
+            database,
+            "SELECT c.oid::regclass::text, pg_read_binary_file(pg_relation_filepath(c.oid))"
+            " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE pg_relation_filepath(c.oid) IS NOT NULL"
+            " AND (n.nspname LIKE 'oneroster%' OR n.nspname = 'pg_toast')",
+        )
+        found += [f"file of {name}" for name, content in relations if MARK in bytes(content)]
+        stats = query(database, "SELECT * FROM pg_stats WHERE schemaname LIKE 'oneroster%'")
+        found += ["pg_stats"] if MARK.decode() in repr(stats) else []
+    return found
+
+
+def with_versions(database: str) -> None:
+    """Adds versions as `history` keeps them: of an enrollment that was the person's once too."""
+    for name in ("users", "enrollments"):
+        execute(
+            database,
+            f"CREATE TABLE oneroster.{name}_history AS SELECT t.*,"
+            " CAST(CURRENT_TIMESTAMP AS timestamptz) AS valid_from,"
+            f" CAST(NULL AS timestamptz) AS valid_to FROM oneroster.{name} t",
+        )
+    execute(
+        database,
+        "INSERT INTO oneroster.enrollments_history SELECT t.estab, '7A-p1',"
+        + ", ".join(
+            "TIMESTAMP '2020-01-01'" if c == "valid_from" else f"t.{c}"
+            for c in [c.name for c in V1P1["enrollments"].history.columns][2:]  # type: ignore[union-attr]
+        )
+        + " FROM oneroster.enrollments_history t WHERE t.sourced_id = '7A-kanari'",
+    )
+
+
+def test_nothing_of_an_erased_person_is_left_and_nobody_else_is_touched(
+    serve,
+    run: Run,  # noqa: F811
+    database: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    school = marked()
+    server = serve(school)
+    load(database, server, school, privacy_key=None)
+    Warehouse(database).examine()
+    with_versions(database)
+    before = dump(database)
+    there = traces(database, tmp_path)
+    assert {"users", "users__agents", "enrollments__class", "quality_results"} <= {*there}
+    assert {"users_history", "rejected_rows", "classes"} <= {*there}
+    files = {"file of oneroster.users", "pg_stats"}
+    assert (files if database.startswith("postgresql") else {"roster.duckdb"}) <= {*there}
+    exported = Warehouse(database).export("1", ID, privacy_key=KEY)
+    env = environment(server, school) | {"SOURCES__ONEROSTER__PRIVACY_KEY": KEY}
+    with caplog.at_level(logging.DEBUG):
+        done = run(
+            "erase", "--estab", "1", "--user", ID, "--yes", "--destination", database, env=env
+        )
+    assert done.returncode == 0, done.stderr
+    assert MARK.decode() not in (done.stdout + done.stderr + caplog.text).lower()
+    assert "Counted again: 0 rows and values." in done.stdout
+    assert traces(database, tmp_path) == []
+    after = dump(database)
+    (listed,) = after.pop("suppressed_users")
+    assert Key(KEY.encode()).name in listed and KEY not in listed
+    # rows without the mark are as before, and those of others that had it have it no more
+    named = {"users": 1, "users_history": 1, "classes": 1}
+    named["quality_results"] = sum(MARK.decode() in row for row in before["quality_results"])
+    for table, rows in before.items():
+        if not table.startswith(("oneroster_staging", "states")):
+            clean = [row for row in rows if MARK.decode() not in row]
+            assert set(clean) <= set(after[table]), table
+            assert len(after[table]) - len(clean) == named.get(table, 0), table
+    assert not [table for table in after if table.startswith("oneroster_staging")]
+    with opened(database) as ask:
+        ((metadata, extra),) = ask(
+            "SELECT CAST(metadata AS VARCHAR), extra FROM oneroster.users WHERE sourced_id = 'p2'"
+        )
+        ((speaker,),) = ask("SELECT metadata FROM oneroster.classes WHERE sourced_id = '7A'")
+    assert (json.loads(metadata), extra, speaker) == ({"house": "red"}, None, None)
+    _is_all_of_them(exported, done.stdout)
+    again = Warehouse(database).export("1", ID, privacy_key=KEY)["tables"]
+    assert [*again] == ["suppressed_users"]
+    _never_comes_back(database, server, school, tmp_path)
+
+
+def _is_all_of_them(exported: dict[str, Any], shown: str) -> None:
+    """All that is held on the person, as many rows as were removed, and nothing of others."""
+    assert json.loads(json.dumps(exported)) == exported
+    tables = exported["tables"]
+    (user,) = [row for row in tables["users"] if row["sourced_id"] == ID]
+    assert (user["family_name"], user["extra"]["nick"]) == ("kanari-family", "kanari-nick")
+    assert user["metadata"] == {"note": "kanari-note"}
+    (p2,) = [row for row in tables["users"] if "metadata" in row and row["sourced_id"] == "p2"]
+    assert p2["metadata"] == {"siblings": [{"sourcedId": ID, "name": "kanari"}]}
+    agents = {(r["user_sourced_id"], r["sourced_id"]) for r in tables["users__agents"]}
+    assert agents == {(ID, "t1"), ("p2", ID), ("p3", ID)}
+    assert {r["class_sourced_id"] for r in tables["enrollments"]} == {"7A", "8A/Ma"}
+    assert {r["sourced_id"] for r in tables["enrollments_history"]} == {
+        *("7A-kanari", "8A/Ma-kanari", "7A-p1")
+    }
+    examples = {i for r in tables["quality_results"] for i in r["examples"]}
+    assert examples == {ID, "7A-kanari", "8A/Ma-kanari"}
+    assert not re.search(r'"(p1|p4|7A-p2|Fay|Fir|Gus|Gorse|red)"', json.dumps(exported))
+    removed = dict(reversed(line.split()) for line in shown.split("Removed:")[1].splitlines()[1:14])
+    whole = ["users__agents", "users__orgs", "enrollments", "enrollments_history", "rejected_rows"]
+    assert {n: int(removed[n]) for n in whole} == {n: len(tables[n]) for n in whole}
+
+
+def _never_comes_back(database: str, server: Simulator, school: School, folder: Path) -> None:
+    """Neither by a delta, though all that is theirs changes, nor by a full pass."""
+    school.change("users", ID, givenName="kanari again", enabledUser=True)
+    school.change("enrollments", "8A/Ma-kanari", beginDate=day(-1))
+    school.change("users", "p2", buddy=ID, metadata={"siblings": {ID: 1}, "house": "blue"})
+    # an enrollment that becomes theirs is gone for whose it was
+    lost = school.get("enrollments", "8A/Ma-p4")
+    school.change("enrollments", lost["sourcedId"], user=ref(ID, "user"))
+    truth = Truth(server.base_url, [without_them(school)], endpoints=PEOPLE)
+    truth.with_ghosts(school.estab, {"enrollments": [lost]})
+    for full in (False, True):
+        report = load(database, server, school, full=full)
+        assert {outcome.mode for outcome in report.outcomes} == {"full" if full else "delta"}
+        assert differences(database, truth) == {}
+        assert traces(database, folder) == []
+
+
+def test_what_cannot_be_done_right_is_refused_and_changes_nothing(
+    serve, warehouse: Warehouse
+) -> None:
+    schools = marked("1"), small_school("2")
+    server = serve(*schools)
+    load(warehouse.name, server, *schools, endpoints=SOME)
+    before = dump(warehouse.name)
+    for estab, user, ask in (
+        ("2", ID, warehouse.erase),
+        ("1", "nobody", warehouse.export),
+        ("9", ID, warehouse.trace),
+    ):
+        with pytest.raises(ConfigurationError, match=f"nobody with this id in school {estab}"):
+            ask(estab, user, privacy_key=KEY)
+    with pytest.raises(ConfigurationError, match=r"secrets\.token_hex"):
+        warehouse.erase("1", ID)
+    assert dump(warehouse.name) == before
+    assert not warehouse.is_unfinished
+    warehouse.erase("1", ID, privacy_key=KEY)
+    server.requests.clear()
+    for key in (None, OTHER):
+        # who was erased cannot be known: they would come back
+        with pytest.raises(ConfigurationError, match=r"school 1.*'privacy_key'"):
+            load(warehouse.name, server, *schools, endpoints=SOME, privacy_key=key)
+        with pytest.raises(ConfigurationError, match="'privacy_key'"):
+            warehouse.erase("2", "p1", privacy_key=key)
+    assert not server.requests
+    # a school of which nobody was erased needs no key
+    load(warehouse.name, server, schools[1], endpoints=SOME, privacy_key=None)
+
+
+@pytest.mark.campaign
+def test_one_of_twenty_with_the_same_id_is_erased(serve, database: str) -> None:
+    schools = [marked(str(n)) for n in range(20)]
+    for school in schools:
+        school.change("users", ID, enabledUser=True)
+    server = serve(*schools)
+    load(database, server, *schools, endpoints=V1P1.names)
+    counts = Warehouse(database).erase("7", ID, privacy_key=KEY).counts
+    assert counts["users"] == 1 and counts["enrollments"] == 2
+    schools_then = [without_them(s) if s.estab == "7" else s for s in schools]
+    for full in (None, False, True):
+        if full is not None:
+            load(database, server, *schools, endpoints=V1P1.names, full=full)
+        assert differences(database, Truth(server.base_url, schools_then)) == {}
+
+
+@pytest.mark.campaign
+def test_an_enrollment_that_becomes_an_erased_persons_is_removed(
+    serve, warehouse: Warehouse
+) -> None:
+    school = marked()
+    server = serve(school)
+    options = {"endpoints": SOME, "deleted": "remove"}
+    load(warehouse.name, server, school, **options)
+    warehouse.erase("1", ID, privacy_key=KEY)
+    school.change("users", ID, enabledUser=True)
+    school.change("enrollments", "7A-p1", user=ref(ID, "user"))
+    for full in (False, True):
+        load(warehouse.name, server, school, full=full, **options)
+        assert differences(warehouse.name, _truth(server, school)) == {}
+
+
+def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
+    serve, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    school = marked()
+    load(warehouse.name, serve(school), school, endpoints=SOME)
+    before = dump(warehouse.name)
+
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Person, "remove", killed)
+        warehouse.erase("1", ID, privacy_key=KEY)
+    after = dump(warehouse.name)
+    assert {n: after[n] for n in before if n in after} == {
+        n: before[n] for n in before if n in after
+    }
+    assert "suppressed_users" not in after
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(oneroster_source.warehouse, "rewrite", killed)
+        warehouse.erase("1", ID, privacy_key=KEY)
+    assert traces(warehouse.name, tmp_path) == ["roster.duckdb"]
+    assert warehouse.erase("1", ID, privacy_key=KEY).counts == {}
+    assert traces(warehouse.name, tmp_path) == []
+    assert len(dump(warehouse.name)["suppressed_users"]) == 1
+
+
+@pytest.mark.campaign
+def test_people_under_pseudonyms_are_erased_by_either_id(serve, warehouse: Warehouse) -> None:
+    school = marked()
+    server = serve(school)
+    options = {"endpoints": SOME, "privacy": "pseudonymous"}
+    load(warehouse.name, server, school, **options)
+    key = Key(KEY.encode())
+    for given in (ID, key.digest("p2")):
+        assert warehouse.erase("1", given, privacy_key=KEY).counts["users"] == 1
+    load(warehouse.name, server, school, full=True, **options)
+    with opened(warehouse.name) as ask:
+        users = {user for (user,) in ask("SELECT sourced_id FROM oneroster.users")}
+        enrolled = {user for (user,) in ask("SELECT user_sourced_id FROM oneroster.enrollments")}
+    assert len(users) == 7
+    assert not (users | enrolled) & {key.digest(ID), key.digest("p2")}
+    # also where ids are no pseudonyms any more
+    load(warehouse.name, server, school, endpoints=SOME, allow_deletes=True)
+    with opened(warehouse.name) as ask:
+        users = {user for (user,) in ask("SELECT sourced_id FROM oneroster.users")}
+    assert "p1" in users and not users & {ID, "p2"}
+
+
+def test_an_erased_person_is_known_in_every_form_of_the_id() -> None:
+    key = Key(KEY.encode())
+    pseudonym = key.digest("a")
+    for named in ("a", pseudonym):
+        erased = Suppression(key, "1", [digest(key, "1", named)], V1P1)
+        assert "a" in erased and pseudonym in erased and "b" not in erased
+        assert "a" not in Suppression(key, "2", [digest(key, "1", named)], V1P1)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "told"),
+    [
+        ('{"a": "x"}', None, {"a": "x"}),
+        ('{"a": {"b": ["x", "y"]}, "c": 1}', '{"c": 1}', {"a": {"b": ["x"]}}),
+        ('["x", "y", {"id": "x", "n": 1}]', '["y"]', ["x", {"id": "x", "n": 1}]),
+        ('{"x": 1, "é": 2}', '{"é": 2}', {"x": 1}),
+        ('"x"', None, "x"),
+        ('{"a": "x", "b": 1e999}', None, {"a": "x"}),
+        ('{"a":   "xx", "b": 1e999}', '{"a":   "xx", "b": 1e999}', None),
+    ],
+)
+def test_json_without_a_person(text: str, rest: str | None, told: Any) -> None:
+    theirs = {"x"}.__contains__
+    assert without(text, theirs) == rest
+    if told is not None:
+        assert about(json.loads(text), theirs) == told
+
+
+@pytest.mark.campaign
+def test_a_pipeline_of_ones_own_brings_nobody_back(serve, pipeline: dlt.Pipeline) -> None:
+    school = marked()
+    server = serve(school)
+    chosen = settings(server, school) | {"endpoints": SOME}
+    pipeline.run(oneroster(**chosen))
+    database = pipeline.sql_client().credentials.database
+    warehouse = Warehouse(database)
+    assert warehouse.erase("1", ID, privacy_key=KEY).counts["enrollments"] == 2
+    with pytest.raises(PipelineStepFailed, match="'privacy_key' is missing"):
+        pipeline.run(oneroster(**chosen))
+    pipeline.abort_packages()
+    pipeline.run(oneroster(full=True, privacy_key=KEY, **chosen))
+    assert differences(database, _truth(server, school)) == {}
+
+
+@pytest.mark.campaign
+def test_a_shard_brings_nobody_back(serve, warehouse: Warehouse) -> None:
+    school = marked()
+    server = serve(school)
+    load(warehouse.name, server, school, endpoints=SOME)
+    warehouse.erase("1", ID, privacy_key=KEY)
+    chosen = settings(server, school) | {"endpoints": SOME, "privacy_key": KEY, "full": True}
+    shards = warehouse.plan(1, **chosen)
+    report = Report()
+    warehouse.load(report, shard=shards[0], **{k: v for k, v in chosen.items() if k != "only"})
+    warehouse.finish(report, shards)
+    assert report.good
+    assert differences(warehouse.name, _truth(server, school)) == {}
+
+
+def _truth(server: Simulator, school: School) -> Truth:
+    return Truth(server.base_url, [without_them(school)], endpoints=SOME)
+
+
+@pytest.mark.campaign
+def test_the_demo_can_be_exported_from_and_erased_from(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    env = {"SOURCES__ONEROSTER__PRIVACY_KEY": KEY}
+    assert run("demo", "--pupils", "20", "--weeks", "0", env=env).returncode == 0
+    database = str(tmp_path / "roster.duckdb")
+    with opened(database) as ask:
+        ((user,),) = ask(
+            "SELECT min(user_sourced_id) FROM oneroster.enrollments WHERE estab = '9990001'"
+        )
+    whom = ("--estab", "9990001", "--user", user)
+    asked = run("export", *whom, "--output", "one.json")
+    assert asked.returncode == 0, asked.stderr
+    file = tmp_path / "one.json"
+    assert json.loads(file.read_text("utf-8"))["tables"]["users"][0]["sourced_id"] == user
+    assert file.stat().st_mode & 0o77 == 0
+    assert json.loads(run("export", *whom).stdout)["user"] == user
+    refused = run("erase", *whom)
+    assert refused.returncode == 2 and "add --yes" in refused.stderr
+    # a second time too
+    for _ in range(2):
+        done = run("erase", *whom, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "Counted again: 0" in done.stdout
+    stranger = run("erase", "--estab", "9990001", "--user", "nobody", "--yes")
+    assert stranger.returncode == 2 and "nobody with this id" in stranger.stderr
