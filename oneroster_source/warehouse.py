@@ -319,8 +319,8 @@ class Warehouse:
                 for shard in shards:
                     refuse_outdated(state, shard)
                     for name, schools in entries_of(pipeline, shard).items():
-                        kept = resources(state).setdefault(name, {})
-                        kept.setdefault("schools", {}).update(schools)
+                        entries = resources(state).setdefault(name, {})
+                        entries.setdefault("schools", {}).update(schools)
             _drop_staging(pipeline)
             read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
             tables = {
