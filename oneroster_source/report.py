@@ -94,6 +94,9 @@ class Report:
     school was read whole. Not part of what is shown."""
     filled: dict[str, int] = field(default_factory=dict, repr=False)
     """The rows loaded into each table that was empty. Not part of what is shown."""
+    nobody_erased: bool = field(default=False, repr=False)
+    """Whether whoever loads has found that the destination has no list of erased people, so that
+    the source need not look; it does where nobody has. Not part of what is shown."""
     _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
     """The outcomes of each school of which one has not ended."""
 

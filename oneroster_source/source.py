@@ -450,6 +450,10 @@ class _Run:
         Raises:
             ConfigurationError: They cannot be told without the key under which they were.
         """
+        # known for one run only
+        nobody, self._report.nobody_erased = self._report.nobody_erased, False
+        if nobody:
+            return {}
         try:
             listed = self._held.suppressed()
         except SqlClientNotAvailable:

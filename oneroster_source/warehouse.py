@@ -214,6 +214,8 @@ class Warehouse:
                     take_up(pipeline, shard)
                 with pipeline.destination_client() as client:
                     new = not client.is_storage_initialized()
+                    # here it takes no connection of its own
+                    report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
             # reading may take an hour, in which others may use the file
             pipeline.extract(source)
             packed = pipeline.normalize()

@@ -26,14 +26,15 @@ from oneroster_source.person import Person
 from oneroster_source.privacy import Key
 from oneroster_source.simulator import School, Simulator
 from oneroster_source.spec import V1P1
-from oneroster_source.suppression import Suppression, about, digest, without
+from oneroster_source.suppression import Suppression, about, digest, suppressions, without
 
 KEY = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
 ID = "kanari-1"
 MARK = b"kanari"
 """Stands in all that the school says of the person, and in nothing else."""
-SOME = ("users", "enrollments")
+USERS = ("users",)
+SOME = (*USERS, "enrollments")
 PEOPLE = ("classes", *SOME)
 
 
@@ -259,7 +260,7 @@ def test_what_cannot_be_done_right_is_refused_and_changes_nothing(
 ) -> None:
     schools = marked("1"), small_school("2")
     server = serve(*schools)
-    load(warehouse.name, server, *schools, endpoints=SOME)
+    load(warehouse.name, server, *schools, endpoints=USERS)
     before = dump(warehouse.name)
     for estab, user, ask in (
         ("2", ID, warehouse.erase),
@@ -277,12 +278,12 @@ def test_what_cannot_be_done_right_is_refused_and_changes_nothing(
     for key in (None, OTHER):
         # who was erased cannot be known: they would come back
         with pytest.raises(ConfigurationError, match=r"school 1.*'privacy_key'"):
-            load(warehouse.name, server, *schools, endpoints=SOME, privacy_key=key)
+            load(warehouse.name, server, *schools, endpoints=USERS, privacy_key=key)
         with pytest.raises(ConfigurationError, match="'privacy_key'"):
             warehouse.erase("2", "p1", privacy_key=key)
     assert not server.requests
-    # a school of which nobody was erased needs no key
-    load(warehouse.name, server, schools[1], endpoints=SOME, privacy_key=None)
+    # schools of which nobody was erased need none
+    assert suppressions([("1", "digest", "key")], {"2"}, None, V1P1) == {}
 
 
 @pytest.mark.campaign
@@ -321,7 +322,7 @@ def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
     serve, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     school = marked()
-    load(warehouse.name, serve(school), school, endpoints=SOME)
+    load(warehouse.name, serve(school), school, endpoints=USERS)
     before = dump(warehouse.name)
 
     def killed(*_: Any) -> str:
@@ -359,8 +360,9 @@ def test_people_under_pseudonyms_are_erased_by_either_id(serve, warehouse: Wareh
         enrolled = {user for (user,) in ask("SELECT user_sourced_id FROM oneroster.enrollments")}
     assert len(users) == 7
     assert not (users | enrolled) & {key.digest(ID), key.digest("p2")}
-    # also where ids are no pseudonyms any more
-    load(warehouse.name, server, school, endpoints=SOME, allow_deletes=True)
+    # also where ids are no pseudonyms any more: a school that is forgotten keeps its list
+    warehouse.forget(["1"])
+    load(warehouse.name, server, school, endpoints=SOME)
     with opened(warehouse.name) as ask:
         users = {user for (user,) in ask("SELECT sourced_id FROM oneroster.users")}
     assert "p1" in users and not users & {ID, "p2"}
@@ -423,6 +425,38 @@ def test_a_shard_brings_nobody_back(serve, warehouse: Warehouse) -> None:
     warehouse.finish(report, shards)
     assert report.good
     assert differences(warehouse.name, _truth(server, school)) == {}
+
+
+@pytest.mark.campaign
+def test_versions_of_a_person_go_and_make_no_others(serve, database: str, tmp_path: Path) -> None:
+    school = marked()
+    server = serve(school)
+    load(database, server, school, history=True)
+    # one enrollment becomes somebody else's, one the person's
+    school.change("enrollments", "7A-kanari", user=ref("p1", "user"))
+    school.change("enrollments", "8A/Ma-p4", user=ref(ID, "user"))
+    school.change("users", ID, givenName="kanari II")
+    load(database, server, school, history=True)
+    school.change("enrollments", "7A-kanari", user=ref("p2", "user"), note=None)
+    load(database, server, school, history=True)
+    versions = "SELECT * FROM oneroster.{}_history WHERE {} ORDER BY sourced_id, valid_from"
+    theirs = {"users": f"sourced_id = '{ID}'", "enrollments": f"user_sourced_id = '{ID}'"}
+    with opened(database) as ask:
+        before = {n: ask(versions.format(n, f"NOT {where}")) for n, where in theirs.items()}
+        gone = {n: len(ask(versions.format(n, where))) for n, where in theirs.items()}
+    assert gone == {"users": 2, "enrollments": 3}
+    counts = Warehouse(database).erase("1", ID, privacy_key=KEY).counts
+    assert {n: counts[f"{n}_history"] for n in gone} == gone
+    for full in (False, True):
+        school.change("users", ID, givenName=f"kanari {full}")
+        load(database, server, school, history=True, full=full)
+        with opened(database) as ask:
+            after = {n: ask(versions.format(n, "TRUE")) for n in theirs}
+        assert after["enrollments"] == before["enrollments"]
+        # those that name the person do not any more
+        keys = [[(row[1], *row[-2:]) for row in rows["users"]] for rows in (before, after)]
+        assert keys[0] == keys[1]
+    assert not [name for name in traces(database, tmp_path) if name.startswith("users")]
 
 
 def _truth(server: Simulator, school: School) -> Truth:
