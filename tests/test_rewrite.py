@@ -149,25 +149,35 @@ def test_the_bytes_of_deleted_rows_are_gone_and_all_else_works_as_before(file, t
 
 DIES = """
 import os, signal, sys
-from pathlib import Path
+from collections import Counter
 import dlt, duckdb
 from oneroster_source.rewrite import rewrite
 
-def dies_at(name):
-    def hook(event, args):
-        if event == name:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
+def die_at(moment):
+    seen = Counter()
 
-for event in sys.argv[1:]:
+    def event(name):
+        seen[name] += 1
+        if moment == f"{name} {seen[name]}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def called(frame, what, function):
+        if what == "c_call" and frame.f_code.co_name == "_copy":
+            event(function.__name__)
+
+    sys.addaudithook(lambda name, args: event(name))
+    sys.setprofile(called)
+
+for moment in sys.argv[1:]:
     child = os.fork()
     if child == 0:
-        file = os.path.abspath(f"{event}/roster.duckdb")
+        file = os.path.abspath(f"{moment}/roster.duckdb")
         pipeline = dlt.pipeline(
             "oneroster", destination=dlt.destinations.duckdb(file), dataset_name="oneroster",
-            pipelines_dir=f"{event}/work",
+            pipelines_dir=f"{moment}/work",
         )
-        dies_at(event)
+        pipeline.destination_client()
+        die_at(moment)
         rewrite(pipeline, "it", ["users"], 1)
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -177,8 +187,8 @@ for event in sys.argv[1:]:
 def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
     file, tmp_path
 ) -> None:
-    # before the copy, after it, as it takes its place, after that
-    moments = ("shutil.rmtree", "os.chmod", "os.rename", "os.remove")
+    # amid the copy, after it, as it takes its place, and when it has
+    moments = ("execute 4", "os.chmod 1", "os.rename 1", "os.remove 3")
     for moment in moments:
         Path(moment).mkdir()
         shutil.copy(file, f"{moment}/roster.duckdb")
@@ -190,6 +200,9 @@ def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
     assert done.stdout.split() == [str(-signal.SIGKILL)] * len(moments), done.stderr
     for moment in moments:
         copy = Path(moment, "roster.duckdb").absolute()
+        is_new = moment == moments[-1]
+        assert (_holding(Path(moment)) == []) == is_new
+        assert Path(f"{copy}.rewrite.duckdb").exists() != is_new
         with _asking(copy) as ask:
             assert ask("SELECT count(*) FROM oneroster.users") == [(ROWS,)]
         assert due(str(copy))
