@@ -219,7 +219,15 @@ def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
         place = f"{_quoted(schema)}.{_quoted(table)}"
         source, target = f"{_quoted(old)}.{place}", f"{_NEW}.{place}"
         names = ", ".join(_columns(asked, source, old, schema, table))
-        connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {source}")
+        try:
+            connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {source}")
+        except duckdb.ConstraintException:
+            # a foreign key into the same table, say, of which DuckDB takes no two rows at once
+            raise _Unfinished(
+                f"DuckDB cannot copy the table {place} without breaking its constraints",
+                "move it to another file, or make it anew without its foreign keys, then run the"
+                " same command again",
+            ) from None
         counts = f"SELECT (SELECT count(*) FROM {source}), (SELECT count(*) FROM {target})"
         ((wanted, found),) = asked(counts)
         if wanted != found:

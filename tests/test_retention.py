@@ -117,6 +117,8 @@ def remaining(before: Tables, estabs: set[str]) -> Tables:
         own = row.get(f"{singular.get(endpoint)}_sourced_id" if child else "sourced_id")
         if table == "users__agents" and row["sourced_id"] == "old":
             return True
+        if table == "enrollments_history" and row["user_sourced_id"] == "old":
+            return True
         if table == "users_history" and own == "lost":
             return True
         return own in GOES.get(endpoint, ())
@@ -155,6 +157,14 @@ def history(place: str) -> None:
                 f" TIMESTAMPTZ '2019-01-01 00:00:00+00', TIMESTAMPTZ '{ended}'"
                 " FROM oneroster.users WHERE estab = '1' AND sourced_id = 'p1'"
             )
+
+        # once of somebody who left long ago
+        do(
+            f"INSERT INTO oneroster.enrollments_history ({columns}, user_sourced_id) SELECT estab,"
+            " sourced_id, FALSE, TIMESTAMPTZ '2018-01-01 00:00:00+00',"
+            " TIMESTAMPTZ '2019-01-01 00:00:00+00', 'old' FROM oneroster.enrollments"
+            " WHERE sourced_id = '7A-p2'"
+        )
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
