@@ -184,7 +184,7 @@ def load(place: str, server: Simulator, *schools: School, **options: Any) -> Rep
 def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> None:
     school = make("1")
     server = serve(school)
-    load(place, server, school, endpoints=SOME)
+    load(place, server, school, endpoints=["users"])
     school.purge("users", "p4")
     load(place, server, school, endpoints=SOME, full=True)
     warehouse = Warehouse(place)

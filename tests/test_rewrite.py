@@ -1,4 +1,7 @@
-"""What removed rows have left behind is gone: as bytes, in every file; and nothing else is."""
+"""What removed rows have left behind is gone: as bytes, in every file; and nothing else is.
+
+A full disk: `uv run pytest -m campaign tests/test_rewrite.py`.
+"""
 
 from __future__ import annotations
 
@@ -241,6 +244,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.campaign
 def test_a_disk_without_room_for_the_copy_is_told_and_loses_nothing(file, tmp_path) -> None:
     if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted here")
