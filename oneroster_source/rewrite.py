@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -158,7 +157,10 @@ def _renew(connection: duckdb.DuckDBPyConnection, old: Path) -> None:
         # of a copy that was not finished
         _remove(new)
         # spilled by a process that was killed: this one has spilled nothing yet
-        shutil.rmtree(f"{old}.tmp", ignore_errors=True)
+        for spilled in Path(f"{old}.tmp").glob("duckdb_temp_*"):
+            spilled.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.rmdir(f"{old}.tmp")
         # from now on nothing is written to the old file: to close it would remove a log of its
         # name, which is the new file's by then
         connection.execute("CHECKPOINT; PRAGMA disable_checkpoint_on_shutdown")
@@ -217,7 +219,15 @@ def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
         place = f"{_quoted(schema)}.{_quoted(table)}"
         source, target = f"{_quoted(old)}.{place}", f"{_NEW}.{place}"
         names = ", ".join(_columns(asked, source, old, schema, table))
-        connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {source}")
+        try:
+            connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {source}")
+        except duckdb.ConstraintException:
+            # a foreign key into the same table, say, of which DuckDB takes no two rows at once
+            raise _Unfinished(
+                f"DuckDB cannot copy the table {place} without breaking its constraints",
+                "move it to another file, or make it anew without its foreign keys, then run the"
+                " same command again",
+            ) from None
         counts = f"SELECT (SELECT count(*) FROM {source}), (SELECT count(*) FROM {target})"
         ((wanted, found),) = asked(counts)
         if wanted != found:

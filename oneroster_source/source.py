@@ -358,17 +358,21 @@ class _Run:
         instant = pa.scalar(datetime.fromisoformat(before), stamps.type)
         out = pc.fill_null(pc.less(stamps, instant), True)
         for column, of in people.items():
-            named = rows.column(column)
-            absent = pc.invert(self._is_held(of.table, estab, named))
-            out = pc.or_(out, pc.and_(pc.is_valid(named), absent))
-        ids = rows.filter(out).column("sourced_id")
-        return ids.filter(pc.invert(self._is_held(endpoint.table, estab, ids)))
+            there = self._ids_held(of.table, estab)
+            if there is not None:
+                named = rows.column(column)
+                known = pc.is_in(named, value_set=there)
+                out = pc.or_(out, pc.and_not(pc.is_valid(named), known))
+        ids, there = rows.filter(out).column("sourced_id"), None
+        if len(ids):
+            there = self._ids_held(endpoint.table, estab)
+        return ids if there is None else ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
 
-    def _is_held(self, table: Table, estab: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Whether the destination has a row of each id."""
-        if not len(ids) or table.name not in self._held.tables([table.name]):
-            return pa.chunked_array([pa.repeat(False, len(ids))])
-        return pc.is_in(ids, value_set=self._held.ids(table, estab).column("sourced_id"))
+    def _ids_held(self, table: Table, estab: str) -> pa.ChunkedArray | None:
+        """The ids of a school's rows in the destination; None where it has not got the table."""
+        if table.name not in self._held.tables([table.name]):
+            return None
+        return self._held.ids(table, estab).column("sourced_id")
 
     def _taken_over(
         self, endpoint: Endpoint, collection: Collection, estab: str
