@@ -755,7 +755,8 @@ def one_page(endpoint: str, body: bytes, tally: Tally) -> None:
     with closing(Spool()) as spool:
         if rows:
             spool.add(wide, 0)
-        collection = Collection(spool, SHAPERS[endpoint], Ask("full"), outcome, ALL[endpoint])
+        shaper, redact = SHAPERS[endpoint], ALL[endpoint]
+        collection = Collection(spool, shaper, Ask("full"), outcome, redact, None)
         for part in collection.rows():
             for name, table in SHAPERS[endpoint].tables(part, ESTAB, tombstones=True).items():
                 tables[name] += table.to_pylist()
