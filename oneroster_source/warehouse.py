@@ -29,6 +29,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from oneroster_source import history, private, quality, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.clear import clear
+from oneroster_source.clear import filled as with_values
 from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
 from oneroster_source.destination import as_delta, chosen, named
 from oneroster_source.errors import (
@@ -201,12 +202,13 @@ class Warehouse:
             self._pipeline(shard) as pipeline,
             sole(pipeline, self.name, patience, part=part) as confirm,
         ):
+            cleared: set[str] = set()
             with opened(pipeline, patience):
                 pipeline.sync_destination()
                 if shard is None:
                     _make_anew(pipeline)
                     privacy = chosen_privacy(**options)
-                    _clear(pipeline, privacy)
+                    cleared = _clear(pipeline, privacy)
                     with pipeline.managed_state() as state:
                         divide_by(state, "")
                         leave_out(state, privacy.columns_left_out)
@@ -216,6 +218,12 @@ class Warehouse:
                     new = not client.is_storage_initialized()
                     # here it takes no connection of its own
                     report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
+            if shard is None and (cleared or self.is_unfinished):
+                try:
+                    _log.warning("%s", rewrite(pipeline, self.name, cleared, patience))
+                except DestinationError as error:
+                    # no reason to load nothing; the next run tries again
+                    report.problems.append(str(error))
             # reading may take an hour, in which others may use the file
             pipeline.extract(source)
             packed = pipeline.normalize()
@@ -746,22 +754,29 @@ def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[S
             ) from None
 
 
-def _clear(pipeline: dlt.Pipeline, privacy: Privacy) -> None:
-    """Takes away what earlier loads have brought of columns that are left out from now on."""
+def _clear(pipeline: dlt.Pipeline, privacy: Privacy) -> set[str]:
+    """Takes away what earlier loads have brought of columns that are left out from now on.
+
+    Returns:
+        The tables in which there was any.
+    """
     new = privacy.columns_left_out - (left_out(pipeline.state) or frozenset())
     if not new or not pipeline.default_schema_name:
-        return
+        return set()
     with pipeline.destination_client() as client:
         if isinstance(client, SqlJobClientBase):
-            cleared = clear(client, new)
-            names = ", ".join(f"{table}.{c}" for table, found in cleared.items() for c in found)
-            if names:
+            found = with_values(client, new)
+            if found:
+                announce(pipeline)
+                clear(client, found)
+                names = ", ".join(f"{table}.{c}" for table, some in found.items() for c in some)
                 _log.warning("left out from now on, and taken away: %s", names)
-        else:
-            _log.warning(
-                "columns are left out from now on: rows of earlier loads keep them until they are"
-                " read again, and deleted ones keep them"
-            )
+            return set(found)
+    _log.warning(
+        "columns are left out from now on: rows of earlier loads keep them until they are read"
+        " again, and deleted ones keep them"
+    )
+    return set()
 
 
 def _make_anew(pipeline: dlt.Pipeline) -> None:

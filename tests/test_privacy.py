@@ -210,7 +210,7 @@ def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
 
 
 def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
-    serve, load, warehouse
+    serve, load, warehouse, tmp_path
 ) -> None:
     school = rich(secondary_school(3, "3281110", pupils=6))
     server = serve(school)
@@ -225,6 +225,7 @@ def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     assert {o.endpoint: o.mode for o in report.outcomes}["users"] == "full"
     for column in sorted(CONTACT | OPEN):
         assert values(place, column) == []
+    assert found(files(tmp_path), [gone["email"].encode(), b"letmein", b"07700900001"]) == []
     assert gone["givenName"] in values(place, "users.given_name")
     # and comes back, of what the source still has, where it is wanted again
     load(server, school, privacy="full", endpoints=SOME)
