@@ -245,11 +245,7 @@ def forget(
     _show(counts)
     what = f"{sum(counts.values()):,} rows of {len(estabs)} school(s) in {warehouse.name}"
     if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigurationError(
-                f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
-            )
-        typer.confirm(f"Remove {what}?", abort=True)
+        _confirm(what)
     removed = warehouse.forget(estabs)
     typer.echo(
         f"{sum(removed.rows.values()):,} rows removed. {removed.bytes} A school that is still"
@@ -322,11 +318,7 @@ def erase(
     if not counts:
         what = f"again what may be left of a person who was erased from {warehouse.name}"
     if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigurationError(
-                f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
-            )
-        typer.confirm(f"Remove {what}, for good?", abort=True)
+        _confirm(what)
     erased = warehouse.erase(estab, user)
     typer.echo("Removed:")
     _show(erased.counts)
@@ -655,6 +647,14 @@ def _refuse_strangers(warehouse: Warehouse, estabs: list[str]) -> None:
             f"{warehouse.name} holds no school {strangers[0]!r}",
             todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
         )
+
+
+def _confirm(what: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
+        )
+    typer.confirm(f"Remove {what}, for good?", abort=True)
 
 
 def _show(counts: dict[str, int]) -> None:
