@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+from dlt.common.destination.client import JobClientBase
 from dlt.destinations.exceptions import DestinationConnectionError
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.errors import DestinationBusy, DestinationError, clean
@@ -82,29 +84,33 @@ def head(pipeline: dlt.Pipeline, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(pipeline: dlt.Pipeline, patience: float) -> Iterator[None]:
-    """Keeps a DuckDB file open, so that no program gets in between two connections of dlt's.
+def opened(client: JobClientBase, patience: float) -> Iterator[None]:
+    """Opens dlt's client of a destination. As long as a DuckDB file is open, no program gets in
+    between two connections of dlt's.
 
     Args:
-        pipeline: It may have another destination too: then this does nothing.
-        patience: Seconds to wait for a program that holds the file already.
+        client: The client, closed. To make one takes dlt a hundredth of a second.
+        patience: Seconds to wait for a program that holds a DuckDB file already.
 
     Raises:
         DestinationError: It held the file for longer.
     """
-    config: Any = pipeline.destination_client().config
+    config: Any = client.config
+    if not isinstance(client, SqlJobClientBase):
+        with client:
+            yield
+        return
     if config.destination_type != "duckdb":
-        yield
+        with _connected(client.sql_client, config.destination_type):
+            yield
         return
     path = Path(config.credentials.database)
     name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    # made in the way of dlt: DuckDB shares a file within a process among equal settings only
-    client = pipeline.sql_client()
     end = time.monotonic() + patience
     told = False
     while True:
         try:
-            client.open_connection()
+            client.sql_client.open_connection()
             break
         except DestinationConnectionError as error:
             who = holder(str(error))
@@ -123,7 +129,7 @@ def opened(pipeline: dlt.Pipeline, patience: float) -> Iterator[None]:
     try:
         yield
     finally:
-        client.close_connection()
+        client.sql_client.close_connection()
 
 
 def holder(said: str) -> str:
@@ -162,12 +168,7 @@ def _in_transaction(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlClientBase
     """A connection to Postgres whose locks are a transaction's, as one of a session outlives it in
     a pool of connections."""
     client = pipeline.sql_client()
-    try:
-        client.open_connection()
-    except Exception as error:
-        # dlt lets the driver's own error out here
-        raise DestinationConnectionError("postgres", name, str(error), error) from error
-    try:
+    with _connected(client, name):
         client.native_connection.autocommit = False
         # nothing happens on this connection for as long as the schools are read
         client.execute_sql(
@@ -175,6 +176,17 @@ def _in_transaction(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlClientBase
             ", set_config('tcp_keepalives_idle', '60', true)"
         )
         yield client
+
+
+@contextmanager
+def _connected(client: SqlClientBase[Any], name: str) -> Iterator[None]:
+    """A connection, or dlt's own error: it lets the driver's out of some clients."""
+    try:
+        client.open_connection()
+    except Exception as error:
+        raise DestinationConnectionError(name, client.dataset_name, str(error), error) from error
+    try:
+        yield
     finally:
         client.close_connection()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import dlt
@@ -214,18 +214,18 @@ class Held:
             kind = client.config.destination_type
             raise SqlClientNotAvailable(pipeline.pipeline_name, kind, kind)
         # the client of files opens no connection by itself
-        connection = client if isinstance(client, SqlJobClientBase) else client.sql_client
-        with self._opened(pipeline), connection:
+        connection = nullcontext() if isinstance(client, SqlJobClientBase) else client.sql_client
+        with self._opened(client), connection:
             yield client
 
     @contextmanager
-    def _opened(self, pipeline: dlt.Pipeline) -> Iterator[None]:
+    def _opened(self, client: Any) -> Iterator[None]:
         if self._refusal is not None:
             refusal = self._refusal
             raise DestinationError(refusal.what, where=refusal.where, todo=refusal.todo)
         with ExitStack() as stack:
             try:
-                stack.enter_context(opened(pipeline, self._patience))
+                stack.enter_context(opened(client, self._patience))
             except DestinationError as error:
                 self._refusal = error
                 raise

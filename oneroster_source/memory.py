@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import dlt
 import pyarrow as pa
+from dlt.common.destination.client import JobClientBase
+from dlt.destinations.job_client_impl import SqlJobClientBase
 
 PER_THREAD = 48
 """MB that DuckDB may take for each of its threads to fill new tables. Measured for 700,000 rows: no
@@ -38,19 +39,22 @@ def give_back() -> None:
 
 
 @contextmanager
-def thrift(pipeline: dlt.Pipeline) -> Iterator[None]:
+def thrift(client: JobClientBase) -> Iterator[None]:
     """Lets DuckDB fill new tables with as little memory as that needs, however many rows there are.
 
     Not for merges: what these need grows with the tables.
+
+    Args:
+        client: dlt's client of the destination, open.
     """
-    if pipeline.destination_client().config.destination_type != "duckdb":
+    if client.config.destination_type != "duckdb" or not isinstance(client, SqlJobClientBase):
         yield
         return
-    with pipeline.sql_client() as client:
-        query = "SELECT current_setting('threads'), current_setting('memory_limit')"
-        ((threads, before),) = client.execute_sql(query) or ()
-        client.execute_sql(f"SET memory_limit = '{PER_THREAD * threads}MB'")
-        try:
-            yield
-        finally:
-            client.execute_sql(f"SET memory_limit = '{before}'")
+    sql = client.sql_client
+    query = "SELECT current_setting('threads'), current_setting('memory_limit')"
+    ((threads, before),) = sql.execute_sql(query) or ()
+    sql.execute_sql(f"SET memory_limit = '{PER_THREAD * threads}MB'")
+    try:
+        yield
+    finally:
+        sql.execute_sql(f"SET memory_limit = '{before}'")

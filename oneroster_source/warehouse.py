@@ -21,6 +21,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.specs import PluggableRunContext
+from dlt.common.destination.client import JobClientBase
 from dlt.common.exceptions import DltException
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -144,8 +145,8 @@ class Warehouse:
     @contextmanager
     def _loaded(
         self, *, to_write: bool = False, stateless: bool = False, removed: Removed | None = None
-    ) -> Iterator[dlt.Pipeline]:
-        """A pipeline of a dataset that was loaded before, and stays open meanwhile.
+    ) -> Iterator[tuple[dlt.Pipeline, JobClientBase]]:
+        """A pipeline of a dataset that was loaded before, and dlt's client of it, open.
 
         With `stateless` it may be written to even if a pipeline of another name has loaded it.
         With `removed`, in which the rows are noted that are removed meanwhile, what these have left
@@ -165,14 +166,15 @@ class Warehouse:
             pipeline = stack.enter_context(self._pipeline())
             if to_write:
                 stack.enter_context(sole(pipeline, self.name, patience))
-            with opened(pipeline, patience):
+            client = pipeline.destination_client()
+            with opened(client, patience):
                 pipeline.sync_destination()
                 # a pipeline of another name may have loaded it: to look at that needs no state
                 if (pipeline.first_run or not pipeline.default_schema_name) and (
-                    (to_write and not stateless) or not _there(pipeline, [SYNC_RUN_DETAILS.name])
+                    (to_write and not stateless) or not _stored(client, [SYNC_RUN_DETAILS.name])
                 ):
                     raise nothing
-                yield pipeline
+                yield pipeline, client
             if removed is not None:
                 removed.bytes = rewrite(pipeline, self.name, removed.rows, patience)
 
@@ -203,21 +205,21 @@ class Warehouse:
             sole(pipeline, self.name, patience, part=part) as confirm,
         ):
             cleared: set[str] = set()
-            with opened(pipeline, patience):
+            client = pipeline.destination_client()
+            with opened(client, patience):
                 pipeline.sync_destination()
                 if shard is None:
-                    _make_anew(pipeline)
+                    _make_anew(pipeline, client)
                     privacy = chosen_privacy(**options)
-                    cleared = _clear(pipeline, privacy)
+                    cleared = _clear(pipeline, client, privacy)
                     with pipeline.managed_state() as state:
                         divide_by(state, "")
                         leave_out(state, privacy.columns_left_out)
                 else:
                     take_up(pipeline, shard)
-                with pipeline.destination_client() as client:
-                    new = not client.is_storage_initialized()
-                    # here it takes no connection of its own
-                    report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
+                new = not client.is_storage_initialized()
+                # here it takes no connection of its own
+                report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
             if shard is None and (cleared or self.is_unfinished):
                 try:
                     _log.warning("%s", rewrite(pipeline, self.name, cleared, patience))
@@ -231,17 +233,16 @@ class Warehouse:
             counts = {} if packed is None else packed.row_counts
             filled = {table for table, rows in counts.items() if rows}
             confirm()
-            with opened(pipeline, patience):
-                kind = pipeline.destination_client().config.destination_type
-                current = _begin_versions(pipeline, report, kept=kept, alone=shard is None)
-                with thrift(pipeline) if new else nullcontext():
-                    pipeline.load(workers=_JOBS.get(kind, _DEFAULT_JOBS))
+            with opened(client, patience):
+                current = _begin_versions(client, report, kept=kept, alone=shard is None)
+                with thrift(client) if new else nullcontext():
+                    pipeline.load(workers=_JOBS.get(client.config.destination_type, _DEFAULT_JOBS))
                     if filled and shard is None:
                         report.problems += _problems(pipeline, filled, report)
                 if shard is None:
                     if kept:
-                        filled |= _keep_versions(pipeline, report, filled if current else None)
-                    _try_views(pipeline, filled, report)
+                        filled |= _keep_versions(client, report, filled if current else None)
+                    _try_views(client, filled, report)
 
     def plan(self, count: int, **options: Any) -> list[Shard]:
         """Makes the tables, and divides the schools into shards, by the rows that they had when
@@ -261,12 +262,12 @@ class Warehouse:
         settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
         schools = resolve(**settings).only(options.get("only")).schools
         known: dict[str, int] = {}
-        with self._loaded(to_write=True) as pipeline:
+        with self._loaded(to_write=True) as (pipeline, client):
             with changed(pipeline) as state:
                 divide_by(state, report.run_id)
-            if _there(pipeline, _LOADS.tables) >= _LOADS.tables:
-                with pipeline.sql_client() as client:
-                    known = {w["estab"]: w["rows_at_last_full"] for w in _answer(client, _LOADS)}
+            if _stored(client, _LOADS.tables) >= _LOADS.tables:
+                sql = _database(client, self.name).sql_client
+                known = {w["estab"]: w["rows_at_last_full"] for w in _answer(sql, _LOADS)}
         parts = divide(
             {school.estab: int(known.get(school.estab) or 0) for school in schools}, count
         )
@@ -317,7 +318,7 @@ class Warehouse:
                 the schools since.
         """
         kept = keeps_history(history)
-        with self._loaded(to_write=True) as pipeline:
+        with self._loaded(to_write=True) as (pipeline, client):
             report.run_id = shards[0].run_id if shards else report.run_id
             if lost:
                 resource = dlt.resource([report.details(lost)], name=SYNC_RUN_DETAILS.name)
@@ -329,7 +330,7 @@ class Warehouse:
                     for name, schools in entries_of(pipeline, shard).items():
                         entries = resources(state).setdefault(name, {})
                         entries.setdefault("schools", {}).update(schools)
-            _drop_staging(pipeline)
+            _drop_staging(client)
             read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
             tables = {
                 table.name
@@ -339,8 +340,8 @@ class Warehouse:
             } & set(pipeline.default_schema.data_table_names(seen_data_only=True))
             report.problems += _problems(pipeline, tables, report)
             if kept:
-                tables |= _keep_versions(pipeline, report, None)
-            _try_views(pipeline, tables, report)
+                tables |= _keep_versions(client, report, None)
+            _try_views(client, tables, report)
 
     def count(self, estabs: Collection[str]) -> dict[str, int]:
         """The rows of some schools, by table; of tables that hold any.
@@ -348,8 +349,8 @@ class Warehouse:
         Raises:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
-        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
-            return dict(_counted(client, estabs))
+        with self._loaded() as (_, client):
+            return dict(_counted(_database(client, self.name), estabs))
 
     @property
     def is_unfinished(self) -> bool:
@@ -367,10 +368,8 @@ class Warehouse:
                 are removed, and what they have left behind could not be.
         """
         removed = Removed()
-        with (
-            self._loaded(to_write=True, removed=removed) as pipeline,
-            _database(pipeline, self.name) as client,
-        ):
+        with self._loaded(to_write=True, removed=removed) as (pipeline, opened_client):
+            client = _database(opened_client, self.name)
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with changed(pipeline) as state:
                 divide_by(state, "")
@@ -378,7 +377,7 @@ class Warehouse:
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
-            _drop_staging(pipeline)
+            _drop_staging(client)
             counts = dict(_counted(client, estabs))
             announce(pipeline)
             with client.sql_client.begin_transaction():
@@ -394,8 +393,8 @@ class Warehouse:
         Raises:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
-        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
-            return Retention(client, before, estabs).count()
+        with self._loaded() as (_, client):
+            return Retention(_database(client, self.name), before, estabs).count()
 
     def prune(self, before: datetime, estabs: Collection[str] | None = None) -> Removed:
         """Removes what was deleted at the source before an instant, with all that hangs on it and
@@ -411,10 +410,8 @@ class Warehouse:
                 are removed, and what they have left behind could not be.
         """
         removed = Removed()
-        with (
-            self._loaded(to_write=True, removed=removed) as pipeline,
-            _database(pipeline, self.name) as client,
-        ):
+        with self._loaded(to_write=True, removed=removed) as (pipeline, opened_client):
+            client = _database(opened_client, self.name)
             # first: what is removed before that is known, a load could bring back
             with changed(pipeline) as state:
                 known = {estab for schools in cursors(state).values() for estab in schools}
@@ -424,7 +421,7 @@ class Warehouse:
                     for estab in (known if estabs is None else estabs)
                 }
             # of runs that were killed
-            _drop_staging(pipeline)
+            _drop_staging(client)
             retention = Retention(client, before, estabs)
             found = retention.count()
             if found.rows or found.examples:
@@ -455,8 +452,8 @@ class Warehouse:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
         key = chosen_privacy(**settings).key
-        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
-            person = Person(client, V1P1, estab, user, key)
+        with self._loaded() as (_, client):
+            person = Person(_database(client, self.name), V1P1, estab, user, key)
             if to_erase:
                 person.refuse_other_key()
             counts = person.counts()
@@ -486,12 +483,13 @@ class Warehouse:
         self.trace(estab, user, to_erase=True, **settings)
         key = chosen_privacy(**settings).key
         erased = Erased()
-        with (
-            self._loaded(to_write=True, stateless=True, removed=erased) as pipeline,
-            _database(pipeline, self.name) as client,
+        with self._loaded(to_write=True, stateless=True, removed=erased) as (
+            pipeline,
+            opened_client,
         ):
+            client = _database(opened_client, self.name)
             # of runs that were killed
-            _drop_staging(pipeline)
+            _drop_staging(client)
             person = Person(client, V1P1, estab, user, key)
             person.refuse_other_key()
             erased.rows = dict.fromkeys(person.tables, 0)
@@ -516,8 +514,8 @@ class Warehouse:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
         key = chosen_privacy(**settings).key
-        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
-            rows = Person(client, V1P1, estab, user, key).rows()
+        with self._loaded() as (_, client):
+            rows = Person(_database(client, self.name), V1P1, estab, user, key).rows()
         if not rows:
             raise _nobody(self.name, estab)
         return {
@@ -536,8 +534,8 @@ class Warehouse:
             DestinationBusy: Another run is loading into this destination.
             DestinationError: It cannot be opened, or was never loaded, or refuses a view.
         """
-        with self._loaded(to_write=True) as pipeline:
-            return _make_views(pipeline)
+        with self._loaded(to_write=True) as (_, client):
+            return _make_views(client)
 
     def examine(self) -> list[quality.Result]:
         """Looks for what is wrong with the rosters, and adds what it finds to `quality_results`.
@@ -546,10 +544,9 @@ class Warehouse:
             DestinationBusy: Another run is loading into this destination.
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
-        with self._loaded(to_write=True) as pipeline:
-            _make_views(pipeline)
-            with _database(pipeline, self.name) as client:
-                results = list(quality.examine(client))
+        with self._loaded(to_write=True) as (pipeline, client):
+            _make_views(client)
+            results = list(quality.examine(_database(client, self.name)))
             found = quality.table(results)
             resource = dlt.resource([found], name=QUALITY_RESULTS.name, write_disposition="append")
             pipeline.run(resource.apply_hints(**hints(QUALITY_RESULTS)))
@@ -562,7 +559,8 @@ class Warehouse:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
         wanted = tuple(queries)
-        with self._loaded() as pipeline, _database(pipeline, self.name) as client:
+        with self._loaded() as (_, opened_client):
+            client = _database(opened_client, self.name)
             tables = {table for query in wanted for table in query.tables}
             there = _stored(client, tables)
             found: dict[str, list[dict[str, Any]]] = {query.name: [] for query in wanted}
@@ -579,9 +577,9 @@ class Warehouse:
         """
         found = Holdings(self.name, self.dataset)
         names = [t.name for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS.name]
-        with self._loaded() as pipeline:
+        with self._loaded() as (pipeline, opened_client):
             found.cursors = cursors(pipeline.state)
-            there = _there(pipeline, [*names, SYNC_RUN_DETAILS.name])
+            there = _stored(opened_client, [*names, SYNC_RUN_DETAILS.name])
             with pipeline.sql_client() as client:
                 for name in names:
                     if name in there:
@@ -606,13 +604,8 @@ def _nobody(name: str, estab: str) -> ConfigurationError:
     )
 
 
-def _there(pipeline: dlt.Pipeline, names: Collection[str]) -> set[str]:
-    """Which of these tables are there."""
-    with pipeline.destination_client() as client:
-        return _stored(client, names)
-
-
 def _stored(client: Any, names: Collection[str]) -> set[str]:
+    """Which of these tables are there."""
     return {name for name, columns in client.get_storage_tables(names) if columns}
 
 
@@ -623,16 +616,14 @@ def _answer(client: SqlClientBase[Any], query: Statement) -> list[dict[str, Any]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
 
-@contextmanager
-def _database(pipeline: dlt.Pipeline, name: str) -> Iterator[SqlJobClientBase]:
-    """dlt's client of a destination that is a database."""
-    with pipeline.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase):
-            raise DestinationError(
-                f"{name} is no database, and answers no questions",
-                todo="load into one, such as a DuckDB file",
-            )
-        yield client
+def _database(client: JobClientBase, name: str) -> SqlJobClientBase:
+    """dlt's client of a destination, if that is a database."""
+    if isinstance(client, SqlJobClientBase):
+        return client
+    raise DestinationError(
+        f"{name} is no database, and answers no questions",
+        todo="load into one, such as a DuckDB file",
+    )
 
 
 _OF_A_RUN = ("since", "until", "full", "allow_deletes", "only")
@@ -645,24 +636,23 @@ def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list
         return list(problems(client, V1P1.endpoints, changed, report))
 
 
-def _begin_versions(pipeline: dlt.Pipeline, report: Report, *, kept: bool, alone: bool) -> bool:
+def _begin_versions(client: JobClientBase, report: Report, *, kept: bool, alone: bool) -> bool:
     """Before a load: catches up with versions, or warns that none are kept any more; returns
     whether they speak of all that is there."""
-    with pipeline.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase):
-            return False
-        last = None if kept else history.newest(client)
-        if last is not None:
-            _log.warning(
-                "history is false: of this load no versions are kept; those that there are stand"
-                " still, the newest being of %s",
-                f"{last:%Y-%m-%d %H:%M:%S} UTC",
-            )
-        return history.begin(client, report.started, catch_up=kept and alone)
+    if not isinstance(client, SqlJobClientBase):
+        return False
+    last = None if kept else history.newest(client)
+    if last is not None:
+        _log.warning(
+            "history is false: of this load no versions are kept; those that there are stand still,"
+            " the newest being of %s",
+            f"{last:%Y-%m-%d %H:%M:%S} UTC",
+        )
+    return history.begin(client, report.started, catch_up=kept and alone)
 
 
 def _keep_versions(
-    pipeline: dlt.Pipeline, report: Report, loaded: Collection[str] | None
+    client: JobClientBase, report: Report, loaded: Collection[str] | None
 ) -> set[str]:
     """Keeps versions of what was loaded into some tables, or of all that is there; returns the
     tables of versions that have changed."""
@@ -678,24 +668,22 @@ def _keep_versions(
             for name in loaded
         }
     )
-    with pipeline.destination_client() as client:
-        # the source has refused what is none
-        assert isinstance(client, SqlJobClientBase)
-        return set(history.keep(client, at=report.started, loaded=where))
+    # the source has refused what is none
+    assert isinstance(client, SqlJobClientBase)
+    return set(history.keep(client, at=report.started, loaded=where))
 
 
-def _drop_staging(pipeline: dlt.Pipeline) -> None:
+def _drop_staging(client: JobClientBase) -> None:
     """Drops the staging datasets of the whole and of shards: what died may have left rows there."""
-    with pipeline.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase):
-            return
-        sql = client.sql_client
-        own = re.compile(re.escape(sql.staging_dataset_name) + r"(_shard_\d{3,})?")
-        schemas = "SELECT schema_name FROM information_schema.schemata"
-        found = {str(name) for (name,) in sql.execute_sql(schemas) or ()}
-        for name in sorted(filter(own.fullmatch, found)):
-            with sql.with_alternative_dataset_name(name):
-                sql.drop_dataset()
+    if not isinstance(client, SqlJobClientBase):
+        return
+    sql = client.sql_client
+    own = re.compile(re.escape(sql.staging_dataset_name) + r"(_shard_\d{3,})?")
+    schemas = "SELECT schema_name FROM information_schema.schemata"
+    found = {str(name) for (name,) in sql.execute_sql(schemas) or ()}
+    for name in sorted(filter(own.fullmatch, found)):
+        with sql.with_alternative_dataset_name(name):
+            sql.drop_dataset()
 
 
 def _of_schools(
@@ -717,18 +705,18 @@ def _counted(client: SqlJobClientBase, estabs: Collection[str]) -> Iterator[tupl
             yield name, int(rows)
 
 
-def _try_views(pipeline: dlt.Pipeline, changed: Collection[str], report: Report) -> None:
+def _try_views(client: JobClientBase, changed: Collection[str], report: Report) -> None:
     try:
-        _make_views(pipeline, changed)
+        _make_views(client, changed)
     except DestinationError as error:
         report.problems.append(str(error))
 
 
-def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[Statement]:
+def _make_views(client: JobClientBase, changed: Collection[str] = ()) -> list[Statement]:
     """Makes the views, and what lets them answer soon, where the destination is a database.
 
     Args:
-        pipeline: That of the dataset.
+        client: dlt's client of the destination.
         changed: Tables into which something was loaded.
 
     Returns:
@@ -737,24 +725,23 @@ def _make_views(pipeline: dlt.Pipeline, changed: Collection[str] = ()) -> list[S
     Raises:
         DestinationError: It refuses one.
     """
-    with pipeline.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase):
-            return []
-        try:
-            if client.config.destination_type == "postgres":
-                asked = {t for query in (*views.VIEWS, *quality.CHECKS) for t in query.tables}
-                tune(client.sql_client, asked, changed)
-            return views.make(client)
-        except DatabaseException as error:
-            # to define a view touches no row, so that the database's words speak of none
-            raise DestinationError(
-                f"the views could not be made: {clean(error)}",
-                todo="all rows are loaded; see that this user may make views, and that none of your"
-                " own hang on them, then run `oneroster views`",
-            ) from None
+    if not isinstance(client, SqlJobClientBase):
+        return []
+    try:
+        if client.config.destination_type == "postgres":
+            asked = {t for query in (*views.VIEWS, *quality.CHECKS) for t in query.tables}
+            tune(client.sql_client, asked, changed)
+        return views.make(client)
+    except DatabaseException as error:
+        # to define a view touches no row, so that the database's words speak of none
+        raise DestinationError(
+            f"the views could not be made: {clean(error)}",
+            todo="all rows are loaded; see that this user may make views, and that none of your own"
+            " hang on them, then run `oneroster views`",
+        ) from None
 
 
-def _clear(pipeline: dlt.Pipeline, privacy: Privacy) -> set[str]:
+def _clear(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) -> set[str]:
     """Takes away what earlier loads have brought of columns that are left out from now on.
 
     Returns:
@@ -763,15 +750,14 @@ def _clear(pipeline: dlt.Pipeline, privacy: Privacy) -> set[str]:
     new = privacy.columns_left_out - (left_out(pipeline.state) or frozenset())
     if not new or not pipeline.default_schema_name:
         return set()
-    with pipeline.destination_client() as client:
-        if isinstance(client, SqlJobClientBase):
-            found = with_values(client, new)
-            if found:
-                announce(pipeline)
-                clear(client, found)
-                names = ", ".join(f"{table}.{c}" for table, some in found.items() for c in some)
-                _log.warning("left out from now on, and taken away: %s", names)
-            return set(found)
+    if isinstance(client, SqlJobClientBase):
+        found = with_values(client, new)
+        if found:
+            announce(pipeline)
+            clear(client, found)
+            names = ", ".join(f"{table}.{c}" for table, some in found.items() for c in some)
+            _log.warning("left out from now on, and taken away: %s", names)
+        return set(found)
     _log.warning(
         "columns are left out from now on: rows of earlier loads keep them until they are read"
         " again, and deleted ones keep them"
@@ -779,12 +765,12 @@ def _clear(pipeline: dlt.Pipeline, privacy: Privacy) -> set[str]:
     return set()
 
 
-def _make_anew(pipeline: dlt.Pipeline) -> None:
+def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> None:
     """Makes tables that somebody dropped, which dlt takes for there, and has them read whole."""
     if not pipeline.default_schema_name:
         return
     expected = pipeline.default_schema.data_table_names(seen_data_only=True)
-    missing = set(expected) - _there(pipeline, expected)
+    missing = set(expected) - _stored(client, expected)
     if not missing:
         return
     _log.warning("dropped since the last load, and read again: %s", ", ".join(sorted(missing)))
@@ -796,5 +782,6 @@ def _make_anew(pipeline: dlt.Pipeline) -> None:
             tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
             if missing & tables and endpoint.name in kept:
                 del kept[endpoint.name]
-    with pipeline.destination_client() as client:
-        client.update_stored_schema(only_tables=missing, force=True)
+    # one that knows the schema which was found there
+    with pipeline.destination_client() as knowing:
+        knowing.update_stored_schema(only_tables=missing, force=True)
