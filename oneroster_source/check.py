@@ -48,7 +48,7 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
     try:
         client.login()
     except OneRosterError as error:
-        yield Finding(school.estab, "login", False, error.what)
+        yield Finding(school.estab, "login", False, _said(error))
         return
     yield Finding(school.estab, "login", True, school.base_url)
     for path in ("/version", "/auth/version"):
@@ -56,7 +56,7 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
             yield Finding(school.estab, path, True, client.get(path, {}, _version).value)
         except OneRosterError as error:
             # no endpoint needs them, so that a provider without them is as good
-            yield Finding(school.estab, path, True, f"not available: {error.what}")
+            yield Finding(school.estab, path, True, f"not available: {_said(error)}")
     for name in settings.endpoints:
         yield _check_endpoint(client, Shaper(settings.dialect[name], engine()))
 
@@ -67,7 +67,7 @@ def _check_endpoint(client: Client, shaper: Shaper) -> Finding:
     try:
         reply = client.get(endpoint.path, one, shaper.parse)
     except OneRosterError as error:
-        return Finding(estab, endpoint.name, False, error.what)
+        return Finding(estab, endpoint.name, False, _said(error))
     details = [f"{reply.total:,} rows" if reply.total is not None else "states no total"]
     tries = {
         "sort": {"sort": "sourcedId", "orderBy": "asc"},
@@ -78,8 +78,13 @@ def _check_endpoint(client: Client, shaper: Shaper) -> Finding:
             client.get(endpoint.path, one | params, shaper.parse)
             details.append(f"{what} accepted")
         except OneRosterError as error:
-            details.append(f"{what} refused ({error.what})")
+            details.append(f"{what} refused ({_said(error)})")
     return Finding(estab, endpoint.name, True, ", ".join(details))
+
+
+def _said(error: OneRosterError) -> str:
+    """What happened, with the server's own words."""
+    return ": ".join(filter(None, (error.what, error.words)))
 
 
 def _version(body: bytes | bytearray) -> str:

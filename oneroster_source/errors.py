@@ -55,6 +55,9 @@ class OneRosterError(Exception):
         todo: What the reader of the message can do.
     """
 
+    words = ""
+    """The server's own, where they may speak of rows: for a person who asks, and for no log."""
+
     def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
         self.what = what
         self.where = where

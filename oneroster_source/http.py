@@ -230,6 +230,8 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     """The answer, if its status is 200.
 
+    The server's own words on an error may quote rows: they are in the error's `words` alone.
+
     Raises:
         RequestRefused: 400 and other refusals of the request as such.
         AccessDenied: 401 and 403.
@@ -240,18 +242,22 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     if status == 200:
         return answer
     words = answer.description(secrets)
-    what = f"the server answered {status}" + (f": {words}" if words else "")
-    if status in (401, 403):
-        raise AccessDenied(what, todo="ask the provider to grant this school's data to this client")
-    if status in (404, 405, 410) or 300 <= status < 400:
-        raise EndpointNotFound(what, todo="check base_url: redirects are not followed")
-    if status in _TRANSIENT or status >= 500:
-        error = ServerUnavailable(what, todo="try again later, or ask the provider")
-        error.retry_after = answer.retry_after
-        raise error
-    raise RequestRefused(
-        what, todo="check the filter and page_size, or ask the provider what it supports"
+    more = "; `oneroster check` shows what the server says to it" if words else ""
+    error: OneRosterError = RequestRefused(
+        f"the server answered {status}",
+        todo="check the filter and page_size, or ask the provider what it supports" + more,
     )
+    if status in (401, 403):
+        todo = "ask the provider to grant this school's data to this client"
+        error = AccessDenied(error.what, todo=todo + more)
+    elif status in (404, 405, 410) or 300 <= status < 400:
+        todo = "check base_url: redirects are not followed"
+        error = EndpointNotFound(error.what, todo=todo + more)
+    elif status in _TRANSIENT or status >= 500:
+        error = ServerUnavailable(error.what, todo="try again later, or ask the provider" + more)
+        error.retry_after = answer.retry_after
+    error.words = words
+    raise error
 
 
 def _words(payload: object, levels: int = 3) -> str:
