@@ -8,10 +8,10 @@ order.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import dlt
 from dlt.common.configuration import NotResolved, configspec, resolve_configuration
@@ -19,7 +19,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException, ValueNotSecretException
 from dlt.common.configuration.providers.toml import TomlProviderReadException
 from dlt.common.configuration.specs import BaseConfiguration, PluggableRunContext
-from dlt.common.typing import SecretSentinel
+from dlt.common.typing import SecretSentinel, extract_inner_type
 
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.spec import V1P1
@@ -205,7 +205,8 @@ def look_up(given: Mapping[str, Any]) -> Options:
         options = resolve_configuration(
             Options(), sections=SECTIONS, explicit_value=_without_none(given)
         )
-        options.columns = _in_its_section("columns", given.get("columns"))
+        for key in _elsewhere(given):
+            setattr(options, key, _in_its_section(key))
         return options
     except ValueNotSecretException as error:
         key = error.key.rpartition(".")[2]
@@ -226,16 +227,30 @@ def look_up(given: Mapping[str, Any]) -> Options:
     raise problem
 
 
-def _in_its_section(key: str, given: Any) -> Any:
-    """A setting that is looked for under its whole name alone: where dlt finds none there, it takes
-    the environment's COLUMNS, which is how wide a terminal is."""
-    name = ".".join((*SECTIONS, key))
-    found = (place.get(name, dict) for place in (dlt.secrets, dlt.config))
-    try:
-        return given if given is not None else next((f for f in found if f is not None), None)
-    except ValueError:
-        problem = wrong(key, "has a value of the wrong type")
-    raise problem
+def _elsewhere(given: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of whose name there is something outside their section: dlt would take it, such
+    as the environment's COLUMNS, which is how wide a terminal is."""
+    outer = SECTIONS[0]
+    outside = {name.lower().removeprefix(f"{outer}__") for name in os.environ}
+    for provider in Container()[PluggableRunContext].providers.providers:
+        document = getattr(provider, "_config_doc", {})
+        for section in (document, document.get(outer)):
+            outside |= set(section) if isinstance(section, Mapping) else set()
+    return (key for key in OPTIONS if key in outside and given.get(key) is None)
+
+
+def _in_its_section(key: str) -> Any:
+    """A setting under its whole name, or its default."""
+    option, name = OPTIONS[key], ".".join((*SECTIONS, key))
+    kind = extract_inner_type(get_type_hints(Options)[key])
+    for place in (dlt.secrets, dlt.config):
+        try:
+            found = place.get(name, get_origin(kind) or kind)
+        except ValueError:
+            raise wrong(key, "has a value of the wrong type") from None
+        if found is not None:
+            return found
+    return option.default
 
 
 def _without_none(given: Mapping[str, Any]) -> dict[str, Any]:
