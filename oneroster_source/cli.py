@@ -427,7 +427,7 @@ def fields(
     from oneroster_source.config import chosen_privacy
     from oneroster_source.register import entries
 
-    found = list(entries(chosen_privacy()))
+    found = list(entries(chosen_privacy(to_load=False)))
     if as_json:
         import json
         from dataclasses import asdict

@@ -89,13 +89,14 @@ def lock_timeout(given: float | None = None) -> float:
     return _lock_timeout(look_up({"lock_timeout": given}))
 
 
-def chosen_privacy(**given: Any) -> Privacy:
+def chosen_privacy(*, to_load: bool = True, **given: Any) -> Privacy:
     """The settings of privacy, which need no school; of `given` others are passed over.
 
     Raises:
-        ConfigurationError: One is missing or wrong, or the configuration cannot be read.
+        ConfigurationError: One is missing or wrong, or the configuration cannot be read. A key
+            that pseudonyms need is missing only `to_load`.
     """
-    return privacy(look_up({key: given.get(key) for key in PRIVACY}), V1P1)
+    return privacy(look_up({key: given.get(key) for key in PRIVACY}), V1P1, to_load=to_load)
 
 
 def keeps_history(given: bool | None = None) -> bool:

@@ -6,7 +6,7 @@ cannot come apart.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from oneroster_source.collection import Ask, Collection
 from oneroster_source.config import Settings
 from oneroster_source.errors import ConfigurationError
+from oneroster_source.privacy import Privacy
 from oneroster_source.schools import School
-from oneroster_source.spec import Endpoint
+from oneroster_source.spec import Dialect, Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SKEW = timedelta(days=2)
@@ -38,6 +39,36 @@ def next_cursor(
     return min(max(found), clock) if found else None
 
 
+def refuse_other_pseudonyms(
+    kept: Mapping[str, Mapping[str, Any]], privacy: Privacy, dialect: Dialect
+) -> None:
+    """Looks whether all rows that are there have the pseudonyms that the settings make.
+
+    Args:
+        kept: The entries of all cursors, by endpoint and estab.
+        privacy: What is kept of people.
+        dialect: What the schools send.
+
+    Raises:
+        ConfigurationError: Some have others, or none: ids would name other rows.
+    """
+    for endpoint in dialect.endpoints:
+        made = privacy.pseudonyms(endpoint)
+        others = [
+            estab
+            for estab, entry in kept.get(endpoint.name, {}).items()
+            if entry.get("read_as", {}).get("pseudonyms", {}) != made
+        ]
+        if others:
+            raise ConfigurationError(
+                f"school {others[0]}, {endpoint.name}: was loaded with other pseudonyms than those"
+                " of the settings privacy, pseudonymize and privacy_key, and rows of both do not"
+                " join",
+                todo="set these as they were; or remove what is there with `oneroster forget"
+                f" --school {','.join(others[:20])}`, or load into another --dataset",
+            )
+
+
 class Cursors:
     """The cursors of one endpoint.
 
@@ -56,7 +87,8 @@ class Cursors:
         self._name = endpoint.name
         # rows that other settings kept out are older than the cursor: a change means a full pass
         self._how = {
-            "filter": str(settings.filters.get(endpoint.name, "")),
+            # which may name somebody
+            "filter": _digest(str(settings.filters.get(endpoint.name, ""))),
             "deleted": settings.deleted,
             "reference_tables": settings.reference_tables,
             "left_out": sorted(
@@ -76,27 +108,6 @@ class Cursors:
     def is_new(self) -> bool:
         """Whether nothing was ever read whole, of any school."""
         return not self._schools
-
-    def refuse_other_pseudonyms(self) -> None:
-        """Looks whether rows that are there have the pseudonyms that the settings make.
-
-        Raises:
-            ConfigurationError: They have others, or none: ids would name other rows.
-        """
-        others = [
-            estab
-            for estab in self._from
-            if estab in self._schools
-            and self._schools[estab].get("read_as", {}).get("pseudonyms", {})
-            != self._how["pseudonyms"]
-        ]
-        if others:
-            raise ConfigurationError(
-                f"school {others[0]}, {self._name}: was loaded with other pseudonyms than those of"
-                " the settings privacy, pseudonymize and privacy_key, and rows of both do not join",
-                todo="set these as they were; or remove what is there with `oneroster forget"
-                f" --school {','.join(others[:20])}`, or load into another --dataset",
-            )
 
     def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
         """What to read next: from the cursor, or everything if that is due.
@@ -169,8 +180,11 @@ class Cursors:
 
 def _identity(school: School) -> str:
     """Another provider, or another client of it, has other rows, and another clock."""
-    named = "\n".join((school.base_url, school.rp, school.client_id))
-    return sha256(named.encode()).hexdigest()[:16]
+    return _digest("\n".join((school.base_url, school.rp, school.client_id)))
+
+
+def _digest(text: str) -> str:
+    return text and sha256(text.encode()).hexdigest()[:16]
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -22,6 +22,7 @@ from oneroster_source.spec import HISTORY_KEPT, SYNC_RUN_DETAILS, V1P1, Table
 STAMPS = frozenset({"date_last_modified", "_deleted_at"})
 """Columns that make no version by themselves: providers stamp rows anew that have not changed."""
 _TICK = timedelta(microseconds=1)
+_ANY = "SELECT 1 FROM {versions} LIMIT 1"
 _VERSIONED = {e.table: e.history for e in V1P1.endpoints if e.history}
 
 Loaded = Mapping[str, Collection[str] | None]
@@ -47,7 +48,7 @@ def keep(
         DatabaseException: dlt's, if the destination refuses it.
     """
     sql, there = client.sql_client, _there(client)
-    pairs = [(t, h) for t, h in _VERSIONED.items() if {t.name, h.name} <= there]
+    pairs = _pairs(there)
     if not pairs:
         raise DestinationError(
             "the dataset has no tables of versions", todo="load with history = true first"
@@ -56,8 +57,10 @@ def keep(
     with sql.begin_transaction():
         at = max([at or datetime.now(UTC), *(m + _TICK for m in _moments(sql, there))])
         for table, versions in pairs:
-            if loaded is None or table.name in loaded:
-                ids = None if loaded is None else loaded[table.name]
+            # a table of versions that is new knows none of the rows
+            fresh = not sql.execute_sql(worded(sql, _ANY, versions=versions))
+            if loaded is None or table.name in loaded or fresh:
+                ids = None if loaded is None or fresh else loaded[table.name]
                 changes[versions.name] = _keep(sql, table, versions, at, ids)
         note = worded(sql, "DELETE FROM {kept}", kept=HISTORY_KEPT)
         sql.execute_sql(note)
@@ -68,7 +71,9 @@ def keep(
     return {name: rows for name, rows in changes.items() if rows}
 
 
-def begin(client: SqlJobClientBase, at: datetime, *, catch_up: bool) -> bool:
+def begin(
+    client: SqlJobClientBase, at: datetime, *, catch_up: bool, without: Collection[str] = ()
+) -> bool:
     """Notes that a load begins, and that the tables are ahead of the versions until `keep`.
 
     Args:
@@ -76,6 +81,7 @@ def begin(client: SqlJobClientBase, at: datetime, *, catch_up: bool) -> bool:
         at: When the run began.
         catch_up: Whether to keep versions of what another run has left first, which was killed
             before it could, or had no `history`: this load may change it again.
+        without: Tables that say nothing of this, as they were made anew since.
 
     Returns:
         Whether the versions speak of all that the tables hold before this load.
@@ -88,11 +94,20 @@ def begin(client: SqlJobClientBase, at: datetime, *, catch_up: bool) -> bool:
     current = [runs for _, runs in found] == [_runs(sql)]
     if catch_up and not current:
         # of the run that was loading it is known when it began
-        keep(client, at=next((utc(started) for started, runs in found if not runs), at))
+        loaded = {table.name: None for table in _VERSIONED if table.name not in without}
+        began = next((utc(started) for started, runs in found if not runs), at)
+        keep(client, at=began, loaded=loaded)
         current = True
-    note = worded(sql, "UPDATE {kept} SET {started} = %s, {runs} = ''", kept=HISTORY_KEPT)
-    sql.execute_sql(note, at)
+    if current or not any(not runs for _, runs in found):
+        # of several runs without versions the first one tells since when
+        note = worded(sql, "UPDATE {kept} SET {started} = %s, {runs} = ''", kept=HISTORY_KEPT)
+        sql.execute_sql(note, at)
     return current
+
+
+def is_kept(client: SqlJobClientBase) -> bool:
+    """Whether there is any table of versions."""
+    return bool(_pairs(_there(client)))
 
 
 def newest(client: SqlJobClientBase) -> datetime | None:
@@ -104,6 +119,10 @@ def _there(client: SqlJobClientBase) -> set[str]:
     names = [t.name for pair in _VERSIONED.items() for t in pair]
     stored = client.get_storage_tables([*names, HISTORY_KEPT.name])
     return {name for name, columns in stored if columns}
+
+
+def _pairs(there: Collection[str]) -> list[tuple[Table, Table]]:
+    return [(t, h) for t, h in _VERSIONED.items() if {t.name, h.name} <= set(there)]
 
 
 def _moments(sql: SqlClientBase[Any], there: Collection[str]) -> list[datetime]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,8 @@ SETTINGS = ("privacy", "columns", "pseudonymize", "privacy_key")
 Profile = Literal["full", "no-contact", "pseudonymous"]
 SHORTEST_KEY = 32
 """Characters: a short key can be found by trying."""
+_FEWEST = 8
+"""Different characters: a random key of hexadecimal digits has more."""
 NEEDED = frozenset({"estab", "sourced_id", "status", "date_last_modified", "position"})
 """Columns that are kept whatever is wanted, as are those that begin with an underscore: without
 them no row is found again, nor what changed."""
@@ -74,6 +77,21 @@ class Privacy:
         found = {name: columns for name, columns in names.items() if columns}
         return {**found, "key": self.key.name} if found and self.key else {}
 
+    def hidden_attributes(self, endpoint: Endpoint) -> frozenset[str]:
+        """Attributes that `extra` may not hold as they were sent, in lower case."""
+        own = self.left_out[endpoint.name] | self.pseudonymized[endpoint.name]
+        found = [c.source for c in endpoint.table.columns if c.name in own]
+        found = [source for source in found if source and "." not in source]
+        for attribute in endpoint.nested:
+            child = endpoint.child_name(attribute)
+            if self.left_out[child] or self.pseudonymized[child] - {
+                f"{endpoint.singular}_sourced_id"
+            }:
+                found += attribute.names
+            if isinstance(attribute, Ref) and attribute.column.name in own:
+                found += attribute.names
+        return frozenset(source.lower() for source in found)
+
     @property
     def columns_left_out(self) -> frozenset[str]:
         """The columns that are left out, as `table.column`."""
@@ -91,13 +109,18 @@ class Privacy:
         return Redaction(endpoint, self)
 
 
-def privacy(options: Options, dialect: Dialect) -> Privacy:
+def privacy(options: Options, dialect: Dialect, *, to_load: bool = True) -> Privacy:
     """The privacy that the settings choose.
+
+    Args:
+        options: The settings.
+        dialect: What the schools send.
+        to_load: Whether pseudonyms are to be made, which takes a key.
 
     Raises:
         ConfigurationError: A setting is wrong, or a key is needed and missing.
     """
-    if options.privacy not in _LEFT_OUT:
+    if not isinstance(options.privacy, str) or options.privacy not in _LEFT_OUT:
         raise wrong("privacy", f"is {options.privacy!r}")
     left_out = {
         table.name: frozenset(_left_out(options.privacy, endpoint, table))
@@ -106,11 +129,11 @@ def privacy(options: Options, dialect: Dialect) -> Privacy:
     left_out |= _chosen(options.columns, left_out, dialect)
     pseudonymized = _pseudonymized(options, dialect)
     for _, table in _tables(dialect):
-        if "sourced_id" in pseudonymized[table.name]:
+        if "sourced_id" in pseudonymized[table.name] | left_out[table.name]:
             # it ends with the id
             left_out[table.name] |= {c.name for c in table.columns if c.name == "href"}
     key = _key(options.privacy_key)
-    if key is None and any(pseudonymized.values()):
+    if to_load and key is None and any(pseudonymized.values()):
         raise missing("privacy_key", ", which pseudonyms need")
     return Privacy(options.privacy, left_out, pseudonymized, key)  # type: ignore[arg-type]
 
@@ -152,10 +175,11 @@ def _chosen(
     columns: object, left_out: Mapping[str, frozenset[str]], dialect: Dialect
 ) -> dict[str, frozenset[str]]:
     tables = {table.name: table for _, table in _tables(dialect)}
-    if not isinstance(columns or {}, Mapping):
+    chosen = {} if columns is None else columns
+    if not isinstance(chosen, Mapping):
         raise wrong("columns", f"is {columns!r}")
     found = {}
-    for name, choice in dict(columns or {}).items():  # type: ignore[call-overload]
+    for name, choice in chosen.items():
         if name not in tables:
             raise wrong("columns", f"names {name!r}, which is no table")
         ways = [*choice] if isinstance(choice, Mapping) else []
@@ -163,7 +187,7 @@ def _chosen(
             raise wrong("columns", f"has for {name} neither an include nor an exclude alone")
         (way,), (named,) = ways, choice.values()
         may = {column.name for column in own_columns(tables[name])}
-        if not isinstance(named, list | tuple):
+        if not isinstance(named, list | tuple) or not all(isinstance(c, str) for c in named):
             raise wrong("columns", f"has for {name} no list of columns")
         known = {column.name for column in tables[name].columns}
         for column in named:
@@ -186,7 +210,7 @@ def _chosen(
 
 
 def _pseudonymized(options: Options, dialect: Dialect) -> dict[str, frozenset[str]]:
-    named = options.pseudonymize or []
+    named = [] if options.pseudonymize is None else options.pseudonymize
     if not isinstance(named, list | tuple):
         raise wrong("pseudonymize", f"is {named!r}")
     tables = {table.name: (endpoint, table) for endpoint, table in _tables(dialect)}
@@ -245,8 +269,12 @@ def _ids(dialect: Dialect, whose: Collection[str]) -> Iterator[tuple[str, str]]:
 def _key(secret: object) -> Key | None:
     if secret is None:
         return None
-    if not isinstance(secret, str) or len(secret) < SHORTEST_KEY:
+    if not isinstance(secret, str):
+        raise wrong("privacy_key", "is no text")
+    if len(secret.strip()) < SHORTEST_KEY:
         raise wrong("privacy_key", f"is shorter than {SHORTEST_KEY} characters")
+    if len(set(secret)) < _FEWEST:
+        raise wrong("privacy_key", f"has fewer than {_FEWEST} different characters")
     return Key(secret.encode())
 
 
@@ -263,6 +291,7 @@ class Redaction:
         self._left_out = privacy.left_out
         self._pseudonymized = privacy.pseudonymized
         self._key = privacy.key
+        self._hidden = privacy.hidden_attributes(endpoint)
 
     @cached_property
     def _changes(self) -> bool:
@@ -279,8 +308,8 @@ class Redaction:
         if not self._changes:
             return wide
         name = self._endpoint.name
-        if "extra" not in self._left_out[name] and (hidden := self._hidden_attributes):
-            wide = _replaced(wide, "extra", _without(wide.column("extra"), hidden))
+        if "extra" not in self._left_out[name] and self._hidden:
+            wide = _replaced(wide, "extra", _without(wide.column("extra"), self._hidden))
         if "sourced_id" in self._pseudonymized[name]:
             # rows without an id keep their names, which are of no use outside this run
             ids = self._pseudonyms(_array(wide, "sourced_id"))
@@ -328,21 +357,6 @@ class Redaction:
         names = [self._key.digest(value) for value in texts.dictionary.to_pylist()]
         return pa.array(names, pa.string()).take(texts.indices)
 
-    @cached_property
-    def _hidden_attributes(self) -> frozenset[str]:
-        """Attributes that `extra` may not hold as they were sent, in lower case."""
-        found = [c.source for c in self._endpoint.table.columns if self.touches(c.name)]
-        found = [source for source in found if source and "." not in source]
-        for attribute in self._endpoint.nested:
-            child = self._endpoint.child_name(attribute)
-            if self._left_out[child] or self._pseudonymized[child] - {
-                f"{self._endpoint.singular}_sourced_id"
-            }:
-                found += attribute.names
-            if isinstance(attribute, Ref) and self.touches(attribute.column.name):
-                found += attribute.names
-        return frozenset(source.lower() for source in found)
-
 
 def _array(wide: pa.Table, name: str) -> pa.Array:
     return pa.concat_arrays(wide.column(name).chunks or [pa.array([], wide.field(name).type)])
@@ -359,12 +373,33 @@ def _without(extra: pa.ChunkedArray, hidden: Collection[str]) -> pa.Array:
         return extra
 
     def kept(text: str | None) -> str | None:
-        if text is None:
-            return None
-        members = json.loads(text)
-        rest = {name: value for name, value in members.items() if name.lower() not in hidden}
+        members = list(_members(text)) if text else []
+        rest = [raw for name, raw in members if name.lower() not in hidden]
         if len(rest) == len(members):
             return text
-        return json.dumps(rest, ensure_ascii=False) if rest else None
+        return "{" + ",".join(rest) + "}" if rest else None
 
     return pa.array([kept(text) for text in extra.to_pylist()], pa.string())
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^"{}\[\],]+')
+
+
+def _members(text: str) -> Iterator[tuple[str, str]]:
+    """The names of a JSON object's members, and each member as it was written: numbers may have
+    more digits, and values be deeper, than a parser takes."""
+    depth, start, name = 0, 0, ""
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token in ("{", "["):
+            depth += 1
+            start = found.end() if depth == 1 else start
+        elif depth == 1 and token in (",", "}"):
+            if text[start : found.start()].strip():
+                yield name, text[start : found.start()]
+            start, name = found.end(), ""
+            depth -= token == "}"
+        elif token in ("}", "]"):
+            depth -= 1
+        elif depth == 1 and not name and token[0] == '"':
+            name = json.loads(token)

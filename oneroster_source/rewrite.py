@@ -1,9 +1,9 @@
 """What removed rows have left behind goes too: a database marks a row as removed, and keeps its
 bytes until something else needs the place.
 
-A DuckDB file is copied, with everything in it, and the copy takes its place at once. Whoever is
-killed meanwhile leaves the old file as it was, or the new one, and a file beside it that says that
-the work is due.
+A DuckDB file is copied, with everything in it, and the copy takes its place at once; Postgres has a
+command that does so table by table. Before rows are removed a mark is made that the work is due: a
+file beside the DuckDB file, a table in Postgres. Whoever is killed leaves it, and what was there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,20 @@ from typing import Any
 import dlt
 import duckdb
 from dlt.destinations.exceptions import DatabaseException
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.access import holder
 from oneroster_source.errors import DestinationError, clean
+from oneroster_source.spec import V1P1
 
 _PAUSE = 0.5
+_NOTHING = "There is nothing to write anew."
+_DUE = "rewrite_is_due"
+"""The table in Postgres that is there as long as it is."""
+_LOCKED = "55P03"
+"""What Postgres says where a lock was waited for in vain."""
+_BLANKS = {"text": "''", "bigint": "0", "bool": "FALSE", "json": "'[]'"}
 _NEW = "oneroster_rewritten"
 """The catalog of the new file, until it has the old one's name."""
 _SAME = {
@@ -50,50 +59,67 @@ class Removed:
     """What has become of the bytes that they left behind, for people."""
 
 
-def due(database: str) -> bool:
-    """Whether rows were, or were to be, removed from a DuckDB file that was not rewritten since."""
-    return _note(os.path.realpath(database)).exists()
+def due(client: SqlJobClientBase) -> bool:
+    """Whether rows were, or were to be, removed, and what they have left behind was not since.
+
+    Args:
+        client: dlt's client of the destination, open.
+    """
+    match _kind(client):
+        case "duckdb":
+            return _note(client).exists()
+        case "postgres":
+            return any(columns for _, columns in client.get_storage_tables([_DUE]))
+    return False
 
 
-def announce(pipeline: dlt.Pipeline) -> None:
-    """Notes beside a DuckDB file that it must be rewritten, just before rows are removed from it.
+def announce(client: SqlJobClientBase) -> None:
+    """Notes that what removed rows leave behind must be removed too, just before they are.
+
+    Args:
+        client: dlt's client of the destination, open.
 
     Raises:
         OSError: There is no room even for that.
+        DatabaseException: dlt's, if this user may make no table.
     """
-    config: Any = pipeline.destination_client().config
-    if config.destination_type == "duckdb":
-        _note(os.path.realpath(config.credentials.database)).touch(0o600)
+    match _kind(client):
+        case "duckdb":
+            _note(client).touch(0o600)
+        case "postgres":
+            place = client.sql_client.make_qualified_table_name(_DUE)
+            since = "since TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP"
+            client.sql_client.execute_sql(f"CREATE TABLE IF NOT EXISTS {place} ({since})")
 
 
-def rewrite(pipeline: dlt.Pipeline, name: str, tables: Collection[str], patience: float) -> str:
-    """Rewrites what holds the bytes of removed rows, where that can be done.
+def rewrite(pipeline: dlt.Pipeline, name: str, patience: float) -> str:
+    """Rewrites what holds the bytes of removed rows, if that is due.
 
     Nothing else of this process may have the destination open, and no other run may load into it.
 
     Args:
         pipeline: That of the dataset.
         name: The destination, for people.
-        tables: Those of which rows were removed.
         patience: Seconds to wait for others that use the destination.
 
     Returns:
-        What was done, for people. Where no row was removed, and nothing is due, that is nothing.
+        What was done, for people.
 
     Raises:
         DestinationError: It could not be done: the rows are removed, their bytes are not.
     """
-    config: Any = pipeline.destination_client().config
-    is_file = config.destination_type == "duckdb"
-    if not tables and not (is_file and due(config.credentials.database)):
-        return "There is nothing to write anew."
+    client: Any = pipeline.destination_client()
     try:
-        if is_file:
-            with _kept(pipeline, patience) as connection:
-                _renew(connection, Path(os.path.realpath(config.credentials.database)))
-            return f"The file {name} was written anew, without what they have left behind."
-        if config.destination_type == "postgres":
-            return _vacuum(pipeline, tables, patience)
+        match _kind(client):
+            case "duckdb":
+                if not _note(client).exists():
+                    return _NOTHING
+                with _kept(client, patience) as connection:
+                    _renew(connection, _file(client))
+                return f"The file {name} was written anew, without what they have left behind."
+            case "postgres":
+                with client:
+                    return _vacuum(client, patience) if due(client) else _NOTHING
     except _Unfinished as problem:
         raise DestinationError(
             f"{name}: the rows are removed, but not yet the bytes that they have left behind:"
@@ -111,15 +137,26 @@ class _Unfinished(Exception):
         super().__init__(why)
 
 
-def _note(path: str) -> Path:
-    return Path(path + ".rewrite")
+def _kind(client: Any) -> str:
+    return str(client.config.destination_type)
+
+
+def _file(client: Any) -> Path:
+    return Path(os.path.realpath(client.config.credentials.database))
+
+
+def _note(client: Any) -> Path:
+    return _beside(_file(client))
+
+
+def _beside(file: Path) -> Path:
+    return Path(f"{file}.rewrite")
 
 
 @contextmanager
-def _kept(pipeline: dlt.Pipeline, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
+def _kept(client: Any, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """The one connection to a DuckDB file: as long as it lasts no other process, nor anything else
     in this one, has the file open."""
-    config: Any = pipeline.destination_client().config
     end = time.monotonic() + patience
     # what nothing refers to any more may still wait to be closed
     gc.collect()
@@ -127,7 +164,8 @@ def _kept(pipeline: dlt.Pipeline, patience: float) -> Iterator[duckdb.DuckDBPyCo
         try:
             # DuckDB refuses another connection of this process that is set up differently
             connection = duckdb.connect(
-                config.credentials.database, config={"custom_user_agent": "oneroster rewrite"}
+                client.config.credentials.database,
+                config={"custom_user_agent": "oneroster rewrite"},
             )
             break
         except duckdb.ConnectionException:
@@ -149,10 +187,15 @@ def _kept(pipeline: dlt.Pipeline, patience: float) -> Iterator[duckdb.DuckDBPyCo
 
 def _renew(connection: duckdb.DuckDBPyConnection, old: Path) -> None:
     """Puts a copy of a database in its place."""
-    note = _note(str(old))
+    note = _beside(old)
     new = Path(f"{note}.duckdb")
     logs = [Path(f"{path}.wal") for path in (old, new)]
     before = old.stat()
+    if before.st_nlink > 1:
+        raise _Unfinished(
+            "the file has a second name (a hard link), which would keep them",
+            "remove the other name, then run the same command again",
+        )
     try:
         # of a copy that was not finished
         _remove(new)
@@ -167,19 +210,27 @@ def _renew(connection: duckdb.DuckDBPyConnection, old: Path) -> None:
         _copy(connection, new)
         if any(log.exists() for log in logs):
             raise _Unfinished("DuckDB has not closed its log")
-        with suppress(PermissionError):
-            os.chown(new, before.st_uid, before.st_gid)
+        # the group first: whoever may not give a file away may still give it to a group
+        for owner in ((-1, before.st_gid), (before.st_uid, -1)):
+            with suppress(PermissionError):
+                os.chown(new, *owner)
         os.chmod(new, before.st_mode & 0o7777)
         _sync(new)
         os.replace(new, old)
         _sync(old.parent)
         note.unlink(missing_ok=True)
-    except (duckdb.Error, OSError) as error:
+    except (OSError, duckdb.IOException) as error:
+        said = clean(error, limit=500)
+        if isinstance(error, OSError):
+            said = ": ".join(filter(None, (error.strerror, error.filename)))
         raise _Unfinished(
-            _harmless(error),
+            said,
             f"see that the folder {old.parent} can be written to and has room for another"
             f" {(before.st_size >> 20) + 1:,} MB, then run the same command again",
         ) from None
+    except duckdb.Error as error:
+        # its words may speak of rows
+        raise _Unfinished(f"DuckDB could not copy it ({type(error).__name__})") from None
     finally:
         with suppress(duckdb.Error):
             connection.execute(f"DETACH DATABASE IF EXISTS {_NEW}")
@@ -189,15 +240,6 @@ def _renew(connection: duckdb.DuckDBPyConnection, old: Path) -> None:
 def _remove(file: Path) -> None:
     for path in (file, Path(f"{file}.wal")):
         path.unlink(missing_ok=True)
-
-
-def _harmless(error: Exception) -> str:
-    """The words of an error, unless they may speak of rows."""
-    if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-    return (
-        clean(error, limit=500) if isinstance(error, duckdb.IOException) else type(error).__name__
-    )
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
@@ -218,7 +260,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
     for schema, table in _in_order(asked, old):
         place = f"{_quoted(schema)}.{_quoted(table)}"
         source, target = f"{_quoted(old)}.{place}", f"{_NEW}.{place}"
-        names = ", ".join(_columns(asked, source, old, schema, table))
+        names = ", ".join(_columns(asked, source, target, schema, table))
         try:
             connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {source}")
         except duckdb.ConstraintException:
@@ -258,18 +300,22 @@ def _in_order(asked: Any, database: str) -> Iterator[tuple[str, str]]:
         waiting = [table for table in waiting if table not in ready]
 
 
-def _columns(asked: Any, place: str, database: str, schema: str, table: str) -> Iterator[str]:
-    """The columns that hold values of their own. Of those that are generated, DuckDB tells the
-    expression in one place and not in the other."""
+def _columns(asked: Any, source: str, target: str, schema: str, table: str) -> Iterator[str]:
+    """The columns that hold values of their own, and not what DuckDB generates: it does not say
+    which those are, but binds no insert into one."""
     defaults = asked(
         "SELECT column_name, column_default FROM duckdb_columns() WHERE database_name = ?"
         " AND schema_name = ? AND table_name = ? ORDER BY column_index",
-        *(database, schema, table),
+        *(_NEW, schema, table),
     )
-    described = {name: default for name, _, _, _, default, _ in asked(f"DESCRIBE {place}")}
     for name, default in defaults:
-        if default is None or described[name] is not None:
-            yield _quoted(name)
+        column = _quoted(name)
+        if default is not None:
+            try:
+                asked(f"EXPLAIN INSERT INTO {target} ({column}) SELECT {column} FROM {source}")
+            except duckdb.BinderException:
+                continue
+        yield column
 
 
 def _quoted(name: str) -> str:
@@ -289,19 +335,24 @@ def _sync(path: Path) -> None:
         os.close(held)
 
 
-def _vacuum(pipeline: dlt.Pipeline, tables: Collection[str], patience: float) -> str:
-    """Writes tables in Postgres anew, with their indexes and statistics."""
-    end = time.monotonic() + patience
-    with pipeline.sql_client() as client:
-        places = [client.make_qualified_table_name(table) for table in sorted(tables)]
-        for place in places:
-            if why := _vacuumed(client, place, "FULL, ANALYZE", end):
-                todo = f"let the owner of the tables run VACUUM (FULL, ANALYZE) {', '.join(places)}"
-                raise _Unfinished(why, f"mend this, or {todo}")
-        # samples of values, which ANALYZE has replaced as any row is replaced
-        samples = _vacuumed(client, "pg_catalog.pg_statistic", "FULL", end)
+def _vacuum(client: SqlJobClientBase, patience: float) -> str:
+    """Writes the tables in Postgres anew, with their indexes and statistics."""
+    end, sql = time.monotonic() + patience, client.sql_client
+    # rows may have left bytes also where none was removed now
+    stored = client.get_storage_tables([table.name for table in V1P1.tables])
+    there = {sql.make_qualified_table_name(name): columns for name, columns in stored if columns}
+    places = list(there)
+    for place, columns in there.items():
+        if not sql.execute_sql(f"SELECT 1 FROM {place} LIMIT 1"):
+            _forget_samples(sql, place, columns)
+        if why := _vacuumed(sql, place, "FULL, ANALYZE", end):
+            todo = f"let the owner of the tables run VACUUM (FULL, ANALYZE) {', '.join(places)}"
+            raise _Unfinished(why, f"mend this and run the same command again, or {todo}")
+    # samples of values, which ANALYZE has replaced as any row is replaced
+    samples = _vacuumed(sql, "pg_catalog.pg_statistic", "FULL", end)
+    sql.execute_sql(f"DROP TABLE {sql.make_qualified_table_name(_DUE)}")
     return (
-        "Their tables were written anew (VACUUM FULL). Postgres's log (WAL), replicas and backups"
+        "The tables were written anew (VACUUM FULL). Postgres's log (WAL), replicas and backups"
         " hold their bytes until they are renewed"
         + (
             ", and so do old samples of values, until the owner of the database runs VACUUM FULL"
@@ -312,24 +363,46 @@ def _vacuum(pipeline: dlt.Pipeline, tables: Collection[str], patience: float) ->
     )
 
 
-def _vacuumed(client: Any, place: str, how: str, end: float) -> str:
+def _forget_samples(sql: SqlClientBase[Any], place: str, columns: Mapping[str, Any]) -> None:
+    """Has Postgres replace its samples of the values of a table that is empty now: it keeps them
+    where it finds no row to take others from, so that it gets one for as long."""
+    row = {
+        sql.escape_column_name(name): _BLANKS.get(column["data_type"], "CURRENT_TIMESTAMP")
+        for name, column in columns.items()
+        if not column["nullable"]
+    }
+    values = f"({', '.join(row)}) VALUES ({', '.join(row.values())})" if row else "DEFAULT VALUES"
+    with sql.begin_transaction():
+        sql.execute_sql(f"INSERT INTO {place} {values}")
+        sql.execute_sql(f"ANALYZE {place}")
+        sql.execute_sql(f"DELETE FROM {place}")
+
+
+def _vacuumed(sql: SqlClientBase[Any], place: str, how: str, end: float) -> str:
     """Writes a table anew; why that is not done, or empty if it is."""
     file = "SELECT pg_relation_filenode(%s::regclass)"
     while True:
-        notices: Any = client.native_connection.notices
+        notices: Any = sql.native_connection.notices
         notices.clear()
+        # whoever reads the table next waits behind this: so not for long at once
+        wait = max(1, min(1_000, int((end - time.monotonic()) * 1_000)))
         try:
-            before = client.execute_sql(file, place)
-            client.execute_sql(f"VACUUM ({how}, VERBOSE) {place}")
+            sql.execute_sql("SELECT set_config('lock_timeout', %s, false)", str(wait))
+            before = sql.execute_sql(file, place)
+            sql.execute_sql(f"VACUUM ({how}, VERBOSE) {place}")
         except DatabaseException as error:
-            # it speaks of files and rights, and of no row
-            return clean(error)
-        if before == client.execute_sql(file, place):
-            return f"this user may not rewrite {place}"
-        if not any(map(_still_seen, notices)):
-            return ""
+            if getattr(error.dbapi_exception, "pgcode", "") != _LOCKED:
+                # it speaks of files and rights, and of no row
+                return clean(error)
+            why = f"another session has the table {place} in use, perhaps in an open transaction"
+        else:
+            if before == sql.execute_sql(file, place):
+                return f"this user may not rewrite {place}"
+            if not any(map(_still_seen, notices)):
+                return ""
+            why = f"a transaction that began earlier still sees rows of {place}"
         if time.monotonic() >= end:
-            return f"a transaction that began earlier still sees rows of {place}"
+            return why
         time.sleep(_PAUSE)
 
 

@@ -22,7 +22,7 @@ from dlt.extract import DltResource
 from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
 from oneroster_source.config import Settings, resolve
-from oneroster_source.cursor import Cursors
+from oneroster_source.cursor import Cursors, refuse_other_pseudonyms
 from oneroster_source.deletion import alive, deleted, gone, removal, unpruned, without
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
@@ -132,8 +132,8 @@ class _Run:
         self._engine = engine()
         self._lock = threading.Lock()
         self._active = 0
-        self._known: frozenset[str] = frozenset()
-        """Tables that dlt has loaded before."""
+        self._known: Mapping[str, frozenset[str]] = {}
+        """Tables that dlt has loaded before, with their columns."""
         self._stored: frozenset[str] | None = None
         """Tables that are in the destination; None until it was asked."""
         self._pruned_before: dict[str, str] = {}
@@ -182,7 +182,6 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        cursors.refuse_other_pseudonyms()
         shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
@@ -221,7 +220,8 @@ class _Run:
             yield school, ask, outcome
 
     def _tables_to_make(self, endpoint: Endpoint) -> Tables:
-        """All tables that the destination has not got yet, empty: they exist from then on."""
+        """All tables that the destination has not got yet, or not with all columns, empty: they
+        exist from then on."""
         return {
             table.name: arrow_schema(table).empty_table()
             for table in (
@@ -229,7 +229,9 @@ class _Run:
                 *(REJECTED_ROWS, SYNC_RUN_DETAILS),
                 *self._version_tables(endpoint),
             )
-            if table.name not in self._known
+            if not self._known.get(table.name, frozenset()).issuperset(
+                column.name for column in table.columns
+            )
         }
 
     def _submit(
@@ -438,11 +440,18 @@ class _Run:
     def _enter(self) -> None:
         with self._lock:
             if self._pool is None:
+                kept = dlt.current.source_state().get("resources", {})
+                entries = {name: resource.get("schools", {}) for name, resource in kept.items()}
+                settings = self._settings
+                refuse_other_pseudonyms(entries, settings.privacy, settings.dialect)
                 self._suppressed = self._listed()
                 self._stopped.clear()
                 # asked once: dlt takes back what it has seen as soon as a table gets new rows
                 schema = dlt.current.source_schema()
-                self._known = frozenset(schema.data_table_names(seen_data_only=True))
+                self._known = {
+                    name: frozenset(schema.tables[name]["columns"])
+                    for name in schema.data_table_names(seen_data_only=True)
+                }
                 self._stored = None
                 self._pruned_before = dict(pruned_before(dlt.current.source_state()))
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,10 @@ import dlt
 from dlt.common.destination.client import WithStateSync
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
-from oneroster_source.errors import DestinationError
+from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.fleet import Shard
+from oneroster_source.privacy import Privacy
+from oneroster_source.spec import V1P1
 
 PIPELINE = "oneroster"
 
@@ -81,25 +83,52 @@ def divide_by(state: Any, run_id: str) -> None:
 
 
 def left_out(state: Any) -> frozenset[str] | None:
-    """The columns that the last load left out, as `table.column`; None if that is not known."""
+    """The columns that are left out of all that was loaded, as `table.column`; None if that is not
+    known."""
     kept = state.get("sources", {}).get("oneroster", {}).get("left_out")
     return None if kept is None else frozenset(kept)
 
 
 def leave_out(state: Any, columns: Iterable[str]) -> None:
-    """Notes the columns that are left out."""
-    resources(state)
-    state["sources"]["oneroster"]["left_out"] = sorted(columns)
+    """Notes the columns that are left out of all that was loaded."""
+    source_of(state)["left_out"] = sorted(columns)
 
 
-def take_up(pipeline: dlt.Pipeline, shard: Shard) -> None:
+def forget_left_out(state: Any, columns: Collection[str]) -> None:
+    """Has the tables of some columns, as `table.column`, read whole the next time, by any run and
+    of any school."""
+    for name, schools in cursors(state).items():
+        if any(column.startswith((f"{name}.", f"{name}__")) for column in columns):
+            for entry in schools.values():
+                entry.get("read_as", {}).pop("left_out", None)
+
+
+def keep_as(state: Any, privacy: Privacy) -> None:
+    """Notes what a load keeps of people."""
+    leave_out(state, privacy.columns_left_out)
+    source_of(state)["pseudonyms"] = _pseudonyms(privacy)
+
+
+def _pseudonyms(privacy: Privacy) -> dict[str, Any]:
+    found = {endpoint.name: privacy.pseudonyms(endpoint) for endpoint in V1P1.endpoints}
+    return {name: columns for name, columns in found.items() if columns}
+
+
+def take_up(pipeline: dlt.Pipeline, shard: Shard, privacy: Privacy) -> None:
     """Gives a shard's pipeline the cursors of the whole: its own are of another division.
 
     Raises:
+        ConfigurationError: What is kept of people here is not what is kept where they were divided.
         DestinationError: The schools were divided anew meanwhile.
     """
     whole = _of_pipeline(pipeline, PIPELINE)
     refuse_outdated(whole, shard)
+    pseudonyms = source_of(whole).get("pseudonyms", {})
+    if (left_out(whole), pseudonyms) != (privacy.columns_left_out, _pseudonyms(privacy)):
+        raise ConfigurationError(
+            "the settings of privacy are not the same here as where the run began",
+            todo="give all workers the same privacy, columns, pseudonymize and privacy_key",
+        )
     with pipeline.managed_state() as state:
         state.setdefault("sources", {})["oneroster"] = {
             "run_id": shard.run_id,

@@ -45,6 +45,11 @@ class Statement:
         own = {cte.alias for cte in self._tree.find_all(exp.CTE)}
         return frozenset(table.name for table in self._tree.find_all(exp.Table)) - own
 
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """The names of the columns that it asks for, of whichever table."""
+        return frozenset(column.name for column in self._tree.find_all(exp.Column))
+
     def written(self, client: SqlClientBase[Any]) -> str:
         """The statement in the words of a destination."""
         tree, capabilities = self._tree.copy(), client.capabilities

@@ -29,9 +29,9 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source import history, private, quality, views
 from oneroster_source.access import head, opened, sole
-from oneroster_source.clear import clear
-from oneroster_source.clear import filled as with_values
+from oneroster_source.clear import clear, filled
 from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
+from oneroster_source.cursor import refuse_other_pseudonyms
 from oneroster_source.destination import as_delta, chosen, named
 from oneroster_source.errors import (
     ConfigurationError,
@@ -65,6 +65,8 @@ from oneroster_source.state import (
     cursors,
     divide_by,
     entries_of,
+    forget_left_out,
+    keep_as,
     leave_out,
     left_out,
     pipeline_name,
@@ -176,7 +178,7 @@ class Warehouse:
                     raise nothing
                 yield pipeline, client
             if removed is not None:
-                removed.bytes = rewrite(pipeline, self.name, removed.rows, patience)
+                removed.bytes = rewrite(pipeline, self.name, patience)
 
     def load(self, report: Report, *, shard: Shard | None = None, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
@@ -199,30 +201,31 @@ class Warehouse:
             options["only"] = shard.estabs
         source = oneroster(report=report, alone=shard is None, **options)
         patience = lock_timeout(options.get("lock_timeout"))
-        kept = keeps_history(options.get("history"))
+        privacy, kept = chosen_privacy(**options), keeps_history(options.get("history"))
         with (
             self._pipeline(shard) as pipeline,
             sole(pipeline, self.name, patience, part=part) as confirm,
         ):
-            cleared: set[str] = set()
+            made: set[str] = set()
             client = pipeline.destination_client()
             with opened(client, patience):
                 pipeline.sync_destination()
                 if shard is None:
-                    _make_anew(pipeline, client)
-                    privacy = chosen_privacy(**options)
-                    cleared = _clear(pipeline, client, privacy)
+                    refuse_other_pseudonyms(cursors(pipeline.state), privacy, V1P1)
+                    made = _make_anew(pipeline, client)
+                    _leave_out(pipeline, client, privacy)
                     with pipeline.managed_state() as state:
                         divide_by(state, "")
-                        leave_out(state, privacy.columns_left_out)
+                        keep_as(state, privacy)
                 else:
-                    take_up(pipeline, shard)
+                    take_up(pipeline, shard, privacy)
                 new = not client.is_storage_initialized()
                 # here it takes no connection of its own
                 report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
-            if shard is None and (cleared or self.is_unfinished):
+                unfinished = isinstance(client, SqlJobClientBase) and not new and due(client)
+            if unfinished and shard is None:
                 try:
-                    _log.warning("%s", rewrite(pipeline, self.name, cleared, patience))
+                    _log.warning("%s", rewrite(pipeline, self.name, patience))
                 except DestinationError as error:
                     # no reason to load nothing; the next run tries again
                     report.problems.append(str(error))
@@ -231,18 +234,18 @@ class Warehouse:
             packed = pipeline.normalize()
             give_back()
             counts = {} if packed is None else packed.row_counts
-            filled = {table for table, rows in counts.items() if rows}
+            loaded = {table for table, rows in counts.items() if rows}
             confirm()
             with opened(client, patience):
-                current = _begin_versions(client, report, kept=kept, alone=shard is None)
+                current = _begin_versions(client, report, made, kept=kept, alone=shard is None)
                 with thrift(client) if new else nullcontext():
                     pipeline.load(workers=_JOBS.get(client.config.destination_type, _DEFAULT_JOBS))
-                    if filled and shard is None:
-                        report.problems += _problems(pipeline, filled, report)
+                    if loaded and shard is None:
+                        report.problems += _problems(pipeline, loaded, report)
                 if shard is None:
                     if kept:
-                        filled |= _keep_versions(client, report, filled if current else None)
-                    _try_views(client, filled, report)
+                        loaded |= _keep_versions(client, report, loaded if current else None)
+                    _try_views(client, loaded, report)
 
     def plan(self, count: int, **options: Any) -> list[Shard]:
         """Makes the tables, and divides the schools into shards, by the rows that they had when
@@ -354,9 +357,13 @@ class Warehouse:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether rows were removed from a DuckDB file, and their bytes were not."""
-        file = duckdb_file(self.name)
-        return file is not None and due(file)
+        """Whether rows were removed, and not yet what they have left behind.
+
+        Raises:
+            DestinationError: It cannot be opened, or was never loaded.
+        """
+        with self._loaded() as (_, client):
+            return isinstance(client, SqlJobClientBase) and due(client)
 
     def forget(self, estabs: Collection[str]) -> Removed:
         """Removes some schools: their rows in every table, their cursors, and what is left of them
@@ -379,7 +386,7 @@ class Warehouse:
             # of runs that were killed
             _drop_staging(client)
             counts = dict(_counted(client, estabs))
-            announce(pipeline)
+            announce(client)
             with client.sql_client.begin_transaction():
                 for name in counts:
                     query, values = _of_schools(client, "DELETE", name, estabs)
@@ -425,7 +432,7 @@ class Warehouse:
             retention = Retention(client, before, estabs)
             found = retention.count()
             if found.rows or found.examples:
-                announce(pipeline)
+                announce(client)
                 found = retention.remove()
             removed.rows = dict(found.rows)
             if found.examples:
@@ -483,17 +490,14 @@ class Warehouse:
         self.trace(estab, user, to_erase=True, **settings)
         key = chosen_privacy(**settings).key
         erased = Erased()
-        with self._loaded(to_write=True, stateless=True, removed=erased) as (
-            pipeline,
-            opened_client,
-        ):
+        with self._loaded(to_write=True, stateless=True, removed=erased) as (_, opened_client):
             client = _database(opened_client, self.name)
             # of runs that were killed
             _drop_staging(client)
             person = Person(client, V1P1, estab, user, key)
             person.refuse_other_key()
             erased.rows = dict.fromkeys(person.tables, 0)
-            announce(pipeline)
+            announce(client)
             # at once: nobody is removed who is not listed
             with client.sql_client.begin_transaction():
                 person.suppress()
@@ -546,7 +550,8 @@ class Warehouse:
         """
         with self._loaded(to_write=True) as (pipeline, client):
             _make_views(client)
-            results = list(quality.examine(_database(client, self.name)))
+            kept_out = left_out(pipeline.state) or ()
+            results = list(quality.examine(_database(client, self.name), kept_out))
             found = quality.table(results)
             resource = dlt.resource([found], name=QUALITY_RESULTS.name, write_disposition="append")
             pipeline.run(resource.apply_hints(**hints(QUALITY_RESULTS)))
@@ -636,9 +641,11 @@ def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list
         return list(problems(client, V1P1.endpoints, changed, report))
 
 
-def _begin_versions(client: JobClientBase, report: Report, *, kept: bool, alone: bool) -> bool:
+def _begin_versions(
+    client: JobClientBase, report: Report, made: Collection[str], *, kept: bool, alone: bool
+) -> bool:
     """Before a load: catches up with versions, or warns that none are kept any more; returns
-    whether they speak of all that is there."""
+    whether they speak of all that is there. Tables that were just made, empty, say nothing yet."""
     if not isinstance(client, SqlJobClientBase):
         return False
     last = None if kept else history.newest(client)
@@ -648,7 +655,7 @@ def _begin_versions(client: JobClientBase, report: Report, *, kept: bool, alone:
             " the newest being of %s",
             f"{last:%Y-%m-%d %H:%M:%S} UTC",
         )
-    return history.begin(client, report.started, catch_up=kept and alone)
+    return history.begin(client, report.started, catch_up=kept and alone, without=made)
 
 
 def _keep_versions(
@@ -670,20 +677,27 @@ def _keep_versions(
     )
     # the source has refused what is none
     assert isinstance(client, SqlJobClientBase)
+    if not history.is_kept(client):
+        # nothing of it is loaded
+        return set()
     return set(history.keep(client, at=report.started, loaded=where))
 
 
-def _drop_staging(client: JobClientBase) -> None:
-    """Drops the staging datasets of the whole and of shards: what died may have left rows there."""
-    if not isinstance(client, SqlJobClientBase):
-        return
+def _staging(client: SqlJobClientBase) -> list[str]:
+    """The staging datasets of the whole and of shards."""
     sql = client.sql_client
     own = re.compile(re.escape(sql.staging_dataset_name) + r"(_shard_\d{3,})?")
     schemas = "SELECT schema_name FROM information_schema.schemata"
     found = {str(name) for (name,) in sql.execute_sql(schemas) or ()}
-    for name in sorted(filter(own.fullmatch, found)):
-        with sql.with_alternative_dataset_name(name):
-            sql.drop_dataset()
+    return sorted(filter(own.fullmatch, found))
+
+
+def _drop_staging(client: JobClientBase) -> None:
+    """Drops them: what died may have left rows there."""
+    if isinstance(client, SqlJobClientBase):
+        for name in _staging(client):
+            with client.sql_client.with_alternative_dataset_name(name):
+                client.sql_client.drop_dataset()
 
 
 def _of_schools(
@@ -741,39 +755,44 @@ def _make_views(client: JobClientBase, changed: Collection[str] = ()) -> list[St
         ) from None
 
 
-def _clear(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) -> set[str]:
-    """Takes away what earlier loads have brought of columns that are left out from now on.
-
-    Returns:
-        The tables in which there was any.
-    """
-    new = privacy.columns_left_out - (left_out(pipeline.state) or frozenset())
+def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) -> None:
+    """Takes away what earlier loads have brought of columns that are left out from now on."""
+    known, wanted = left_out(pipeline.state), privacy.columns_left_out
+    new = wanted - (known or frozenset())
+    if known is not None and known != wanted:
+        # in a load of its own: what this run brings may have to go again, if it dies, and what is
+        # taken away now comes back by a full read alone, of whichever school and whenever
+        with changed(pipeline) as state:
+            leave_out(state, known & wanted)
+            forget_left_out(state, new)
     if not new or not pipeline.default_schema_name:
-        return set()
-    if isinstance(client, SqlJobClientBase):
-        found = with_values(client, new)
-        if found:
-            announce(pipeline)
-            clear(client, found)
-            names = ", ".join(f"{table}.{c}" for table, some in found.items() for c in some)
-            _log.warning("left out from now on, and taken away: %s", names)
-        return set(found)
-    _log.warning(
-        "columns are left out from now on: rows of earlier loads keep them until they are read"
-        " again, and deleted ones keep them"
-    )
-    return set()
-
-
-def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> None:
-    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole."""
-    if not pipeline.default_schema_name:
         return
+    if not isinstance(client, SqlJobClientBase):
+        _log.warning(
+            "columns are left out from now on: rows of earlier loads keep them until they are read"
+            " again, and deleted ones keep them"
+        )
+        return
+    found = filled(client, privacy, new)
+    if found or _staging(client):
+        announce(client)
+        _drop_staging(client)
+        clear(client, found)
+    if found:
+        names = ", ".join(f"{table}.{column}" for table, some in found.items() for column in some)
+        _log.warning("left out from now on, and taken away: %s", names)
+
+
+def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
+    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole;
+    returns their names."""
+    if not pipeline.default_schema_name:
+        return set()
     expected = pipeline.default_schema.data_table_names(seen_data_only=True)
     missing = set(expected) - _stored(client, expected)
     if not missing:
-        return
-    _log.warning("dropped since the last load, and read again: %s", ", ".join(sorted(missing)))
+        return missing
+    _log.warning("dropped since the last load, and made anew: %s", ", ".join(sorted(missing)))
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
     with changed(pipeline) as state:
@@ -785,3 +804,4 @@ def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> None:
     # one that knows the schema which was found there
     with pipeline.destination_client() as knowing:
         knowing.update_stored_schema(only_tables=missing, force=True)
+    return missing

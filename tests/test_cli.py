@@ -406,6 +406,12 @@ def test_fields_goes_by_the_setting(run: Run) -> None:
     setting = "SOURCES__ONEROSTER__PRIVACY"
     told = run("fields", "--json", env={setting: "full"})
     assert {field["kept"] for field in json.loads(told.stdout)} == {"kept", "pseudonym"}
+    # it takes no key to tell what one would be used for
+    told = run("fields", "--json", env={setting: "pseudonymous"})
+    assert any(
+        (entry["table"], entry["column"], entry["kept"]) == ("users", "sourced_id", "pseudonym")
+        for entry in json.loads(told.stdout)
+    )
     told = run("fields", env={setting: "some"})
     assert told.returncode == 2
     assert "the setting 'privacy' is 'some'" in told.stderr and not told.stdout

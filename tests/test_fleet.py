@@ -19,7 +19,7 @@ from truth import Truth, differences, held
 
 from oneroster_source import Report
 from oneroster_source.access import sole
-from oneroster_source.errors import DestinationBusy, DestinationError
+from oneroster_source.errors import ConfigurationError, DestinationBusy, DestinationError
 from oneroster_source.fleet import Shard, divide
 from oneroster_source.screen import summary
 from oneroster_source.simulator import School, live, secondary_school
@@ -146,6 +146,8 @@ def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     before = query(postgres, stored)
     assert load(postgres, shards[0], options).good
     assert query(postgres, stored) == before
+    with pytest.raises(ConfigurationError, match="privacy are not the same here"):
+        warehouse.load(Report(), shard=shards[1], **{**options, "privacy": "no-contact"})
     warehouse.forget([shards[0].estabs[0]])
     for late in (
         lambda: warehouse.load(Report(), shard=shards[1], **options),

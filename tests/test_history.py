@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlt
+import duckdb
 import postgres as postgres_server
 import pytest
 from conftest import settings
@@ -378,6 +382,78 @@ def test_versions_begin_as_the_rows_are_and_a_new_stamp_makes_none(serve, pipeli
         query = "SELECT valid_from, valid_to FROM users_history WHERE sourced_id = 'p1' ORDER BY 1"
         later = at + timedelta(microseconds=1)
         assert client.sql_client.execute_sql(query) == [(at, later), (later, None)]
+
+
+def test_versions_that_are_wanted_later_or_were_dropped_begin_with_all_rows(
+    serve, sync, warehouse
+) -> None:
+    school = small_school()
+    server = serve(school)
+    story = Story(server, [school], warehouse)
+    # of orgs there are none
+    assert sync(server, school, endpoints=["orgs"], history=True).good
+    sync(server, school, endpoints=SOME)
+    sync(server, school, endpoints=["users"], history=True)
+    story.move("rename a user", 0, 1)
+    assert {o.mode for o in story.run().outcomes} == {"delta"}
+    story.check()
+    story.nights.clear()
+    with duckdb.connect(warehouse.name) as connection:
+        connection.execute("DROP TABLE oneroster.enrollments_history")
+    story.move("move", 0, 1)
+    story.run(lag=0)
+    story.check()
+
+
+def test_a_table_that_was_dropped_after_a_kill_ends_no_version(serve, warehouse) -> None:
+    school = small_school()
+    story = Story(serve(school), [school], warehouse)
+    story.run()
+    story.move("rename a user", 0, 1)
+    story.run(kept="killed before")
+    with duckdb.connect(warehouse.name) as connection:
+        connection.execute("DROP TABLE oneroster.users")
+    story.run()
+    # what the killed run knew of them went with the table
+    del story.nights[1]
+    story.check()
+    with opened(warehouse.name) as ask:
+        ((known,),) = ask(
+            "SELECT count(*) FROM (SELECT valid_from, count(*) OVER (PARTITION BY sourced_id) AS n"
+            " FROM oneroster.users_history) AS versions WHERE n = 1"
+        )
+    assert known == len(school.rows("users")) - 1
+
+
+OLDER = """
+import dataclasses, json, sys
+import oneroster_source.spec as spec, oneroster_source.spec.v1p1 as v1p1
+
+users = v1p1.V1P1["users"]
+older = dataclasses.replace(
+    users, fields=tuple(field for field in users.fields if field.name != "middleName")
+)
+endpoints = tuple(older if e is users else e for e in v1p1.V1P1.endpoints)
+v1p1.V1P1 = spec.V1P1 = dataclasses.replace(v1p1.V1P1, endpoints=endpoints)
+
+from oneroster_source import Report, Warehouse
+Warehouse(sys.argv[1]).load(Report(), **json.loads(sys.argv[2]))
+"""
+"""A load by a version that knew one attribute less."""
+
+
+def test_a_column_that_is_new_gets_into_the_versions_too(serve, warehouse) -> None:
+    school = small_school()
+    school.change("users", "p1", middleName="Quill")
+    story = Story(serve(school), [school], warehouse)
+    chosen = settings(story.server, school) | {"endpoints": SOME, "history": True}
+    command = [sys.executable, "-c", OLDER, warehouse.name, json.dumps(chosen)]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    story.run()
+    story.check()
+    with opened(warehouse.name) as ask:
+        query = "SELECT middle_name FROM oneroster.users_history WHERE sourced_id = 'p1' ORDER BY "
+        assert ask(query + "valid_from") == [(None,), ("Quill",)]
 
 
 def test_history_that_stands_still_is_told(serve, sync, caplog) -> None:

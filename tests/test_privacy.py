@@ -13,6 +13,9 @@ from typing import Any
 import duckdb
 import pytest
 from conftest import change, settings
+from dlt.common.versioned_state import decompress_state
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from small_school import small_school
 from test_secrets import files, found, parts
 from truth import Truth, columns, differences, opened
 
@@ -49,6 +52,10 @@ ENROLLMENT_IDS = {
 IDENTIFIERS = {"users.username", "users.identifier", "users__user_ids.identifier"}
 HREFS = {"users__agents.href", "enrollments__user.href"}
 PSEUDONYMS = USER_IDS | ENROLLMENT_IDS | IDENTIFIERS
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
 
 
 def pseudonym(value: Any, key: str = KEY) -> Any:
@@ -186,26 +193,38 @@ def test_chosen_columns_are_pseudonyms_of_their_own(serve, load, warehouse) -> N
 def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
     serve, load, warehouse
 ) -> None:
-    school = secondary_school(3, "3281110", pupils=6)
-    server = serve(school)
+    schools = [secondary_school(3, estab, pupils=6) for estab in ("1", "2")]
+    server = serve(*schools)
+    place = str(warehouse.place)
+    load(server, *schools, privacy="no-contact", endpoints=["users"], only=["1"])
+    names = values(place, "users.given_name")
     chosen = {"privacy": "pseudonymous", "privacy_key": KEY, "endpoints": ["users"]}
-    load(server, school, **chosen)
-    before = set(values(str(warehouse.place), "users.sourced_id"))
+    asked = len(server.requests)
+    with pytest.raises(ConfigurationError, match="school 1, users: was loaded with other pseud"):
+        load(server, *schools, **chosen)
+    # neither read nor taken away is anything before
+    assert len(server.requests) == asked
+    assert values(place, "users.given_name") == names
+    warehouse.forget(["1"])
+    load(server, *schools, **chosen, only=["1"])
+    before = values(place, "users.sourced_id")
     asked = len(server.requests)
     for other in (
         {"privacy_key": OTHER_KEY},
+        {"privacy_key": OTHER_KEY, "endpoints": ["enrollments"]},
+        {"privacy_key": OTHER_KEY, "only": ["2"]},
         {"privacy": "full"},
         {"pseudonymize": ["users.role"]},
     ):
         with pytest.raises(ConfigurationError, match="other pseudonyms") as refused:
-            load(server, school, **{**chosen, **other})
-        assert "forget --school 3281110" in refused.value.todo
+            load(server, *schools, **{**chosen, **other})
+        assert "forget --school 1" in refused.value.todo
     assert len(server.requests) == asked
-    assert set(values(str(warehouse.place), "users.sourced_id")) == before
-    warehouse.forget(["3281110"])
-    load(server, school, **{**chosen, "privacy_key": OTHER_KEY})
-    after = set(values(str(warehouse.place), "users.sourced_id"))
-    assert after == {pseudonym(u["sourcedId"], OTHER_KEY) for u in school.rows("users")}
+    assert values(place, "users.sourced_id") == before
+    warehouse.forget(["1"])
+    load(server, *schools, **{**chosen, "privacy_key": OTHER_KEY, "only": ["2"]})
+    after = set(values(place, "users.sourced_id"))
+    assert after == {pseudonym(u["sourcedId"], OTHER_KEY) for u in schools[1].rows("users")}
     assert after.isdisjoint(before)
 
 
@@ -235,6 +254,90 @@ def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     assert differences(place, truth) == {}
 
 
+def test_what_a_run_that_dies_has_brought_goes_too(
+    serve, load, warehouse, tmp_path, monkeypatch
+) -> None:
+    school = rich(secondary_school(3, "3281110", pupils=6))
+    server = serve(school)
+    chosen = {"endpoints": ["users"], "history": True}
+    load(server, school, **chosen, privacy="no-contact")
+    # when all is merged; the load before that notes that it may be
+    complete, left = SqlJobClientBase.complete_load, [1]
+
+    def dies(*args: Any) -> None:
+        if not left:
+            raise Killed
+        left.pop()
+        complete(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlJobClientBase, "complete_load", dies)
+        with pytest.raises(Killed):
+            load(server, school, **chosen, privacy="full")
+    place = str(warehouse.place)
+    assert values(place, "users.email")
+    load(server, school, **chosen, privacy="no-contact")
+    assert values(place, "users.email") == values(place, "users_history.email") == []
+    assert found(files(tmp_path), [b"letmein", b"07700900001"]) == []
+
+
+def test_columns_that_are_wanted_again_come_back_whoever_took_them_away(serve, tmp_path) -> None:
+    schools = [rich(secondary_school(n, str(n), pupils=4)) for n in (1, 2)]
+    server = serve(*schools)
+    warehouse = Warehouse(str(tmp_path / "roster.duckdb"))
+
+    def load(**options: Any) -> dict[tuple[str, str], str]:
+        report = Report()
+        warehouse.load(report, **{**settings(server, *schools), **options})
+        assert not report.problems
+        return {(o.estab, o.endpoint): o.mode for o in report.outcomes}
+
+    load(endpoints=SOME)
+    # of one school, one table, and one that cannot be read
+    load(endpoints=["enrollments"], only=["1"], privacy="no-contact")
+    schools[1].forbidden = {"users"}
+    load(endpoints=["users"], only=["2"], privacy="no-contact")
+    for column in sorted(CONTACT | OPEN):
+        assert values(warehouse.name, column) == []
+    schools[1].forbidden = set()
+    assert set(load(endpoints=SOME).values()) == {"full"}
+    truth = Truth(server.base_url, schools, endpoints=SOME)
+    assert differences(warehouse.name, truth) == {}
+    assert set(load(endpoints=SOME).values()) == {"delta"}
+
+
+def test_an_attribute_in_an_odd_form_goes_with_its_column(serve, tmp_path) -> None:
+    school = small_school()
+    deep = "[" * 900 + "]" * 900
+    of = {"p1": "gone", "p2": "there"}
+    rows = ", ".join(
+        f'{{"sourcedId": "{user}", "status": "active", "givenName": "{what}", "EMAIL": "{MARK}",'
+        f' "sms": ["{MARK}", {{"a": "}}"}}], "big": 1e400, "long": 0.5, "deep": {deep}}}'
+        for user, what in of.items()
+    )
+    body = f'{{"users": [{rows}]}}'.encode()
+    school.faults.append(Fault("users", status=200, body=body, times=99))
+    server, place = serve(school), str(tmp_path / "roster.duckdb")
+
+    def load(**options: Any) -> dict[str, str | None]:
+        report = Report()
+        chosen = {**settings(server, school), "endpoints": ["users"], "allow_deletes": True}
+        Warehouse(place).load(report, **{**chosen, **options})
+        assert not report.problems and not report.failed
+        with opened(place) as ask:
+            return dict(ask("SELECT sourced_id, extra FROM oneroster.users"))
+
+    assert MARK in str(load())
+    body = body.replace(b"p1", b"p3")
+    school.faults[:] = [Fault("users", status=200, body=body, times=99)]
+    load(full=True)
+    rest = f'{{"big":1e400,"long":0.5,"deep":{deep}}}'
+    kept = load(columns={"users": {"exclude": ["email", "sms"]}})
+    # of what is gone nobody can say any more what else it had
+    assert kept == {"p1": None, "p2": rest, "p3": rest}
+    assert found(files(tmp_path), [MARK.encode()]) == []
+
+
 WRONG = {
     "no profile": ({"privacy": "none"}, "the setting 'privacy' is 'none'"),
     "no table": ({"columns": {"pupils": {"exclude": []}}}, "names 'pupils', which is no table"),
@@ -249,6 +352,11 @@ WRONG = {
     "a parent": ({"pseudonymize": ["users__grades.user_sourced_id"]}, "with users.sourced_id"),
     "no key": ({"privacy": "pseudonymous"}, "'privacy_key' is missing"),
     "a short key": ({"privacy_key": "canary"}, "is shorter than 32"),
+    "a key that is easy": ({"privacy_key": "canary" * 9}, "fewer than 8 different characters"),
+    "a key of bytes": ({"privacy_key": b"canary" * 9}, "is no text"),
+    "a list of profiles": ({"privacy": ["full"]}, "the setting 'privacy' is ['full']"),
+    "a list of lists": ({"columns": {"users": {"exclude": [["email"]]}}}, "no list of columns"),
+    "a list of tables": ({"columns": []}, "the setting 'columns' is []"),
 }
 
 
@@ -261,21 +369,30 @@ def test_a_wrong_choice_is_an_error_that_names_it(case: str) -> None:
     assert "canary" not in str(refused.value)
 
 
-def test_the_width_of_a_terminal_is_no_choice_of_columns(
-    serve, school, tmp_path, monkeypatch
+def test_what_stands_outside_the_settings_section_chooses_nothing(
+    serve, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    school = small_school()
+    # the first is how wide a terminal is
+    for name, value in {"COLUMNS": "80", "PRIVACY": "full", "SOURCES__HISTORY": "true"}.items():
+        monkeypatch.setenv(name, value)
     chosen = '{"users": {"exclude": ["given_name"]}}'
     monkeypatch.setenv("SOURCES__ONEROSTER__COLUMNS", chosen)
     place = str(tmp_path / "roster.duckdb")
-    Warehouse(place).load(Report(), **settings(serve(school), school), endpoints=["users"])
+    reach = settings(serve(school), school)
+    del reach["privacy"]
+    Warehouse(place).load(Report(), **reach, endpoints=["users"])
     assert values(place, "users.given_name") == [] != values(place, "users.family_name")
+    assert values(place, "users.email") == []
+    with opened(place) as ask:
+        assert ask("SELECT 1 FROM duckdb_tables() WHERE table_name LIKE '%history'") == []
 
 
 # marked values, wherever they may come
 
 
 MARK = "zq7canary"
+ANOTHER = "zq8canary"
 
 
 def marked() -> tuple[School, list[bytes]]:
@@ -319,11 +436,17 @@ def dumped(place: str) -> Iterator[tuple[str, bytes]]:
             " WHERE table_schema LIKE 'oneroster%'"
         ):
             yield f"{schema}.{table}", repr(ask(f'SELECT * FROM "{schema}"."{table}"')).encode()
+        states = ask("SELECT state FROM oneroster._dlt_pipeline_state")
+        yield "states", repr([decompress_state(packed) for (packed,) in states]).encode()
 
 
 @pytest.mark.parametrize(
     "fault",
-    [None, Fault("users", at=2, kind="html", times=9), Fault("enrollments", status=403)],
+    [
+        None,
+        Fault("users", at=2, kind="html", times=9),
+        Fault("enrollments", status=403, body=b'{"imsx_description": "not zq7canarygiven"}'),
+    ],
     ids=["a good run", "pages that end in another form", "a denied endpoint"],
 )
 def test_nothing_of_a_marked_pupil_is_anywhere_but_as_pseudonyms(
@@ -341,6 +464,7 @@ def test_nothing_of_a_marked_pupil_is_anywhere_but_as_pseudonyms(
             privacy_key=KEY,
             retry_budget=0,
             page_size=20,
+            filters={"enrollments": f"user.sourcedId!='{ANOTHER}'"},
         )
     assert bool(report.failed) == bool(fault)
     texts = {
@@ -350,6 +474,9 @@ def test_nothing_of_a_marked_pupil_is_anywhere_but_as_pseudonyms(
         **dict(dumped(str(warehouse.place))),
     }
     assert found(texts, [MARK.encode(), *marks, KEY.encode()]) == []
+    # the log of what is sent has it, if somebody asks for that
+    del texts["log"]
+    assert found(texts, [ANOTHER.encode()]) == []
     if fault is None:
         assert pseudonym(f"{MARK}id") in values(str(warehouse.place), "users.sourced_id")
         assert "rejected_rows" in repr([*texts]) and pseudonym(f"{MARK}id") in repr(texts)

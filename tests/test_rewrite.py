@@ -24,7 +24,7 @@ from postgres import query
 from test_disasters import ALONE
 
 from oneroster_source import DestinationError, Report, Warehouse
-from oneroster_source.rewrite import due, rewrite
+from oneroster_source.rewrite import rewrite
 from oneroster_source.simulator import secondary_school
 
 MARK = b"canary-marked-name"
@@ -45,7 +45,7 @@ CREATE TABLE "of others".parents (
     id INTEGER PRIMARY KEY DEFAULT nextval('"of others".numbers'),
     "the ""mood" "of others".mood,
     twice INTEGER GENERATED ALWAYS AS (id * 2),
-    code VARCHAR UNIQUE,
+    code VARCHAR DEFAULT NULL UNIQUE,
     positive INTEGER CHECK (positive > 0),
     listed STRUCT(a INTEGER, b DATE[])
 );
@@ -98,6 +98,7 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "my roster.duckdb"
     _make(path)
     assert _holding(tmp_path) == [path.name], "deleted rows leave their bytes"
+    Path(f"{path}.rewrite").touch()
     return path
 
 
@@ -110,7 +111,7 @@ def test_the_bytes_of_deleted_rows_are_gone_and_all_else_works_as_before(file, t
         left = Path(f"{file}{name}")
         left.parent.mkdir(exist_ok=True)
         left.write_bytes(MARK)
-    assert "written anew" in rewrite(_pipeline(link), "it", ["users"], 1)
+    assert "written anew" in rewrite(_pipeline(link), "it", 1)
     assert _holding(tmp_path) == []
     assert link.is_symlink() and sorted(p.name for p in tmp_path.glob("*roster*")) == [file.name]
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
@@ -181,7 +182,7 @@ for moment in sys.argv[1:]:
         )
         pipeline.destination_client()
         die_at(moment)
-        rewrite(pipeline, "it", ["users"], 1)
+        rewrite(pipeline, "it", 1)
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -208,9 +209,9 @@ def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
         assert Path(f"{copy}.rewrite.duckdb").exists() != is_new
         with _asking(copy) as ask:
             assert ask("SELECT count(*) FROM oneroster.users") == [(ROWS,)]
-        assert due(str(copy))
-        rewrite(_pipeline(copy), "it", ["users"], 1)
-        assert not due(str(copy))
+        assert Path(f"{copy}.rewrite").exists()
+        rewrite(_pipeline(copy), "it", 1)
+        assert "nothing to write" in rewrite(_pipeline(copy), "it", 1)
         assert [path.name for path in Path(moment).glob("roster*")] == [copy.name]
         assert _holding(Path(moment)) == []
 
@@ -228,13 +229,14 @@ size = Path("my roster.duckdb").stat().st_size
 os.mkdir("small")
 mount("-t", "tmpfs", "-o", f"size={size + (1 << 20)},mode=700", "tmpfs", "small")
 file.write_bytes(Path("my roster.duckdb").read_bytes())
+Path(f"{file}.rewrite").touch()
 pipeline = dlt.pipeline(
     "oneroster", destination=dlt.destinations.duckdb(str(file)), dataset_name="oneroster",
     pipelines_dir="work",
 )
 for _ in range(2):
     try:
-        print(rewrite(pipeline, "it", ["users"], 1))
+        print(rewrite(pipeline, "it", 1))
     except OneRosterError as error:
         print(" ".join(str(error).split()))
     with duckdb.connect(str(file)) as connection:
@@ -256,7 +258,7 @@ def test_a_disk_without_room_for_the_copy_is_told_and_loses_nothing(file, tmp_pa
     said, before, then, after = done.stdout.splitlines()
     assert "it: the rows are removed, but not yet the bytes" in said and "No space left" in said
     assert "has room for another" in said and "run the same command again" in said
-    assert before == f"{ROWS} ['roster.duckdb'] True"
+    assert before == f"{ROWS} ['roster.duckdb', 'roster.duckdb.rewrite'] True"
     assert "written anew" in then and after == f"{ROWS} ['roster.duckdb'] False"
 
 
@@ -266,7 +268,7 @@ def test_nothing_is_replaced_while_somebody_has_the_file_open(file, tmp_path) ->
         duckdb.connect(str(file)),
         pytest.raises(DestinationError, match="something else in this process") as told,
     ):
-        rewrite(_pipeline(file), "it", ["users"], 0)
+        rewrite(_pipeline(file), "it", 0)
     assert "rows are removed, but not yet the bytes" in str(told.value)
     code = f"import duckdb; c = duckdb.connect({str(file)!r}); print(1, flush=True); input()"
     other = subprocess.Popen(
@@ -275,7 +277,7 @@ def test_nothing_is_replaced_while_somebody_has_the_file_open(file, tmp_path) ->
     try:
         assert other.stdout is not None and other.stdout.readline()
         with pytest.raises(DestinationError, match=f"held open by process {other.pid}"):
-            rewrite(_pipeline(file), "it", ["users"], 0)
+            rewrite(_pipeline(file), "it", 0)
     finally:
         other.communicate(b"\n", timeout=60)
     assert file.read_bytes() == before
@@ -287,12 +289,30 @@ def test_what_duckdb_cannot_copy_is_told_and_left_as_it_is(file, tmp_path) -> No
         ask("INSERT INTO tree VALUES (1, NULL)")
         ask("INSERT INTO tree VALUES (2, 1)")
     with pytest.raises(DestinationError, match="cannot copy the table") as told:
-        rewrite(_pipeline(file), "it", ["users"], 0)
+        rewrite(_pipeline(file), "it", 0)
     assert 'table "main"."tree" without' in str(told.value)
     with _asking(file) as ask:
         assert ask("FROM tree") == [(1, None), (2, 1)]
         assert ask("SELECT count(*) FROM oneroster.users") == [(ROWS,)]
-    assert [path.name for path in tmp_path.glob("*roster*")] == [file.name]
+    note = Path(f"{file}.rewrite")
+    assert sorted(tmp_path.glob("*roster*")) == [file, note]
+    # where it would stay under another name
+    other = tmp_path / "another.duckdb"
+    other.hardlink_to(file)
+    with pytest.raises(DestinationError, match="a second name"):
+        rewrite(_pipeline(file), "it", 0)
+
+
+def _in_postgres(url: str) -> list[str]:
+    """The tables whose files hold marked names."""
+    query(url, "CHECKPOINT")
+    files = query(
+        url,
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 't', 'i')"
+        " AND position(%s::bytea IN pg_read_binary_file(pg_relation_filepath(oid))) > 0",
+        MARK,
+    )
+    return [name for (name,) in files]
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
@@ -312,31 +332,41 @@ def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path,
     if kind == "duckdb":
         assert _holding(tmp_path) == []
         return
-    query(place, "CHECKPOINT")
-    files = query(
-        place,
-        "SELECT relname FROM pg_class WHERE relkind IN ('r', 't', 'i')"
-        " AND position(%s::bytea IN pg_read_binary_file(pg_relation_filepath(oid))) > 0",
-        MARK,
-    )
-    assert files == []
+    assert _in_postgres(place) == []
     statistics = "SELECT tablename FROM pg_stats WHERE pg_stats::text LIKE %s"
     assert query(place, statistics, f"%{MARK.decode()}%") == []
 
 
-def test_rows_that_an_earlier_transaction_still_sees_are_told(serve, postgres, school) -> None:
-    warehouse = Warehouse(postgres)
-    server = serve(school)
+@pytest.mark.parametrize(
+    ("begins", "why"),
+    [
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1", "still sees rows"),
+        ("SELECT count(*) FROM oneroster.orgs", "another session has the table"),
+    ],
+)
+def test_what_others_do_in_postgres_is_not_waited_for_and_the_rest_is_made_up_for(
+    serve, postgres, school, monkeypatch, begins, why
+) -> None:
+    school.change("orgs", school.rows("orgs")[0]["sourcedId"], name=MARK.decode())
+    warehouse, server = Warehouse(postgres), serve(school)
     warehouse.load(Report(), **settings(server, school), endpoints=["orgs"])
+    monkeypatch.setenv("SOURCES__ONEROSTER__LOCK_TIMEOUT", "0")
     other = psycopg2.connect(postgres)
     try:
         with other.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("SOURCES__ONEROSTER__LOCK_TIMEOUT", "0")
-                with pytest.raises(DestinationError, match="still sees rows") as told:
-                    warehouse.forget([school.estab])
+            cursor.execute(begins)
+            with pytest.raises(DestinationError, match=why) as told:
+                warehouse.forget([school.estab])
+            # whoever reads waits for nobody
+            query(postgres, "SET statement_timeout = 5000; SELECT count(*) FROM oneroster.orgs")
     finally:
         other.close()
     assert "run VACUUM (FULL, ANALYZE) " in str(told.value)
-    assert warehouse.count([school.estab]) == {}
+    assert warehouse.count([school.estab]) == {} and warehouse.is_unfinished
+    assert "orgs" in _in_postgres(postgres)
+    # the same command does it, and so does any load
+    if "orgs" in begins:
+        warehouse.load(Report(), **settings(server, school), endpoints=["courses"])
+    else:
+        assert "written anew" in warehouse.forget([school.estab]).bytes
+    assert _in_postgres(postgres) == [] and not warehouse.is_unfinished

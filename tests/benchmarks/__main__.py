@@ -199,7 +199,7 @@ def privacy(rounds: Rounds = 3) -> None:
     with serving(size) as address, folder() as files:
         for i in range(rounds):
             for profile in profiles:
-                options = {**ONLY, "privacy": profile, "privacy_key": "k" * 64}
+                options = {**ONLY, "privacy": profile, "privacy_key": "0123456789abcdef" * 4}
                 costs[profile].append(load("ours", address, files / f"{profile}{i}", **options))
     total = sum(size.values())
     rows = []
