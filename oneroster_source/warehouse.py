@@ -61,6 +61,7 @@ from oneroster_source.spec import (
     V1P1,
 )
 from oneroster_source.state import (
+    PIPELINE,
     changed,
     cursors,
     divide_by,
@@ -82,8 +83,12 @@ from oneroster_source.verify import problems
 _log = logging.getLogger("oneroster_source")
 _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
 
-# nothing of a load stays outside the destination's own tables
-_DEFAULTS = {"load": {"delete_completed_jobs": True, "truncate_staging_dataset": True}}
+_DEFAULTS = {
+    # nothing of a load stays outside the destination's own tables
+    "load": {"delete_completed_jobs": True, "truncate_staging_dataset": True},
+    # nobody sees it, and it takes a tenth of a run in which nothing changed
+    PIPELINE: {"enable_runtime_trace": False},
+}
 _DEFAULT_JOBS = 20
 _MANY_WRITERS = ("postgres",)
 """Where locks of the database keep shards, and what is left of those that died, apart."""
@@ -96,8 +101,9 @@ def use_defaults() -> None:
     """Sets dlt's options as this project wants them; what the user configured comes first."""
     providers = Container()[PluggableRunContext].providers
     if "oneroster defaults" not in providers:
+        # dlt looks at each value of a place without secrets whether it is one
         dlt.config.register_provider(
-            CustomLoaderDocProvider("oneroster defaults", lambda: _DEFAULTS, False, locations=[])
+            CustomLoaderDocProvider("oneroster defaults", lambda: _DEFAULTS, True, locations=[])
         )
         use_thrifty_arrow()
         # dlt logs what a destination refuses, and so children's records

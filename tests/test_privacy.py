@@ -126,21 +126,22 @@ def rich(school: School) -> School:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "left_out", "hashed"),
+    ("count", "chosen", "left_out", "hashed"),
     [
-        ({"privacy": None}, CONTACT | OPEN, set()),
+        (2, {"privacy": None}, CONTACT | OPEN, set()),
         (
+            20,
             {"privacy": "pseudonymous", "privacy_key": KEY},
             CONTACT | NAMES | HREFS,
             PSEUDONYMS,
         ),
     ],
-    ids=["the default", "pseudonymous"],
+    ids=["the default", "pseudonymous, of twenty schools"],
 )
-def test_each_profile_keeps_what_it_says_of_twenty_schools(
-    serve, load, warehouse, chosen, left_out, hashed
+def test_each_profile_keeps_what_it_says(
+    serve, load, warehouse, count, chosen, left_out, hashed
 ) -> None:
-    schools = [rich(secondary_school(n, f"{n:03}", pupils=4)) for n in range(20)]
+    schools = [rich(secondary_school(n, f"{n:03}", pupils=4)) for n in range(count)]
     server = serve(*schools)
     place = str(warehouse.place)
     for night in range(2):
@@ -231,12 +232,12 @@ def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
 def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     serve, load, warehouse, tmp_path
 ) -> None:
-    school = rich(secondary_school(3, "3281110", pupils=6))
+    school = rich(secondary_school(3, "3281110", pupils=4))
     server = serve(school)
     load(server, school, endpoints=SOME)
     gone = [u for u in school.rows("users") if u["role"] == "student"][-1]
     school.purge("users", gone["sourcedId"])
-    load(server, school, full=True, endpoints=SOME)
+    load(server, school, full=True, endpoints=["users"])
     place = str(warehouse.place)
     assert gone["email"] in values(place, "users.email")
     assert values(place, "users.extra") and values(place, "enrollments.metadata")
@@ -246,12 +247,6 @@ def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
         assert values(place, column) == []
     assert found(files(tmp_path), [gone["email"].encode(), b"letmein", b"07700900001"]) == []
     assert gone["givenName"] in values(place, "users.given_name")
-    # and comes back, of what the source still has, where it is wanted again
-    load(server, school, privacy="full", endpoints=SOME)
-    truth = Truth(server.base_url, [school], endpoints=SOME).with_ghosts(
-        school.estab, {"users": [{**gone, "email": None}]}
-    )
-    assert differences(place, truth) == {}
 
 
 def test_what_a_run_that_dies_has_brought_goes_too(
@@ -282,7 +277,7 @@ def test_what_a_run_that_dies_has_brought_goes_too(
 
 
 def test_columns_that_are_wanted_again_come_back_whoever_took_them_away(serve, tmp_path) -> None:
-    schools = [rich(secondary_school(n, str(n), pupils=4)) for n in (1, 2)]
+    schools = [rich(secondary_school(n, str(n), pupils=2)) for n in (1, 2)]
     server = serve(*schools)
     warehouse = Warehouse(str(tmp_path / "roster.duckdb"))
 
