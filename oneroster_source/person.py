@@ -235,7 +235,7 @@ class Person:
 
     def _refs(self, endpoint: Endpoint) -> list[str]:
         """The columns of an endpoint's rows that say whose they are."""
-        return [ref.column.name for ref in endpoint.refs if ref.target == self._dialect.people]
+        return [name for name, _ in self._dialect.refers_to_people(endpoint)]
 
     def _referring(self, endpoint: Endpoint) -> set[str]:
         columns = self._refs(endpoint)

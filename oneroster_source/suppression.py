@@ -100,7 +100,7 @@ class Suppression:
         self._key = key
         self._estab = estab
         self._digests = frozenset(digests)
-        self._people = dialect.people
+        self._dialect = dialect
         self._known: dict[str, bool] = {}
 
     def __contains__(self, text: str) -> bool:
@@ -115,8 +115,8 @@ class Suppression:
 
     def theirs(self, endpoint: Endpoint, wide: pa.Table) -> pa.Array:
         """Which of some wide rows, as `shape` makes them, are about these people."""
-        columns = [ref.column.name for ref in endpoint.refs if ref.target == self._people]
-        if endpoint.name == self._people:
+        columns = [name for name, _ in self._dialect.refers_to_people(endpoint)]
+        if endpoint.name == self._dialect.people:
             columns.append("sourced_id")
         found = pa.repeat(False, len(wide))
         for name in columns:
@@ -131,7 +131,7 @@ class Suppression:
         if theirs.true_count:
             wide = wide.filter(pc.invert(theirs))
         for attribute in endpoint.nested:
-            if isinstance(attribute, ChildList) and attribute.target == self._people:
+            if isinstance(attribute, ChildList) and attribute.target == self._dialect.people:
                 wide = self._shorter(wide, endpoint.child_name(attribute))
         for column in endpoint.table.columns:
             if column.kind == "json":
