@@ -2,12 +2,11 @@
 
 What belongs to a person follows from the spec: the row of the endpoint of people; rows that refer
 to it; their child rows, versions and rejected values; items of others' lists that refer to it. Of
-what is left, values that name the person are made shorter.
+what is left, values that name the person are made shorter: `json_text` has how.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -19,6 +18,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.held import worded
 from oneroster_source.holdings import utc
+from oneroster_source.json_text import divided, readable
 from oneroster_source.merge import hints
 from oneroster_source.options import places
 from oneroster_source.privacy import Key
@@ -35,10 +35,8 @@ from oneroster_source.spec import (
 from oneroster_source.suppression import (
     MAKE_A_KEY,
     Suppression,
-    about,
     digest,
     keyless,
-    without,
 )
 
 
@@ -144,15 +142,7 @@ class Person:
     def counts(self) -> dict[str, int]:
         """The rows that belong to the person, by table, and values of others' rows that name them,
         by table and column; of those of which there are any."""
-        found: dict[str, int] = {}
-        for trace in self._traces():
-            query = f"SELECT count(*) FROM {{table}} WHERE {trace.where}"
-            ((rows,),) = self._asked(query, trace.table, *trace.values)
-            found[trace.table.name] = found.get(trace.table.name, 0) + int(rows)
-        for mention in self._mentions():
-            name = f"{mention.table.name}.{mention.column}"
-            found[name] = found.get(name, 0) + 1
-        return {name: count for name, count in found.items() if count}
+        return self._counted(self._mentions())
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """The same as JSON types, by table; of others' rows no more than what names the person.
@@ -195,7 +185,8 @@ class Person:
 
     def remove(self) -> dict[str, int]:
         """Removes all that belongs to the person, and what names them; returns the counts of it."""
-        counts, mentions = self.counts(), list(self._mentions())
+        mentions = list(self._mentions())
+        counts = self._counted(mentions)
         for trace in list(self._traces()):
             self._done(f"DELETE FROM {{table}} WHERE {trace.where}", trace.table, *trace.values)
         shorter = {(m.table, m.column, m.text): m.rest for m in mentions}
@@ -343,12 +334,26 @@ class Person:
             return text in ids or self._are_theirs(text)
 
         for text, *cells in self._asked(query, table, self._estab, *values):
-            rest = without(text, theirs)
-            if rest != text:
+            rest, about = divided(text, theirs, ids=table is QUALITY_RESULTS)
+            if about is not None:
                 row = dict(zip(told, map(_plain, cells), strict=True))
                 if rest is None and not column.nullable:
                     rest = "[]"
-                yield Mention(table, column.name, row, text, rest, about(json.loads(text), theirs))
+                yield Mention(table, column.name, row, text, rest, readable(about))
+
+    def _counted(self, mentions: Iterable[Mention]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for trace in self._traces():
+            found[trace.table.name] = found.get(trace.table.name, 0) + self._count(trace)
+        for mention in mentions:
+            name = f"{mention.table.name}.{mention.column}"
+            found[name] = found.get(name, 0) + 1
+        return {name: count for name, count in found.items() if count}
+
+    def _count(self, trace: Trace) -> int:
+        query = f"SELECT count(*) FROM {{table}} WHERE {trace.where}"
+        ((rows,),) = self._asked(query, trace.table, *trace.values)
+        return int(rows)
 
     def _listed(self) -> list[dict[str, Any]]:
         if self._key is None or SUPPRESSED_USERS.name not in self._stored:
@@ -370,7 +375,7 @@ class Person:
         )
         return [
             {
-                name: json.loads(cell) if name in as_json and cell else _plain(cell)
+                name: readable(cell) if name in as_json and cell else _plain(cell)
                 for name, cell in zip(names, row, strict=True)
             }
             for row in self._asked(f"SELECT {columns} FROM {{table}} WHERE {where}", table, *values)
