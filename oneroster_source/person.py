@@ -135,6 +135,14 @@ class Person:
         return tuple(t.name for t in tables(self._dialect) if t.name in self._stored)
 
     @property
+    def is_known(self) -> bool:
+        """Whether any row belongs to the person, or they were erased.
+
+        That others' rows name the id is not enough: mistyped, it may say something else there.
+        """
+        return self.was_erased or any(self._count(trace) for trace in self._traces())
+
+    @property
     def was_erased(self) -> bool:
         """Whether the list of erased people has them."""
         return bool(self._erased)
@@ -388,6 +396,24 @@ class Person:
     def _done(self, query: str, table: Table, *values: Any) -> None:
         sql = self._client.sql_client
         sql.execute_sql(worded(sql, query, table=table), *values)
+
+
+def refuse_what_is_no_id(estab: str, user: str) -> None:
+    """Looks whether a school and a person can be called so, before anything is asked for them.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    for what, text in (("estab", estab), ("user", user)):
+        problem = "" if text.strip() else "is empty"
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+            problem = "holds what is no character"
+        if problem:
+            raise ConfigurationError(
+                f"the {what} {problem}",
+                todo="give the school's estab, and the person's sourcedId as the provider or the"
+                " table users has it",
+            )
 
 
 def tables(dialect: Dialect) -> tuple[Table, ...]:

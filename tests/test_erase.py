@@ -258,19 +258,31 @@ def _never_comes_back(database: str, server: Simulator, school: School, folder: 
 
 
 def test_what_cannot_be_done_right_is_refused_and_changes_nothing(
-    serve, warehouse: Warehouse
+    serve,
+    run: Run,  # noqa: F811
+    warehouse: Warehouse,
 ) -> None:
     schools = marked("1"), small_school("2")
+    schools[0].change("users", "p1", metadata={"teamIds": ["red"], "note": ""})
     server = serve(*schools)
     load(warehouse.name, server, *schools, endpoints=USERS)
     before = dump(warehouse.name)
-    for estab, user, ask in (
-        ("2", ID, warehouse.erase),
-        ("1", "nobody", warehouse.export),
-        ("9", ID, warehouse.trace),
+    for estab, user, ask, problem in (
+        ("2", ID, warehouse.erase, "nobody with this id in school 2"),
+        ("1", "nobody", warehouse.export, "nobody with this id in school 1"),
+        ("9", ID, warehouse.trace, "nobody with this id in school 9"),
+        # others' rows have it, and it is nobody
+        ("1", "red", warehouse.erase, "nobody with this id in school 1"),
+        ("1", "red", warehouse.export, "nobody with this id in school 1"),
+        ("1", "", warehouse.erase, "the user is empty"),
+        (" ", ID, warehouse.export, "the estab is empty"),
+        ("1", "\0", warehouse.trace, "the user holds what is no character"),
     ):
-        with pytest.raises(ConfigurationError, match=f"nobody with this id in school {estab}"):
+        with pytest.raises(ConfigurationError, match=problem):
             ask(estab, user, privacy_key=KEY)
+    for whom in (("1", "\udcff"), ("\udcff", ID)):
+        done = run("erase", "--estab", whom[0], "--user", whom[1], "--destination", warehouse.name)
+        assert done.returncode == 2 and "what is no character" in done.stderr
     with pytest.raises(ConfigurationError, match=r"secrets\.token_hex"):
         warehouse.erase("1", ID)
     assert dump(warehouse.name) == before
