@@ -7,6 +7,7 @@ what is left, values that name the person are made shorter: `json_text` has how.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -38,6 +39,9 @@ from oneroster_source.suppression import (
     digest,
     keyless,
 )
+
+_PSEUDONYM = re.compile("[0-9a-f]{64}")
+"""What `Key.digest` makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +134,17 @@ class Person:
                 )
 
     @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables that are there, and that may hold, or have held, something on the person."""
-        return tuple(t.name for t in tables(self._dialect) if t.name in self._stored)
-
-    @property
     def is_known(self) -> bool:
         """Whether any row belongs to the person, or they were erased.
 
         That others' rows name the id is not enough: mistyped, it may say something else there.
         """
         return self.was_erased or any(self._count(trace) for trace in self._traces())
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that are there, and that may hold, or have held, something on the person."""
+        return tuple(t.name for t in tables(self._dialect) if t.name in self._stored)
 
     @property
     def was_erased(self) -> bool:
@@ -213,13 +217,26 @@ class Person:
         if self._key is None:
             return (self._user,)
         found = {self._user, self._key.digest(self._user)}
-        people = self._dialect[self._dialect.people]
-        for table in filter(None, (people.table, people.history)):
-            if table.name in self._stored:
-                query = "SELECT DISTINCT {sourced_id} FROM {table} WHERE {estab} = %s"
-                held = (str(sourced_id) for (sourced_id,) in self._asked(query, table, self._estab))
+        # of another id no digest can be the person's
+        for table, column in self._places() if _PSEUDONYM.fullmatch(self._user) else ():
+            if column in self._stored.get(table.name, ()):
+                query = f"SELECT DISTINCT {{{column}}} FROM {{table}} WHERE {{estab}} = %s"
+                held = (str(value) for (value,) in self._asked(query, table, self._estab))
                 found |= {text for text in held if self._key.digest(text) == self._user}
         return tuple(sorted(found))
+
+    def _places(self) -> Iterator[tuple[Table, str]]:
+        """The columns in which ids of people stand."""
+        for endpoint in self._dialect.endpoints:
+            whose = ["sourced_id"] if endpoint.name == self._dialect.people else []
+            for table in filter(None, (endpoint.table, endpoint.history)):
+                yield from ((table, name) for name in (*whose, *self._refs(endpoint)))
+            for attribute, child in zip(endpoint.nested, endpoint.child_tables(), strict=True):
+                if whose:
+                    yield child, child.parent_key
+                if attribute.target == self._dialect.people:
+                    yield child, "sourced_id"
+        yield REJECTED_ROWS, "sourced_id"
 
     def _are_theirs(self, text: str) -> bool:
         return text in self._ids or (self._key is not None and self._key.digest(text) in self._ids)
