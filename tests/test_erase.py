@@ -427,6 +427,29 @@ def test_what_others_say_stays_but_for_what_names_the_person(
         assert json.loads(groups) == {"groups": [{"memberIds": ["p2"], "note": "p2 is ill"}]}
 
 
+def test_an_enrollment_that_becomes_an_erased_persons_ends_its_version(
+    serve, warehouse: Warehouse
+) -> None:
+    school = marked()
+    server = serve(school)
+    options = {"endpoints": ["enrollments"], "history": True}
+    load(warehouse.name, server, school, **options)
+    # by the pseudonym, where no row of users tells whose it is
+    counts = warehouse.erase("1", Key(KEY.encode()).digest(ID), privacy_key=KEY).counts
+    assert counts["enrollments"] == counts["enrollments_history"] == 2
+    school.change("enrollments", "8A/Ma-p4", user=ref(ID, "user"))
+    school.change("enrollments", "7A-p2", beginDate=day(-3))
+    load(warehouse.name, server, school, **options)
+    with opened(warehouse.name) as ask:
+        versions = ask(
+            "SELECT sourced_id, _deleted, valid_to IS NULL FROM oneroster.enrollments_history"
+            " WHERE sourced_id IN ('8A/Ma-p4', '7A-p2') ORDER BY sourced_id, valid_from"
+        )
+    of_each = [(False, False), (False, True)], [(False, False), (True, True)]
+    ids = ("7A-p2", "8A/Ma-p4")
+    assert versions == [(i, *v) for i, some in zip(ids, of_each, strict=True) for v in some]
+
+
 @pytest.mark.campaign
 def test_people_under_pseudonyms_are_erased_by_either_id(serve, warehouse: Warehouse) -> None:
     school = marked()
