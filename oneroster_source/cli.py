@@ -307,16 +307,17 @@ def erase(
     dataset: Dataset = "oneroster",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a person for good: in all tables and in the file. No sync brings them back."""
+    """Remove a person from the dataset for good, rows and bytes. No sync brings them back there."""
     context.with_resource(early(destination, dataset))
     from oneroster_source.warehouse import Warehouse
 
     warehouse = Warehouse(destination, dataset)
     counts = warehouse.trace(estab, user, to_erase=True)
     _show(counts)
-    what = f"{sum(counts.values()):,} rows and values of one person in {warehouse.name}"
+    where = f"{warehouse.name}, dataset {dataset}"
+    what = f"{sum(counts.values()):,} rows and values of one person in {where}"
     if not counts:
-        what = f"again what may be left of a person who was erased from {warehouse.name}"
+        what = f"again what may be left of a person who was erased from {where}"
     if not yes:
         _confirm(what)
     erased = warehouse.erase(estab, user)
@@ -325,9 +326,9 @@ def erase(
     left = warehouse.trace(estab, user)
     typer.echo(f"Counted again: {sum(left.values()):,} rows and values. {erased.bytes}")
     typer.echo(
-        "No sync brings this person back, as long as 'privacy_key' is kept. Not reached from here:"
-        " backups, files that people have made (exports, pages, reports), what other programs have"
-        " copied, and the provider itself."
+        "No sync brings this person back into this dataset, as long as 'privacy_key' is kept. Not"
+        " reached from here: other datasets, there too, backups, files that people have made"
+        " (exports, pages, reports), what other programs have copied, and the provider itself."
     )
     if left:
         raise typer.Exit(FAILED)
@@ -343,7 +344,7 @@ def export(
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
 ) -> None:
-    """Print all that is held on one person, as JSON."""
+    """Print all that the dataset holds on one person, as JSON."""
     import json
 
     from oneroster_source.warehouse import Warehouse

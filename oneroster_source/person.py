@@ -2,12 +2,12 @@
 
 What belongs to a person follows from the spec: the row of the endpoint of people; rows that refer
 to it; their child rows, versions and rejected values; items of others' lists that refer to it. Of
-what is left, values that name the person are made shorter.
+what is left, values that name the person are made shorter: `json_text` has how.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -19,6 +19,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.held import worded
 from oneroster_source.holdings import utc
+from oneroster_source.json_text import divided, readable
 from oneroster_source.merge import hints
 from oneroster_source.options import places
 from oneroster_source.privacy import Key
@@ -35,11 +36,12 @@ from oneroster_source.spec import (
 from oneroster_source.suppression import (
     MAKE_A_KEY,
     Suppression,
-    about,
     digest,
     keyless,
-    without,
 )
+
+_PSEUDONYM = re.compile("[0-9a-f]{64}")
+"""What `Key.digest` makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,14 @@ class Person:
                 )
 
     @property
+    def is_known(self) -> bool:
+        """Whether any row belongs to the person, or they were erased.
+
+        That others' rows name the id is not enough: mistyped, it may say something else there.
+        """
+        return self.was_erased or any(self._count(trace) for trace in self._traces())
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """The tables that are there, and that may hold, or have held, something on the person."""
         return tuple(t.name for t in tables(self._dialect) if t.name in self._stored)
@@ -144,15 +154,7 @@ class Person:
     def counts(self) -> dict[str, int]:
         """The rows that belong to the person, by table, and values of others' rows that name them,
         by table and column; of those of which there are any."""
-        found: dict[str, int] = {}
-        for trace in self._traces():
-            query = f"SELECT count(*) FROM {{table}} WHERE {trace.where}"
-            ((rows,),) = self._asked(query, trace.table, *trace.values)
-            found[trace.table.name] = found.get(trace.table.name, 0) + int(rows)
-        for mention in self._mentions():
-            name = f"{mention.table.name}.{mention.column}"
-            found[name] = found.get(name, 0) + 1
-        return {name: count for name, count in found.items() if count}
+        return self._counted(self._mentions())
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """The same as JSON types, by table; of others' rows no more than what names the person.
@@ -195,7 +197,8 @@ class Person:
 
     def remove(self) -> dict[str, int]:
         """Removes all that belongs to the person, and what names them; returns the counts of it."""
-        counts, mentions = self.counts(), list(self._mentions())
+        mentions = list(self._mentions())
+        counts = self._counted(mentions)
         for trace in list(self._traces()):
             self._done(f"DELETE FROM {{table}} WHERE {trace.where}", trace.table, *trace.values)
         shorter = {(m.table, m.column, m.text): m.rest for m in mentions}
@@ -214,13 +217,26 @@ class Person:
         if self._key is None:
             return (self._user,)
         found = {self._user, self._key.digest(self._user)}
-        people = self._dialect[self._dialect.people]
-        for table in filter(None, (people.table, people.history)):
-            if table.name in self._stored:
-                query = "SELECT DISTINCT {sourced_id} FROM {table} WHERE {estab} = %s"
-                held = (str(sourced_id) for (sourced_id,) in self._asked(query, table, self._estab))
+        # of another id no digest can be the person's
+        for table, column in self._places() if _PSEUDONYM.fullmatch(self._user) else ():
+            if column in self._stored.get(table.name, ()):
+                query = f"SELECT DISTINCT {{{column}}} FROM {{table}} WHERE {{estab}} = %s"
+                held = (str(value) for (value,) in self._asked(query, table, self._estab))
                 found |= {text for text in held if self._key.digest(text) == self._user}
         return tuple(sorted(found))
+
+    def _places(self) -> Iterator[tuple[Table, str]]:
+        """The columns in which ids of people stand."""
+        for endpoint in self._dialect.endpoints:
+            whose = ["sourced_id"] if endpoint.name == self._dialect.people else []
+            for table in filter(None, (endpoint.table, endpoint.history)):
+                yield from ((table, name) for name in (*whose, *self._refs(endpoint)))
+            for attribute, child in zip(endpoint.nested, endpoint.child_tables(), strict=True):
+                if whose:
+                    yield child, child.parent_key
+                if attribute.target == self._dialect.people:
+                    yield child, "sourced_id"
+        yield REJECTED_ROWS, "sourced_id"
 
     def _are_theirs(self, text: str) -> bool:
         return text in self._ids or (self._key is not None and self._key.digest(text) in self._ids)
@@ -235,7 +251,7 @@ class Person:
 
     def _refs(self, endpoint: Endpoint) -> list[str]:
         """The columns of an endpoint's rows that say whose they are."""
-        return [ref.column.name for ref in endpoint.refs if ref.target == self._dialect.people]
+        return [name for name, _ in self._dialect.refers_to_people(endpoint)]
 
     def _referring(self, endpoint: Endpoint) -> set[str]:
         columns = self._refs(endpoint)
@@ -343,12 +359,26 @@ class Person:
             return text in ids or self._are_theirs(text)
 
         for text, *cells in self._asked(query, table, self._estab, *values):
-            rest = without(text, theirs)
-            if rest != text:
+            rest, about = divided(text, theirs, ids=table is QUALITY_RESULTS)
+            if about is not None:
                 row = dict(zip(told, map(_plain, cells), strict=True))
                 if rest is None and not column.nullable:
                     rest = "[]"
-                yield Mention(table, column.name, row, text, rest, about(json.loads(text), theirs))
+                yield Mention(table, column.name, row, text, rest, readable(about))
+
+    def _counted(self, mentions: Iterable[Mention]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for trace in self._traces():
+            found[trace.table.name] = found.get(trace.table.name, 0) + self._count(trace)
+        for mention in mentions:
+            name = f"{mention.table.name}.{mention.column}"
+            found[name] = found.get(name, 0) + 1
+        return {name: count for name, count in found.items() if count}
+
+    def _count(self, trace: Trace) -> int:
+        query = f"SELECT count(*) FROM {{table}} WHERE {trace.where}"
+        ((rows,),) = self._asked(query, trace.table, *trace.values)
+        return int(rows)
 
     def _listed(self) -> list[dict[str, Any]]:
         if self._key is None or SUPPRESSED_USERS.name not in self._stored:
@@ -370,7 +400,7 @@ class Person:
         )
         return [
             {
-                name: json.loads(cell) if name in as_json and cell else _plain(cell)
+                name: readable(cell) if name in as_json and cell else _plain(cell)
                 for name, cell in zip(names, row, strict=True)
             }
             for row in self._asked(f"SELECT {columns} FROM {{table}} WHERE {where}", table, *values)
@@ -383,6 +413,24 @@ class Person:
     def _done(self, query: str, table: Table, *values: Any) -> None:
         sql = self._client.sql_client
         sql.execute_sql(worded(sql, query, table=table), *values)
+
+
+def refuse_what_is_no_id(estab: str, user: str) -> None:
+    """Looks whether a school and a person can be called so, before anything is asked for them.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    for what, text in (("estab", estab), ("user", user)):
+        problem = "" if text.strip() else "is empty"
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+            problem = "holds what is no character"
+        if problem:
+            raise ConfigurationError(
+                f"the {what} {problem}",
+                todo="give the school's estab, and the person's sourcedId as the provider or the"
+                " table users has it",
+            )
 
 
 def tables(dialect: Dialect) -> tuple[Table, ...]:

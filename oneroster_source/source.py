@@ -271,6 +271,8 @@ class _Run:
             else:
                 batch.add(absent)
                 part = _Part(tombstones=not cleared, partial=collection.mode != "full")
+                if part.partial and batch.endpoint.name in absent:
+                    batch.remember(absent[batch.endpoint.name])
                 for wide in collection.rows(partial(unpruned, ids=pruned)):
                     batch.add_rows(wide, outcome.estab, part)
                     yield
@@ -579,7 +581,7 @@ class _Batch:
             wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
         )
         own = self.endpoint.name
-        self._remember(tables[own] if part.partial else None)
+        self.remember(tables[own] if part.partial else None)
         if part.partial:
             keys = (tables[own].column(name) for name in ("estab", "sourced_id"))
             self.add({REJECTED_ROWS.name: no_rejected(self.endpoint, *keys)})
@@ -587,8 +589,9 @@ class _Batch:
             tables[own] = alive(tables[own])
         self.add({name: rows for name, rows in tables.items() if len(rows)})
 
-    def _remember(self, rows: pa.Table | None) -> None:
-        """Tells the report which rows are loaded, for them to be looked at afterwards."""
+    def remember(self, rows: pa.Table | None) -> None:
+        """Tells the report which rows are loaded, for them to be looked at afterwards; None for
+        more than can be told."""
         if self._keys is None or rows is None or len(self._keys) + len(rows) > FEW_KEYS:
             self._keys = None
             self._report.keys.pop(self.endpoint.name, None)

@@ -6,14 +6,14 @@ nobody who they were. Nor does a load know them without that key: it ends before
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneroster_source.errors import ConfigurationError
+from oneroster_source.json_text import divided
 from oneroster_source.options import places
 from oneroster_source.privacy import Key
 from oneroster_source.spec import ChildList, Dialect, Endpoint
@@ -100,7 +100,7 @@ class Suppression:
         self._key = key
         self._estab = estab
         self._digests = frozenset(digests)
-        self._people = dialect.people
+        self._dialect = dialect
         self._known: dict[str, bool] = {}
 
     def __contains__(self, text: str) -> bool:
@@ -115,8 +115,8 @@ class Suppression:
 
     def theirs(self, endpoint: Endpoint, wide: pa.Table) -> pa.Array:
         """Which of some wide rows, as `shape` makes them, are about these people."""
-        columns = [ref.column.name for ref in endpoint.refs if ref.target == self._people]
-        if endpoint.name == self._people:
+        columns = [name for name, _ in self._dialect.refers_to_people(endpoint)]
+        if endpoint.name == self._dialect.people:
             columns.append("sourced_id")
         found = pa.repeat(False, len(wide))
         for name in columns:
@@ -131,7 +131,7 @@ class Suppression:
         if theirs.true_count:
             wide = wide.filter(pc.invert(theirs))
         for attribute in endpoint.nested:
-            if isinstance(attribute, ChildList) and attribute.target == self._people:
+            if isinstance(attribute, ChildList) and attribute.target == self._dialect.people:
                 wide = self._shorter(wide, endpoint.child_name(attribute))
         for column in endpoint.table.columns:
             if column.kind == "json":
@@ -153,70 +153,11 @@ class Suppression:
         texts = wide.column(name)
         if texts.null_count == len(texts):
             return wide
-        shorter = {text: without(text, self.__contains__) for text in _unique(texts)}
+        shorter = {text: divided(text, self.__contains__)[0] for text in _unique(texts)}
         if all(text == short for text, short in shorter.items()):
             return wide
         kept = [text and shorter[text] for text in texts.to_pylist()]
         return _replaced(wide, name, pa.array(kept, texts.type))
-
-
-def without(text: str, theirs: Callable[[str], bool]) -> str | None:
-    """JSON without those of its members, or items, in which there is a text that is `theirs`.
-
-    Args:
-        text: The JSON.
-        theirs: Tells whether a text is one of those that must go.
-
-    Returns:
-        The same text if there is none; None if nothing is left.
-    """
-    value = json.loads(text)
-    if not _names(value, theirs):
-        return text
-    rest: Any = None
-    if isinstance(value, dict):
-        rest = {n: v for n, v in value.items() if not (theirs(n) or _names(v, theirs))}
-    elif isinstance(value, list):
-        rest = [v for v in value if not _names(v, theirs)]
-    try:
-        return json.dumps(rest, ensure_ascii=False, allow_nan=False) if rest else None
-    except ValueError:
-        # a number that is too large for Python
-        return None
-
-
-def about(value: Any, theirs: Callable[[str], bool]) -> Any:
-    """Of a JSON value, what names a person: members and items that do, objects in it whole.
-
-    Args:
-        value: The value, in which there is a text that is `theirs`.
-        theirs: Tells whether a text names the person.
-    """
-    if isinstance(value, dict):
-        return {
-            n: v if theirs(n) else _item(v, theirs)
-            for n, v in value.items()
-            if theirs(n) or _names(v, theirs)
-        }
-    if isinstance(value, list):
-        return [_item(v, theirs) for v in value if _names(v, theirs)]
-    return value
-
-
-def _item(value: Any, theirs: Callable[[str], bool]) -> Any:
-    """An object with the person's id says by it whom it is about."""
-    direct = value.values() if isinstance(value, dict) else ()
-    if any(isinstance(v, str) and theirs(v) for v in direct):
-        return value
-    return about(value, theirs)
-
-
-def _names(value: Any, theirs: Callable[[str], bool]) -> bool:
-    if isinstance(value, str):
-        return theirs(value)
-    if isinstance(value, dict):
-        return any(theirs(n) or _names(v, theirs) for n, v in value.items())
-    return isinstance(value, list) and any(_names(v, theirs) for v in value)
 
 
 def _unique(texts: Any) -> list[str]:

@@ -45,9 +45,9 @@ from oneroster_source.holdings import Holdings, utc
 from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
-from oneroster_source.person import Erased, Person
+from oneroster_source.person import Erased, Person, refuse_what_is_no_id
 from oneroster_source.postgres import tune
-from oneroster_source.privacy import Privacy
+from oneroster_source.privacy import Key, Privacy
 from oneroster_source.report import Outcome, Report
 from oneroster_source.retention import Leavers, Retention
 from oneroster_source.rewrite import Removed, announce, due, rewrite
@@ -464,15 +464,10 @@ class Warehouse:
             ConfigurationError: There is nobody with this id, or a setting is missing or wrong.
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
+        refuse_what_is_no_id(estab, user)
         key = chosen_privacy(**settings).key
         with self._loaded() as (_, client):
-            person = Person(_database(client, self.name), V1P1, estab, user, key)
-            if to_erase:
-                person.refuse_other_key()
-            counts = person.counts()
-            if not counts and not person.was_erased:
-                raise _nobody(self.name, estab)
-            return counts
+            return self._person(client, estab, user, key, to_erase=to_erase).counts()
 
     def erase(self, estab: str, user: str, **settings: Any) -> Erased:
         """Removes a person for good: rows, versions, what names them in others' rows, and what is
@@ -492,16 +487,15 @@ class Warehouse:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
                 are removed, and what they have left behind could not be.
         """
-        # an id that was mistyped changes nothing
-        self.trace(estab, user, to_erase=True, **settings)
+        refuse_what_is_no_id(estab, user)
         key = chosen_privacy(**settings).key
         erased = Erased()
         with self._loaded(to_write=True, stateless=True, removed=erased) as (_, opened_client):
             client = _database(opened_client, self.name)
+            # before anything: an id that was mistyped changes nothing
+            person = self._person(client, estab, user, key, to_erase=True)
             # of runs that were killed
             _drop_staging(client)
-            person = Person(client, V1P1, estab, user, key)
-            person.refuse_other_key()
             erased.rows = dict.fromkeys(person.tables, 0)
             announce(client)
             # at once: nobody is removed who is not listed
@@ -512,7 +506,8 @@ class Warehouse:
         return erased
 
     def export(self, estab: str, user: str, **settings: Any) -> dict[str, Any]:
-        """All that is held on a person, and nothing on others, as JSON types.
+        """All that is held on a person, and nothing on others, as JSON types; what these have no
+        room for is text: numbers that are too large, and what is nested too deep.
 
         Args:
             estab: The school.
@@ -523,11 +518,10 @@ class Warehouse:
             ConfigurationError: There is nobody with this id.
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
+        refuse_what_is_no_id(estab, user)
         key = chosen_privacy(**settings).key
         with self._loaded() as (_, client):
-            rows = Person(_database(client, self.name), V1P1, estab, user, key).rows()
-        if not rows:
-            raise _nobody(self.name, estab)
+            rows = self._person(client, estab, user, key).rows()
         return {
             "estab": estab,
             "user": user,
@@ -536,6 +530,32 @@ class Warehouse:
             "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "tables": rows,
         }
+
+    def _person(
+        self,
+        client: JobClientBase,
+        estab: str,
+        user: str,
+        key: Key | None,
+        *,
+        to_erase: bool = False,
+    ) -> Person:
+        """A person of whom the dataset holds a row, or has.
+
+        Raises:
+            ConfigurationError: There is nobody with this id, or `erase` refuses the key.
+            DestinationError: It takes no SQL.
+        """
+        person = Person(_database(client, self.name), V1P1, estab, user, key)
+        if to_erase:
+            person.refuse_other_key()
+        if not person.is_known:
+            raise ConfigurationError(
+                f"{self.name} holds nobody with this id in school {estab}",
+                todo="give the person's sourcedId, as the provider or the table users has it; where"
+                " ids are pseudonyms, 'privacy_key' must be the key of these",
+            )
+        return person
 
     def make_views(self) -> list[Statement]:
         """Makes the views, as each load does; returns those that are there.
@@ -605,14 +625,6 @@ class Warehouse:
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
                 found.last_load = utc(last[0][0]) if last else None
         return found
-
-
-def _nobody(name: str, estab: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{name} holds nobody with this id in school {estab}",
-        todo="give the person's sourcedId, as the provider or the table users has it; where ids are"
-        " pseudonyms, 'privacy_key' must be the key of these",
-    )
 
 
 def _stored(client: Any, names: Collection[str]) -> set[str]:

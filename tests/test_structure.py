@@ -23,6 +23,7 @@ ORDER = (
     "filters",
     "options",
     "privacy",
+    "json_text",
     "suppression",
     "schools_file",
     "schools",

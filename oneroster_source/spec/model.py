@@ -446,8 +446,8 @@ class Dialect:
     def refers_to_people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
         """The columns in which an endpoint's rows refer to people, with where these are."""
         for ref in endpoint.refs:
-            if ref.target and self[ref.target].personal:
-                yield ref.column.name, self[ref.target]
+            if ref.target == self.people:
+                yield ref.column.name, self[self.people]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,0 +1,247 @@
+"""JSON that may hold anything, as text: what of it names a person, and what does not.
+
+It is divided without being read: Python has no room for all JSON, such as numbers of 5,000 digits
+or lists in lists, 1,000 deep, and would write others anew. What stays, stays as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import accumulate
+from typing import Any
+from urllib.parse import unquote
+
+_LITERAL = r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s"{}\[\]:,]+'
+_LITERALS = re.compile(_LITERAL)
+_TOKENS = re.compile(_LITERAL + r"|[{}\[\]]")
+_NESTING = {"[": 1, "{": 1, "]": -1, "}": -1}
+_DEEPEST = 100
+"""Levels of lists and objects: some more, and Python can read what it cannot write."""
+
+_UNMISTAKABLE = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_])\S{8,}|\S{16,}")
+_OWN = frozenset({"sourcedid", "sourceid", "id", "href"})
+"""The members that say which object it is."""
+_REFERS = re.compile(
+    r"(.*?)[ _-]?(?:sourced?[ _-]?)?ids?|users?|agents?", re.IGNORECASE | re.DOTALL
+)
+"""Names of ids, and OneRoster's of references to people. Everybody writes them in another way
+(`userId`, `USER_IDS`, `userid`), and that `paid` ends so too does little harm: it holds no id."""
+_THING = re.compile(
+    r"(?:session|period|semester|year|term|class|course|org|school|enrollment|item|category|result"
+    r"|resource|group|form|house|room)(?:e?s)?\Z",
+    re.IGNORECASE,
+)
+"""What else there are ids and objects of, by the end of their names: many providers count those of
+each kind from 1."""
+_PEOPLE = frozenset({"users", "students", "teachers"})
+"""The collections of people in OneRoster's addresses."""
+
+
+def unmistakable(text: str) -> bool:
+    """Whether an id can hardly be anything else wherever it stands, as 7, 7A or red can: it has 8
+    characters or more with letters and digits among them, or 16 of any kind; and no space."""
+    return _UNMISTAKABLE.fullmatch(text) is not None
+
+
+def divided(
+    text: str, theirs: Callable[[str], bool], *, ids: bool = False
+) -> tuple[str | None, str | None]:
+    """JSON without what names a person, and that alone.
+
+    An id names them as the value of a member that is named as ids are, not as those of something
+    else, as an item of a list there, or at the end of an address of OneRoster's; if it is
+    `unmistakable`, wherever it stands. What names them is that member or item; an object, other
+    than the outermost, that has their id as its own, is theirs whole. What nothing is left of goes.
+
+    Args:
+        text: The JSON.
+        theirs: Tells whether a text is an id of the person.
+        ids: Whether it is known to be a list of ids.
+
+    Returns:
+        Both, each None if there is nothing of it. The first is the same text if nothing names them.
+    """
+    found = map(_text, _LITERALS.findall(text))
+    if not any(theirs(t) or ("/" in t and theirs(_address(t)[1])) for t in found):
+        return text, None
+    return _Division(text, theirs, ids=ids).parts
+
+
+def readable(text: str) -> Any:
+    """JSON as Python's types; what these have no room for stays text: single numbers, and all of
+    what is nested too deep."""
+    nesting = (_NESTING.get(token, 0) for token in _TOKENS.findall(text))
+    if max(accumulate(nesting), default=0) > _DEEPEST:
+        return text
+    return json.loads(text, parse_int=_integer, parse_float=_real)
+
+
+class _Whose(Enum):
+    OTHERS = "others"
+    THEIRS = "theirs"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A member of an object, or an item of a list: where it stands, and whose it is."""
+
+    start: int
+    end: int
+    whose: _Whose
+
+
+@dataclass(slots=True)
+class _Container:
+    """An object or a list that has begun."""
+
+    start: int
+    mixed: int
+    """The containers of both that were found before."""
+    is_object: bool = False
+    nested: bool = False
+    refers: bool = False
+    """Whether the value that comes next stands where an id of a person does."""
+    thing: bool = False
+    """Whether it is something else than a person, as its name or its type says."""
+    own: str = ""
+    """The person's id, if it is its own."""
+    name: str | None = None
+    """That of the member whose value comes next."""
+    begun: int = 0
+    """Where that member begins."""
+    pieces: list[_Piece] = field(default_factory=list)
+
+
+class _Division:
+    """Goes through a JSON text once, whatever its depth."""
+
+    def __init__(self, text: str, theirs: Callable[[str], bool], *, ids: bool) -> None:
+        self._text = text
+        self._theirs = theirs
+        self._mixed: list[list[_Piece]] = []
+        """The pieces of each container that holds something of the person and of others."""
+        self._open = [_Container(0, 0, refers=ids)]
+        for token in _TOKENS.finditer(text):
+            self._take(token[0], token.start(), token.end())
+
+    @property
+    def parts(self) -> tuple[str | None, str | None]:
+        """What is not about the person, and what is."""
+        (whole,) = self._open[0].pieces
+        if whole.whose is _Whose.BOTH:
+            return self._without(_Whose.THEIRS), self._without(_Whose.OTHERS)
+        return (None, self._text) if whole.whose is _Whose.THEIRS else (self._text, None)
+
+    def _take(self, token: str, start: int, end: int) -> None:
+        place = self._open[-1]
+        if token in ("{", "["):
+            inner = _Container(start, len(self._mixed), token == "{", len(self._open) > 1)
+            inner.refers = place.refers
+            inner.thing = place.thing if place.name is None else _is_thing(place.name)
+            self._open.append(inner)
+        elif token in ("}", "]"):
+            self._open.pop()
+            self._put(place.start, end, self._whose(place), place.mixed)
+        elif place.is_object and place.name is None:
+            place.name, place.begun = _text(token), start
+            place.refers = _refers(place.name)
+        else:
+            self._put(start, end, self._whose_value(place, _text(token)), len(self._mixed))
+
+    def _put(self, start: int, end: int, whose: _Whose, mixed: int) -> None:
+        """Ends a piece; those of both that it contains came after `mixed` others."""
+        place = self._open[-1]
+        if place.is_object:
+            start = place.begun
+            if self._names(place.name or "", refers=False):
+                whose = _Whose.THEIRS
+            place.name = None
+        if whose is _Whose.THEIRS:
+            # it goes, or is given, whole
+            del self._mixed[mixed:]
+        place.pieces.append(_Piece(start, end, whose))
+
+    def _whose_value(self, place: _Container, text: str) -> _Whose:
+        name = (place.name or "").lower()
+        if name == "type":
+            place.thing = _is_thing(text)
+        if not self._names(text, refers=place.refers):
+            return _Whose.OTHERS
+        if place.nested and name in _OWN:
+            # it says whose the object is, which is known at its end
+            place.own = text
+            return _Whose.OTHERS
+        return _Whose.THEIRS
+
+    def _whose(self, container: _Container) -> _Whose:
+        if container.own and (unmistakable(container.own) or not container.thing):
+            return _Whose.THEIRS
+        found = {piece.whose for piece in container.pieces} or {_Whose.OTHERS}
+        if len(found) == 1 and _Whose.BOTH not in found:
+            return found.pop()
+        self._mixed.append(container.pieces)
+        return _Whose.BOTH
+
+    def _names(self, text: str, *, refers: bool) -> bool:
+        if self._theirs(text):
+            return refers or unmistakable(text)
+        if "/" not in text:
+            return False
+        collection, last = _address(text)
+        return self._theirs(last) and (collection in _PEOPLE or unmistakable(last))
+
+    def _without(self, whose: _Whose) -> str:
+        spans = sorted(span for pieces in self._mixed for span in _spans(pieces, whose))
+        edges = [0, *(edge for span in spans for edge in span), len(self._text)]
+        return "".join(
+            self._text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)
+        )
+
+
+def _spans(pieces: list[_Piece], whose: _Whose) -> Iterator[tuple[int, int]]:
+    """Where the text of some pieces stands, each with one comma; there are others among them."""
+    last = max(i for i, piece in enumerate(pieces) if piece.whose is not whose)
+    for i, piece in enumerate(pieces[:last]):
+        if piece.whose is whose:
+            yield piece.start, pieces[i + 1].start
+    if pieces[last] is not pieces[-1]:
+        yield pieces[last].end, pieces[-1].end
+
+
+def _refers(name: str) -> bool:
+    found = _REFERS.fullmatch(name)
+    return found is not None and not _is_thing(found[1] or "")
+
+
+def _is_thing(name: str) -> bool:
+    return _THING.search(name) is not None
+
+
+def _address(text: str) -> tuple[str, str]:
+    """The last two parts of an address, a collection and an id."""
+    collection, last = text.rsplit("/", 2)[-2:]
+    return collection.lower(), unquote(last)
+
+
+def _text(literal: str) -> str:
+    if not literal.startswith('"'):
+        return literal
+    return str(json.loads(literal, strict=False)) if "\\" in literal else literal[1:-1]
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+def _real(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits
