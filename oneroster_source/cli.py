@@ -322,7 +322,7 @@ def erase(
         _confirm(what)
     erased = warehouse.erase(estab, user)
     typer.echo("Removed:")
-    _show(erased.counts)
+    _show(erased.rows)
     left = warehouse.trace(estab, user)
     typer.echo(f"Counted again: {sum(left.values()):,} rows and values. {erased.bytes}")
     typer.echo(

@@ -130,11 +130,24 @@ class Held:
             stored = getattr(client, "get_storage_tables", lambda names: ())
             return frozenset(name for name, columns in stored(names) if columns)
 
-    def _columns(self, table: Table) -> set[str]:
+    def _asked_for(self, table: Table) -> list[str]:
+        """The table's columns, in the order of its Arrow schema, as a query asks for them."""
         with self._client() as client:
             stored = getattr(client, "get_storage_tables", None)
             found = dict(stored([table.name]))[table.name] if stored else ()
-        return {str(name).lower() for name in found} or {c.name for c in table.columns}
+            # the driver would read JSON, for which Python may have no room
+            as_text = client.config.destination_type == "postgres"
+        there = {str(name).lower() for name in found} or {c.name for c in table.columns}
+        json_columns = {column.name for column in table.columns if column.kind == "json"}
+        return [
+            # a table that an earlier version has made gets its new columns with this load
+            "NULL"
+            if name not in there
+            else f"CAST({{{name}}} AS VARCHAR)"
+            if as_text and name in json_columns
+            else f"{{{name}}}"
+            for name in arrow_schema(table).names
+        ]
 
     def is_filled(self, table: Table) -> bool:
         """Whether the table has any row."""
@@ -153,9 +166,7 @@ class Held:
     def rows(self, table: Table, estab: str, ids: list[str]) -> pa.Table:
         """Those rows of a school, whole."""
         schema = arrow_schema(table)
-        stored = self._columns(table)
-        # a table that an earlier version has made gets its new columns with this load
-        columns = ", ".join(f"{{{n}}}" if n in stored else "NULL" for n in schema.names)
+        columns = ", ".join(self._asked_for(table))
 
         def found() -> Iterator[list[tuple[Any, ...]]]:
             for begin in range(0, len(ids), _IDS):

@@ -72,6 +72,18 @@ def divided(
     return _Division(text, theirs, ids=ids).parts
 
 
+def members(text: str) -> Iterator[tuple[str, str]]:
+    """The names of an object's members, and each member as it was written."""
+    depth, begin, name = 0, 0, None
+    for found in _TOKENS.finditer(text):
+        before, depth = depth, depth + _NESTING.get(found[0], 0)
+        if before == depth == 1 and name is None:
+            name, begin = _text(found[0]), found.start()
+        elif depth == 1 and name is not None:
+            yield name, text[begin : found.end()]
+            name = None
+
+
 def readable(text: str) -> Any:
     """JSON as Python's types; what these have no room for stays text: single numbers, and all of
     what is nested too deep."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, cast
@@ -23,7 +23,6 @@ from oneroster_source.json_text import divided, readable
 from oneroster_source.merge import hints
 from oneroster_source.options import places
 from oneroster_source.privacy import Key
-from oneroster_source.rewrite import Removed
 from oneroster_source.spec import (
     QUALITY_RESULTS,
     REJECTED_ROWS,
@@ -80,14 +79,6 @@ class Mention:
     about: Any
 
 
-@dataclass(slots=True)
-class Erased(Removed):
-    """What was removed of a person. `rows` has all tables in which something may have been."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    """Rows by table, and values of others' rows, by table and column, of which there were any."""
-
-
 class Person:
     """A person of a school, in one dataset.
 
@@ -140,11 +131,6 @@ class Person:
         That others' rows name the id is not enough: mistyped, it may say something else there.
         """
         return self.was_erased or any(self._count(trace) for trace in self._traces())
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables that are there, and that may hold, or have held, something on the person."""
-        return tuple(t.name for t in tables(self._dialect) if t.name in self._stored)
 
     @property
     def was_erased(self) -> bool:

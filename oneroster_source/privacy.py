@@ -8,8 +8,6 @@ joins hold, and another under another key.
 from __future__ import annotations
 
 import hmac
-import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oneroster_source.json_text import members
 from oneroster_source.options import Options, missing, wrong
 from oneroster_source.spec import Column, Dialect, Endpoint, Holds, Ref, Table
 
@@ -373,33 +372,10 @@ def _without(extra: pa.ChunkedArray, hidden: Collection[str]) -> pa.Array:
         return extra
 
     def kept(text: str | None) -> str | None:
-        members = list(_members(text)) if text else []
-        rest = [raw for name, raw in members if name.lower() not in hidden]
-        if len(rest) == len(members):
+        found = list(members(text)) if text else []
+        rest = [raw for name, raw in found if name.lower() not in hidden]
+        if len(rest) == len(found):
             return text
         return "{" + ",".join(rest) + "}" if rest else None
 
     return pa.array([kept(text) for text in extra.to_pylist()], pa.string())
-
-
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^"{}\[\],]+')
-
-
-def _members(text: str) -> Iterator[tuple[str, str]]:
-    """The names of a JSON object's members, and each member as it was written: numbers may have
-    more digits, and values be deeper, than a parser takes."""
-    depth, start, name = 0, 0, ""
-    for found in _TOKEN.finditer(text):
-        token = found[0]
-        if token in ("{", "["):
-            depth += 1
-            start = found.end() if depth == 1 else start
-        elif depth == 1 and token in (",", "}"):
-            if text[start : found.start()].strip():
-                yield name, text[start : found.start()]
-            start, name = found.end(), ""
-            depth -= token == "}"
-        elif token in ("}", "]"):
-            depth -= 1
-        elif depth == 1 and not name and token[0] == '"':
-            name = json.loads(token)

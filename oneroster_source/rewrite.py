@@ -54,7 +54,7 @@ class Removed:
     """What was removed from a destination."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows by table."""
+    """Rows by table, and values of others' rows, by table and column."""
     bytes: str = ""
     """What has become of the bytes that they left behind, for people."""
 

@@ -45,7 +45,7 @@ from oneroster_source.holdings import Holdings, utc
 from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
-from oneroster_source.person import Erased, Person, refuse_what_is_no_id
+from oneroster_source.person import Person, refuse_what_is_no_id
 from oneroster_source.postgres import tune
 from oneroster_source.privacy import Key, Privacy
 from oneroster_source.report import Outcome, Report
@@ -469,7 +469,7 @@ class Warehouse:
         with self._loaded() as (_, client):
             return self._person(client, estab, user, key, to_erase=to_erase).counts()
 
-    def erase(self, estab: str, user: str, **settings: Any) -> Erased:
+    def erase(self, estab: str, user: str, **settings: Any) -> Removed:
         """Removes a person for good: rows, versions, what names them in others' rows, and what is
         left of it all in the database. No load brings them back.
 
@@ -489,20 +489,18 @@ class Warehouse:
         """
         refuse_what_is_no_id(estab, user)
         key = chosen_privacy(**settings).key
-        erased = Erased()
+        erased = Removed()
         with self._loaded(to_write=True, stateless=True, removed=erased) as (_, opened_client):
             client = _database(opened_client, self.name)
             # before anything: an id that was mistyped changes nothing
             person = self._person(client, estab, user, key, to_erase=True)
             # of runs that were killed
             _drop_staging(client)
-            erased.rows = dict.fromkeys(person.tables, 0)
             announce(client)
             # at once: nobody is removed who is not listed
             with client.sql_client.begin_transaction():
                 person.suppress()
-                erased.counts = person.remove()
-            erased.rows |= {n: rows for n, rows in erased.counts.items() if n in erased.rows}
+                erased.rows = person.remove()
         return erased
 
     def export(self, estab: str, user: str, **settings: Any) -> dict[str, Any]:

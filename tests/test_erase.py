@@ -307,7 +307,7 @@ def test_one_of_twenty_with_the_same_id_is_erased(serve, database: str) -> None:
         school.change("users", ID, enabledUser=True)
     server = serve(*schools)
     load(database, server, *schools, endpoints=V1P1.names)
-    counts = Warehouse(database).erase("7", ID, privacy_key=KEY).counts
+    counts = Warehouse(database).erase("7", ID, privacy_key=KEY).rows
     assert counts["users"] == 1 and counts["enrollments"] == 2
     schools_then = [without_them(s) if s.estab == "7" else s for s in schools]
     for full in (None, False, True):
@@ -354,7 +354,7 @@ def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
         patch.setattr(oneroster_source.warehouse, "rewrite", killed)
         warehouse.erase("1", ID, privacy_key=KEY)
     assert traces(warehouse.name, tmp_path) == ["roster.duckdb"]
-    assert warehouse.erase("1", ID, privacy_key=KEY).counts == {}
+    assert warehouse.erase("1", ID, privacy_key=KEY).rows == {}
     assert traces(warehouse.name, tmp_path) == []
     assert len(dump(warehouse.name)["suppressed_users"]) == 1
 
@@ -435,7 +435,7 @@ def test_an_enrollment_that_becomes_an_erased_persons_ends_its_version(
     options = {"endpoints": ["enrollments"], "history": True}
     load(warehouse.name, server, school, **options)
     # by the pseudonym, where no row of users tells whose it is
-    counts = warehouse.erase("1", Key(KEY.encode()).digest(ID), privacy_key=KEY).counts
+    counts = warehouse.erase("1", Key(KEY.encode()).digest(ID), privacy_key=KEY).rows
     assert counts["enrollments"] == counts["enrollments_history"] == 2
     school.change("enrollments", "8A/Ma-p4", user=ref(ID, "user"))
     school.change("enrollments", "7A-p2", beginDate=day(-3))
@@ -458,7 +458,7 @@ def test_people_under_pseudonyms_are_erased_by_either_id(serve, warehouse: Wareh
     load(warehouse.name, server, school, **options)
     key = Key(KEY.encode())
     for given in (ID, key.digest("p2")):
-        assert warehouse.erase("1", given, privacy_key=KEY).counts["users"] == 1
+        assert warehouse.erase("1", given, privacy_key=KEY).rows["users"] == 1
     load(warehouse.name, server, school, full=True, **options)
     with opened(warehouse.name) as ask:
         users = {user for (user,) in ask("SELECT sourced_id FROM oneroster.users")}
@@ -490,7 +490,7 @@ def test_a_pipeline_of_ones_own_brings_nobody_back(serve, pipeline: dlt.Pipeline
     pipeline.run(oneroster(**chosen))
     database = pipeline.sql_client().credentials.database
     warehouse = Warehouse(database)
-    assert warehouse.erase("1", ID, privacy_key=KEY).counts["enrollments"] == 2
+    assert warehouse.erase("1", ID, privacy_key=KEY).rows["enrollments"] == 2
     with pytest.raises(PipelineStepFailed, match="'privacy_key' is missing"):
         pipeline.run(oneroster(**chosen))
     pipeline.abort_packages()
@@ -531,7 +531,7 @@ def test_versions_of_a_person_go_and_make_no_others(serve, database: str, tmp_pa
         before = {n: ask(versions.format(n, f"NOT {where}")) for n, where in theirs.items()}
         gone = {n: len(ask(versions.format(n, where))) for n, where in theirs.items()}
     assert gone == {"users": 2, "enrollments": 3}
-    counts = Warehouse(database).erase("1", ID, privacy_key=KEY).counts
+    counts = Warehouse(database).erase("1", ID, privacy_key=KEY).rows
     assert {n: counts[f"{n}_history"] for n in gone} == gone
     for full in (False, True):
         school.change("users", ID, givenName=f"kanari {full}")

@@ -181,14 +181,25 @@ def test_characters_that_postgres_refuses_stop_no_load(
     assert differ(server, school) == {}
 
 
-@pytest.mark.parametrize("sent", ["1e200000", "[" * 9000 + "]" * 9000])
-def test_json_that_postgres_refuses_stops_no_load(serve, sync, postgres, sent) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    ["1e200000", "[" * 9000 + "]" * 9000, "9" * 5000],
+    ids=["a large number", "deep lists", "many digits"],
+)
+def test_json_that_postgres_or_python_refuses_stops_no_load(serve, sync, postgres, sent) -> None:
     school = School("1", collections={"users": [{"sourcedId": "a"}]})
     body = f'{{"users": [{{"sourcedId": "a", "metadata": {sent}, "nick": {sent}}}]}}'
     school.faults.append(Fault("users", status=200, body=body.encode()))
-    assert sync(serve(school), school, endpoints=["users"]).good
-    found = query(postgres, "SELECT metadata #>> '{}', extra ->> 'nick' FROM oneroster.users")
-    assert found == [(sent, sent)]
+    server = serve(school)
+    # then it is gone, and stays as it was
+    for deleted in (False, True):
+        assert sync(server, school, endpoints=["users"], full=True, allow_deletes=True).good
+        found = query(
+            postgres, "SELECT metadata #>> '{}', extra ->> 'nick', _deleted FROM oneroster.users"
+        )
+        assert found == [(sent, sent, deleted)]
+        if not deleted:
+            school.purge("users", "a")
 
 
 def test_one_school_that_fails_leaves_the_rows_and_cursors_of_the_others(
