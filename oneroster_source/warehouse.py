@@ -71,7 +71,7 @@ from oneroster_source.state import (
     leave_out,
     left_out,
     pipeline_name,
-    pruned_before,
+    prunes,
     refuse_outdated,
     resources,
     source_of,
@@ -386,7 +386,7 @@ class Warehouse:
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with changed(pipeline) as state:
                 divide_by(state, "")
-                for schools in (*cursors(state).values(), pruned_before(source_of(state))):
+                for schools in (*cursors(state).values(), prunes(source_of(state))):
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
@@ -428,9 +428,12 @@ class Warehouse:
             # first: what is removed before that is known, a load could bring back
             with changed(pipeline) as state:
                 known = {estab for schools in cursors(state).values() for estab in schools}
-                kept, instant = pruned_before(source_of(state)), before.astimezone(UTC).isoformat()
-                source_of(state)["pruned_before"] = kept | {
-                    estab: max(kept.get(estab, ""), instant)
+                kept, instant = prunes(source_of(state)), before.astimezone(UTC).isoformat()
+                source_of(state)["prunes"] = kept | {
+                    estab: {
+                        "before": max(kept.get(estab, {}).get("before", ""), instant),
+                        "at": datetime.now(UTC).isoformat(),
+                    }
                     for estab in (known if estabs is None else estabs)
                 }
             # of runs that were killed

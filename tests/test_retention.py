@@ -254,6 +254,32 @@ def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> 
     assert warehouse.leavers(NOW - YEAR) == found
 
 
+def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
+    school = make("1")
+    server = serve(school)
+    # the teachers are never in the destination
+    some = {"endpoints": ["users", "enrollments"], "filters": {"users": "role='student'"}}
+    load(warehouse.name, server, school, **some)
+    warehouse.prune(NOW - YEAR)
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    now = {"status": "tobedeleted", "dateLastModified": stamp}
+    school.add("users", school.get("users", "p1") | {"sourcedId": "new", "dateLastModified": stamp})
+    ended = {"7A-new": "new", "8A/Ma-t1": "t1", "7A/Ma-nobody": "nobody"}
+    for name, user in ended.items():
+        school.add("enrollments", enrollment(name, "student", user, "7A", **now))
+    # of somebody who was removed: ended before and sent only now, and only since
+    before = now | {"dateLastModified": ago(5)}
+    school.add("enrollments", enrollment("8A/Ma-old", "student", "old", "8A/Ma", **before))
+    school.change("enrollments", "7A/En-old", **now)
+    for mode in ("delta", "delta", "full"):
+        report = load(warehouse.name, server, school, full=mode == "full", **some)
+        assert {o.mode for o in report.outcomes} == {mode}
+        rows = tables(warehouse.name)["enrollments"]
+        told = {row["sourced_id"] for row in rows if row["_deleted"]}
+        assert told >= {*ended, "7A/En-old"}
+        assert not told & {"7A-old", "7A/Ma-old", "8A/Ma-old"}
+
+
 @pytest.mark.campaign
 def test_shards_know_what_was_pruned(serve, postgres) -> None:
     schools = [make(str(n)) for n in range(1, 4)]
