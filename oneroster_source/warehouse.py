@@ -406,8 +406,10 @@ class Warehouse:
         Raises:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
-        with self._loaded() as (_, client):
-            return Retention(_database(client, self.name), before, estabs).count()
+        with self._loaded() as (_, opened_client):
+            client = _database(opened_client, self.name)
+            with Retention(client, V1P1, before, estabs).found() as found:
+                return found
 
     def prune(self, before: datetime, estabs: Collection[str] | None = None) -> Removed:
         """Removes what was deleted at the source before an instant, with all that hangs on it and
@@ -438,11 +440,11 @@ class Warehouse:
                 }
             # of runs that were killed
             _drop_staging(client)
-            retention = Retention(client, before, estabs)
-            found = retention.count()
-            if found.rows or found.examples:
-                announce(client)
-                found = retention.remove()
+            retention = Retention(client, V1P1, before, estabs)
+            with retention.found() as found:
+                if found.rows or found.examples:
+                    announce(client)
+                    retention.remove()
             removed.rows = dict(found.rows)
             if found.examples:
                 removed.rows[QUALITY_RESULTS.name] = 0
