@@ -404,10 +404,12 @@ class Warehouse:
         """What was deleted at the source before an instant, as `prune` would remove it.
 
         Raises:
-            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or another
+                pipeline has loaded it.
         """
-        with self._loaded() as (_, opened_client):
+        with self._loaded() as (pipeline, opened_client):
             client = _database(opened_client, self.name)
+            self._refuse_another_pipeline(pipeline)
             with Retention(client, V1P1, before, estabs).found() as found:
                 return found
 
@@ -421,12 +423,17 @@ class Warehouse:
 
         Raises:
             DestinationBusy: Another run is loading into this destination.
-            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
-                are removed, and what they have left behind could not be.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or another
+                pipeline has loaded it; or the rows are removed, and what they have left behind
+                could not be.
         """
         removed = Removed()
-        with self._loaded(to_write=True, removed=removed) as (pipeline, opened_client):
+        with self._loaded(to_write=True, stateless=True, removed=removed) as (
+            pipeline,
+            opened_client,
+        ):
             client = _database(opened_client, self.name)
+            self._refuse_another_pipeline(pipeline)
             # first: what is removed before that is known, a load could bring back
             with changed(pipeline) as state:
                 known = {estab for schools in cursors(state).values() for estab in schools}
@@ -449,6 +456,14 @@ class Warehouse:
             if found.examples:
                 removed.rows[QUALITY_RESULTS.name] = 0
         return removed
+
+    def _refuse_another_pipeline(self, pipeline: dlt.Pipeline) -> None:
+        if pipeline.first_run or not pipeline.default_schema_name:
+            raise DestinationError(
+                f"the dataset {self.dataset!r} of {self.name} was loaded by another pipeline than"
+                " that of `oneroster sync`: its next load would bring back what is removed",
+                todo="load it with `oneroster sync`, which knows what was removed for good",
+            )
 
     def trace(
         self, estab: str, user: str, *, to_erase: bool = False, **settings: Any

@@ -23,7 +23,7 @@ from small_school import enrollment, ref, small_school
 from truth import opened
 from typer.testing import CliRunner
 
-from oneroster_source import ConfigurationError, Report, Warehouse
+from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
 from oneroster_source.cli import app
 from oneroster_source.quality import CHECKS
 from oneroster_source.retention import duration, shown
@@ -383,6 +383,17 @@ def test_postgres_compares_no_row_with_each(serve, postgres) -> None:
         "enrollments_history": ended,
     }
     assert warehouse.prune(NOW - YEAR).rows == found.rows
+
+
+def test_what_another_pipeline_loads_is_not_pruned(serve, pipeline) -> None:
+    school = small_school("1")
+    leaver(school, "old", ago(400))
+    pipeline.run(oneroster(**settings(serve(school), school), endpoints=["users"]))
+    warehouse = Warehouse(str(pipeline.sql_client().credentials.database))
+    for refused in (warehouse.leavers, warehouse.prune):
+        with pytest.raises(DestinationError, match=r"was loaded by .* would bring back"):
+            refused(NOW - YEAR)
+    assert "old" in {row["sourced_id"] for row in tables(warehouse.name)["users"]}
 
 
 @pytest.mark.campaign
