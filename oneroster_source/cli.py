@@ -283,7 +283,7 @@ def prune(
     if found.undated:
         typer.echo(
             f"{found.undated:,} deleted rows stay: nothing tells when they were deleted, as they"
-            " were loaded by an earlier version or came without a time."
+            " were loaded by an earlier version or came without a time that can be true."
         )
     when = f"deleted at the source before {before:%Y-%m-%d %H:%M} UTC"
     if not yes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,10 @@ from oneroster_source.spec import Table
 
 FEW = 20
 """As many rows may go at once from a collection of any size."""
+_FIRST = datetime(1970, 1, 2, tzinfo=UTC)
+"""Providers that do not know a time write the year 1, or the beginning of 1970 somewhere."""
+_SKEW = timedelta(days=2)
+"""Clocks may differ by as much."""
 
 
 def gone(
@@ -59,6 +63,19 @@ def gone(
             f" if it is, run `oneroster sync --full --allow-deletes{only and ' ' + only}`",
         )
     return absent
+
+
+def credible(now: datetime) -> tuple[datetime, datetime]:
+    """The first and the last instant at which a row may have been deleted: what a stamp tells of
+    others is not true, and is taken for nothing."""
+    return _FIRST, now + _SKEW
+
+
+def credibly(stamps: pa.ChunkedArray, now: datetime) -> pa.ChunkedArray:
+    """Stamps of deletions, with NULL for those that cannot be true."""
+    first, last = (pa.scalar(instant, stamps.type) for instant in credible(now))
+    true = pc.and_(pc.greater_equal(stamps, first), pc.less_equal(stamps, last))
+    return pc.if_else(true, stamps, pa.scalar(None, stamps.type))
 
 
 def without(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:

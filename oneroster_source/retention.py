@@ -1,7 +1,8 @@
 """Who left long ago: rows that were deleted at the source, and all that hangs on them.
 
-They are found by subqueries alone, which any database takes, and the same ones count and remove. So
-the order matters: whatever hangs on rows goes before they do.
+Their keys are collected first, in temporary tables, and the same joins with these count and remove.
+Each join stands alone, or with others under AND: beside OR, and with NOT IN, Postgres compares each
+row with each as soon as the keys outgrow its `work_mem`.
 """
 
 from __future__ import annotations
@@ -9,24 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from oneroster_source.deletion import credible
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.spec import (
-    QUALITY_RESULTS,
-    REJECTED_ROWS,
-    V1P1,
-    ChildList,
-    Endpoint,
-    Table,
-)
+from oneroster_source.held import among, worded
+from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _ROWS = 10_000
+_SHOWN_BY = {"students": "users", "staff": "users", "class_sizes": "classes"}
+"""Views whose rows stand for those of an endpoint."""
 
 
 def duration(text: str) -> timedelta:
@@ -44,6 +43,17 @@ def duration(text: str) -> timedelta:
     )
 
 
+def shown(relation: str, dialect: Dialect) -> list[str]:
+    """The endpoints whose ids a check shows as examples; none where it shows others.
+
+    Args:
+        relation: What it looks at, as `quality_results` has it.
+        dialect: What the tables hold.
+    """
+    names = (_SHOWN_BY.get(name, name) for name in relation.split(", "))
+    return [name for name in names if name in dialect.names]
+
+
 @dataclass(frozen=True, slots=True)
 class Leavers:
     """What is to go, or did.
@@ -51,7 +61,7 @@ class Leavers:
     Args:
         rows: Rows by table.
         examples: Ids among the examples in `quality_results`.
-        undated: Deleted rows of which no time is known: they stay.
+        undated: Deleted rows of which no time is known, or none that can be true: they stay.
     """
 
     rows: dict[str, int]
@@ -60,11 +70,33 @@ class Leavers:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A piece of SQL, and the values of its marks."""
+class _Step:
+    """Rows of a table that are to go; the steps of one table speak of different rows.
 
-    sql: str
+    Args:
+        table: The table.
+        where: What holds for them, names in braces.
+        values: The values of its parameters.
+    """
+
+    table: Table
+    where: str
     values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shorter:
+    """A row of `quality_results` of whose examples some are to go.
+
+    Args:
+        key: The row's key.
+        kept: The examples that stay.
+        gone: How many do not.
+    """
+
+    key: tuple[Any, ...]
+    kept: list[str]
+    gone: int
 
 
 class Retention:
@@ -72,198 +104,220 @@ class Retention:
 
     Args:
         client: dlt's client of a database.
+        dialect: What the tables hold.
         before: The instant.
         estabs: Of these schools; None for all.
     """
 
     def __init__(
-        self, client: SqlJobClientBase, before: datetime, estabs: Collection[str] | None = None
+        self,
+        client: SqlJobClientBase,
+        dialect: Dialect,
+        before: datetime,
+        estabs: Collection[str] | None = None,
     ) -> None:
         self._client = client.sql_client
+        self._dialect = dialect
         self._before = before
-        self._estabs = None if estabs is None else sorted(estabs)
-        names = {REJECTED_ROWS.name, QUALITY_RESULTS.name}
-        for endpoint in V1P1.endpoints:
-            names |= {table.name for table in (*endpoint.tables(), *_versions(endpoint))}
-        stored = client.get_storage_tables(names)
-        self._there = {name: set(columns) for name, columns in stored if columns}
+        self._estabs = tuple(sorted(estabs or ()))
+        marks = ", ".join(["%s"] * len(self._estabs)) or "NULL"
+        self._of_schools = "1 = 1" if estabs is None else f"{{estab}} IN ({marks})"
+        self._span = credible(datetime.now(UTC))
+        stored = client.get_storage_tables({table.name for table in dialect.tables})
+        self._there = {n: {str(c).lower() for c in columns} for n, columns in stored if columns}
+        found = [endpoint for endpoint in dialect.endpoints if endpoint.name in self._there]
+        # it is known who is to go, before what refers to them is looked for
+        self._endpoints = sorted(found, key=lambda e: any(dialect.refers_to_people(e)))
+        self._shorter: list[_Shorter] = []
 
-    def count(self) -> Leavers:
-        """What would go now, and what stays because nobody knows since when it is deleted."""
-        rows: dict[str, int] = {}
-        for table, where in self._steps():
-            ((found,),) = self._asked(f"SELECT count(*) FROM {self._place(table)} WHERE", where)
-            if found:
-                rows[table] = rows.get(table, 0) + int(found)
-        undated = 0
-        for endpoint in self._endpoints():
-            of_school = self._of_schools()
-            ((found,),) = self._asked(
-                f"SELECT count(*) FROM {self._place(endpoint.name)} WHERE {self._c('_deleted')} ="
-                f" %s AND {self._ended(endpoint.name)} IS NULL AND",
-                _Part(of_school.sql, (True, *of_school.values)),
-            )
-            undated += int(found)
-        return Leavers(rows, sum(gone for gone, _, _ in self._examples()), undated)
-
-    def remove(self) -> Leavers:
-        """Removes it, in one transaction."""
+    @contextmanager
+    def found(self) -> Iterator[Leavers]:
+        """What is to go now; within it, and in the same transaction, `remove` removes that."""
         with self._client.begin_transaction():
-            found = self.count()
-            for _, examples, key in list(self._examples()):
-                keys = " AND ".join(f"{self._c(name)} = %s" for name in QUALITY_RESULTS.key)
-                self._client.execute_sql(
-                    f"UPDATE {self._place(QUALITY_RESULTS.name)} SET {self._c('examples')} = %s"
-                    f" WHERE {keys}",
-                    *(examples, *key),
-                )
-            for table, where in self._steps():
-                self._asked(f"DELETE FROM {self._place(table)} WHERE", where)
-        return found
+            made = [name for endpoint in self._endpoints for name in self._collected(endpoint)]
+            self._shorter = list(self._examples())
+            yield Leavers(self._counts(), sum(row.gone for row in self._shorter), self._undated())
+            for name in made:
+                self._asked(f"DROP TABLE {name}")
 
-    def _steps(self) -> Iterator[tuple[str, _Part]]:
-        """The tables, with what is to go of each, in the order in which it can go."""
-        for endpoint in self._endpoints():
-            ids = self._ids(endpoint)
-            for attribute, child in _children(endpoint):
-                if child.name in self._there:
-                    where = self._among(child.parent_key, ids)
-                    target = attribute.target if isinstance(attribute, ChildList) else None
-                    if target and V1P1[target].personal and target in self._there:
-                        where = _either(where, self._among("sourced_id", self._ids(V1P1[target])))
-                    yield child.name, where
-            for table in _versions(endpoint):
+    def remove(self) -> None:
+        """Removes what was found."""
+        keys = " AND ".join(f"{{{name}}} = %s" for name in QUALITY_RESULTS.key)
+        for row in self._shorter:
+            query = f"UPDATE {{table}} SET {{examples}} = %s WHERE {keys}"
+            self._asked(query, json.dumps(row.kept), *row.key, table=QUALITY_RESULTS)
+        for step in self._steps():
+            self._asked(f"DELETE FROM {{table}} WHERE {step.where}", *step.values, table=step.table)
+
+    def _collected(self, endpoint: Endpoint) -> Iterator[str]:
+        """Makes tables of the keys of rows that are to go, and of those that have no row any more
+        and whose versions are to go; gives their names."""
+        keys = "SELECT {estab} AS going_estab, {sourced_id} AS going_id FROM"
+        wheres = [
+            f"{{_deleted}} = %s AND {self._ended(endpoint)} < %s AND {self._of_schools}",
+            *self._of_people(endpoint),
+        ]
+        self._asked(
+            f"CREATE TEMPORARY TABLE {_going(endpoint)} AS "
+            + " UNION ".join(f"{keys} {{table}} WHERE {where}" for where in wheres),
+            *(True, *self._span, self._before, *self._estabs),
+            table=endpoint.table,
+        )
+        yield _going(endpoint)
+        if endpoint.history is None or endpoint.history.name not in self._there:
+            return
+        ended = (
+            "COALESCE({valid_to}, CASE WHEN {_deleted} = %s"
+            f" THEN COALESCE({_credibly('{_deleted_at}')}, {{valid_from}}) END)"
+        )
+        self._asked(
+            f"CREATE TEMPORARY TABLE {_lost(endpoint)} AS {keys} {{versions}} v"
+            f" WHERE {self._of_schools} AND NOT EXISTS (SELECT 1 FROM {{table}} t"
+            " WHERE t.{estab} = v.{estab} AND t.{sourced_id} = v.{sourced_id})"
+            " GROUP BY {estab}, {sourced_id}"
+            f" HAVING count(*) = count(CASE WHEN {ended} < %s THEN 1 END)",
+            *(*self._estabs, True, *self._span, self._before),
+            table=endpoint.table,
+            versions=endpoint.history,
+        )
+        yield _lost(endpoint)
+
+    def _counts(self) -> dict[str, int]:
+        """The rows that are to go, by table; of tables with any."""
+        rows: dict[str, int] = {}
+        for step in self._steps():
+            query = f"SELECT count(*) FROM {{table}} WHERE {step.where}"
+            ((found,),) = self._asked(query, *step.values, table=step.table)
+            if found:
+                rows[step.table.name] = rows.get(step.table.name, 0) + int(found)
+        return rows
+
+    def _undated(self) -> int:
+        undated = 0
+        for endpoint in self._endpoints:
+            query = (
+                "SELECT count(*) FROM {table} WHERE {_deleted} = %s"
+                f" AND {self._ended(endpoint)} IS NULL AND {self._of_schools}"
+                f" AND NOT {_among(_going(endpoint))}"
+            )
+            values = (True, *self._span, *self._estabs)
+            ((found,),) = self._asked(query, *values, table=endpoint.table)
+            undated += int(found)
+        return undated
+
+    def _steps(self) -> Iterator[_Step]:
+        for endpoint in self._endpoints:
+            for table, wheres in self._hanging_on(endpoint):
                 if table.name in self._there:
-                    yield table.name, self._old_versions(endpoint, table)
+                    for i, where in enumerate(wheres):
+                        yield _Step(table, " AND NOT ".join((where, *wheres[:i])))
+            going = _among(_going(endpoint))
             if REJECTED_ROWS.name in self._there:
-                among = self._among("sourced_id", ids)
-                yield (
-                    REJECTED_ROWS.name,
-                    _Part(
-                        f"{self._c('endpoint')} = %s AND {among.sql}",
-                        (endpoint.name, *among.values),
-                    ),
-                )
-            yield endpoint.name, self._to_go(endpoint)
+                yield _Step(REJECTED_ROWS, f"{{endpoint}} = %s AND {going}", (endpoint.name,))
+            yield _Step(endpoint.table, going)
 
-    def _endpoints(self) -> Iterator[Endpoint]:
-        """Those whose tables are there, what refers to people before the people."""
-        found = [endpoint for endpoint in V1P1.endpoints if endpoint.name in self._there]
-        yield from sorted(found, key=lambda endpoint: not any(V1P1.refers_to_people(endpoint)))
+    def _hanging_on(self, endpoint: Endpoint) -> Iterator[tuple[Table, list[str]]]:
+        """The tables of child rows and of versions, and which of their rows are to go."""
+        for attribute, child in zip(endpoint.nested, endpoint.child_tables(), strict=True):
+            wheres = [_among(_going(endpoint), child.parent_key)]
+            target = attribute.target
+            if target and target in self._there and self._dialect[target].personal:
+                wheres.append(_among(_going(self._dialect[target])))
+            yield child, wheres
+        if endpoint.history is not None:
+            own = (_among(_going(endpoint)), _among(_lost(endpoint)))
+            yield endpoint.history, [*own, *self._of_people(endpoint)]
 
-    def _ids(self, endpoint: Endpoint) -> _Part:
-        """The keys of an endpoint's rows that are to go."""
-        where = self._to_go(endpoint)
-        keys = ", ".join(map(self._c, endpoint.table.key))
-        return _Part(
-            f"SELECT {keys} FROM {self._place(endpoint.name)} WHERE {where.sql}", where.values
-        )
-
-    def _to_go(self, endpoint: Endpoint) -> _Part:
-        """An endpoint's rows that are to go: deleted long ago, or of people who are to go."""
-        school = self._of_schools()
-        own = _Part(
-            f"({self._c('_deleted')} = %s AND {self._ended(endpoint.name)} < %s AND {school.sql})",
-            (True, self._before, *school.values),
-        )
-        return _either(own, *self._of_people(endpoint))
-
-    def _of_people(self, endpoint: Endpoint) -> Iterator[_Part]:
-        for column, people in V1P1.refers_to_people(endpoint):
+    def _of_people(self, endpoint: Endpoint) -> Iterator[str]:
+        """That rows of an endpoint, or versions of them, are of people who are to go."""
+        for column, people in self._dialect.refers_to_people(endpoint):
             if people.name in self._there:
-                yield self._among(column, self._ids(people))
+                yield _among(_going(people), column)
 
-    def _old_versions(self, endpoint: Endpoint, table: Table) -> _Part:
-        """The versions of what is to go; and of what has no row any more, if the last one ended
-        long ago."""
-        names = ("estab", "sourced_id", "valid_from", "valid_to", "_deleted", "_deleted_at")
-        estab, own, begun, ended, deleted, at = (self._c(name) for name in names)
-        history, rows = self._place(table.name), self._place(endpoint.name)
-        gone = f"COALESCE(v.{ended}, CASE WHEN v.{deleted} THEN COALESCE(v.{at}, v.{begun}) END)"
-        school = self._of_schools()
-        lost = _Part(
-            f"({school.sql} AND ({estab}, {own}) NOT IN (SELECT {estab}, {own} FROM {rows})"
-            f" AND ({estab}, {own}) NOT IN (SELECT v.{estab}, v.{own} FROM {history} v"
-            f" WHERE {gone} IS NULL OR {gone} >= %s))",
-            (*school.values, self._before),
-        )
-        return _either(
-            self._among("sourced_id", self._ids(endpoint)), *self._of_people(endpoint), lost
-        )
-
-    def _ended(self, table: str) -> str:
+    def _ended(self, endpoint: Endpoint) -> str:
         """Since when a deleted row is deleted; NULL where nobody knows."""
-        status = f"LOWER({self._c('status')})"
+        status = "LOWER({status})"
         for sign in " -_":
             # as a load reads it
             status = f"REPLACE({status}, '{sign}', '')"
-        marked = (
-            f"CASE WHEN {status} IN ('tobedeleted', 'inactive')"
-            f" THEN {self._c('date_last_modified')} END"
-        )
+        ended = f"CASE WHEN {status} IN ('tobedeleted', 'inactive') THEN {{date_last_modified}} END"
         # a table that was last loaded by an earlier version has no such column
-        if self._column("_deleted_at") not in self._there[table]:
-            return marked
-        return f"COALESCE({self._c('_deleted_at')}, {marked})"
+        if "_deleted_at" in self._there[endpoint.name]:
+            ended = f"COALESCE({{_deleted_at}}, {ended})"
+        return _credibly(ended)
 
-    def _of_schools(self) -> _Part:
-        if self._estabs is None:
-            return _Part("1 = 1")
-        marks = ", ".join(["%s"] * len(self._estabs)) or "NULL"
-        return _Part(f"{self._c('estab')} IN ({marks})", tuple(self._estabs))
-
-    def _among(self, column: str, ids: _Part) -> _Part:
-        return _Part(f"({self._c('estab')}, {self._c(column)}) IN ({ids.sql})", ids.values)
-
-    def _examples(self) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
-        """The rows of `quality_results` that name ids that are to go: how many, what is left of the
-        examples, as JSON, and the row's key."""
+    def _examples(self) -> Iterator[_Shorter]:
+        """The rows of `quality_results` that name ids that are to go; or that are as old, and name
+        ids that no row has any more."""
         if QUALITY_RESULTS.name not in self._there:
             return
-        of_school = self._of_schools()
-        keys = ", ".join(self._c(name) for name in (*QUALITY_RESULTS.key, "examples"))
+        columns = ", ".join(f"{{{name}}}" for name in QUALITY_RESULTS.key)
         found = self._asked(
-            f"SELECT {keys} FROM {self._place(QUALITY_RESULTS.name)}"
-            f" WHERE {self._c('rows_found')} > 0 AND",
-            of_school,
+            "SELECT {relation}, {examples}, {estab},"
+            f" CASE WHEN {{checked_at}} < %s THEN 1 ELSE 0 END, {columns} FROM {{table}}"
+            f" WHERE {{rows_found}} > 0 AND {self._of_schools}",
+            *(self._before, *self._estabs),
+            table=QUALITY_RESULTS,
         )
-        rows = [(tuple(key), _list(examples)) for *key, examples in found]
-        named = {(str(key[1]), name) for key, names in rows for name in names}
-        going: set[tuple[str, str]] = set()
-        for endpoint in self._endpoints() if named else ():
-            ids = self._ids(endpoint)
-            with self._client.execute_query(ids.sql, *ids.values) as cursor:
-                while some := cursor.fetchmany(_ROWS):
-                    going |= named.intersection((str(estab), str(name)) for estab, name in some)
-        for key, names in rows:
-            kept = [name for name in names if (str(key[1]), name) not in going]
-            if len(kept) < len(names):
-                yield len(names) - len(kept), json.dumps(kept), key
+        rows = []
+        for relation, examples, *rest in found:
+            of = [name for name in shown(relation, self._dialect) if name in self._there]
+            if of:
+                rows.append((of, _list(examples), *rest))
+        names = {name for _, examples, *_ in rows for name in examples}
+        going, held = {}, {}
+        for endpoint in self._endpoints if names else ():
+            going[endpoint.name] = self._keys("going_estab", "going_id", _going(endpoint), names)
+            held[endpoint.name] = self._keys(
+                "{estab}", "{sourced_id}", "{table}", names, table=endpoint.table
+            )
+        for of, examples, estab, is_old, *key in rows:
+            kept = [
+                name
+                for name in examples
+                if not any((str(estab), name) in going[endpoint] for endpoint in of)
+                and (not is_old or any((str(estab), name) in held[endpoint] for endpoint in of))
+            ]
+            if len(kept) < len(examples):
+                yield _Shorter(tuple(key), kept, len(examples) - len(kept))
 
-    def _asked(self, query: str, part: _Part) -> Any:
-        return self._client.execute_sql(f"{query} {part.sql}", *part.values) or ()
+    def _keys(
+        self, estab: str, sourced_id: str, place: str, names: Collection[str], **tables: Table
+    ) -> set[tuple[str, str]]:
+        """The keys in a table, estab and sourcedId, of which the latter is one of the names."""
+        few, values = among(self._client, names) or ("{} IS NOT NULL", ())
+        query = f"SELECT {estab}, {sourced_id} FROM {place} WHERE {few.format(sourced_id)}"
+        found: set[tuple[str, str]] = set()
+        with self._client.execute_query(worded(self._client, query, **tables), *values) as cursor:
+            while some := cursor.fetchmany(_ROWS):
+                found |= {(str(of), str(name)) for of, name in some if name in names}
+        return found
 
-    def _place(self, table: str) -> str:
-        return self._client.make_qualified_table_name(table)
-
-    def _c(self, column: str) -> str:
-        return self._client.escape_column_name(column)
-
-    def _column(self, name: str) -> str:
-        return self._client.capabilities.casefold_identifier(name)
-
-
-def _children(endpoint: Endpoint) -> Iterator[tuple[Any, Table]]:
-    return zip(endpoint.nested, endpoint.child_tables(), strict=True)
-
-
-def _versions(endpoint: Endpoint) -> tuple[Table, ...]:
-    return () if endpoint.history is None else (endpoint.history,)
+    def _asked(self, query: str, *values: Any, **tables: Table) -> Any:
+        return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
 
 
-def _either(*parts: _Part) -> _Part:
-    values = tuple(value for part in parts for value in part.values)
-    return _Part("(" + " OR ".join(part.sql for part in parts) + ")", values)
+def _going(endpoint: Endpoint) -> str:
+    """The table of the keys of an endpoint's rows that are to go."""
+    return f"oneroster_going_{endpoint.name}"
+
+
+def _lost(endpoint: Endpoint) -> str:
+    """The table of the keys whose versions are to go, and that have no row any more."""
+    return f"oneroster_lost_{endpoint.name}"
+
+
+def _among(keys: str, column: str = "sourced_id") -> str:
+    """That a row's estab and another column are in a table of keys."""
+    # its columns have names of their own, so that those of the row need no table before them
+    return (
+        f"EXISTS (SELECT 1 FROM {keys} WHERE going_estab = {{estab}} AND going_id = {{{column}}})"
+    )
+
+
+def _credibly(instant: str) -> str:
+    """An instant, or NULL where it cannot be true; with the two parameters of `credible`."""
+    return f"CASE WHEN {instant} BETWEEN %s AND %s THEN {instant} END"
 
 
 def _list(examples: Any) -> list[str]:

@@ -23,7 +23,7 @@ from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
 from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors, refuse_other_pseudonyms
-from oneroster_source.deletion import alive, deleted, gone, removal, unpruned, without
+from oneroster_source.deletion import alive, credibly, deleted, gone, removal, unpruned, without
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
 from oneroster_source.http import Server
@@ -40,7 +40,7 @@ from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
-from oneroster_source.state import pruned_before
+from oneroster_source.state import prunes
 from oneroster_source.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")
@@ -136,7 +136,7 @@ class _Run:
         """Tables that dlt has loaded before, with their columns."""
         self._stored: frozenset[str] | None = None
         """Tables that are in the destination; None until it was asked."""
-        self._pruned_before: dict[str, str] = {}
+        self._prunes: dict[str, dict[str, str]] = {}
         self._suppressed: Mapping[str, Suppression] = {}
         """Erased people, by school."""
         self._stopped = threading.Event()
@@ -345,28 +345,33 @@ class _Run:
 
     def _pruned(self, endpoint: Endpoint, collection: Collection, estab: str) -> pa.Array:
         """The ids of deleted rows that were removed for good, and stay out: from before an instant
-        or of no known time, or of people who are not there. What is in the destination must be told
-        that it is deleted, so that it is never one of them.
+        or of no known time; or from before that was done, of people who are not there. What is in
+        the destination must be told that it is deleted, so that it is never one of them.
 
         Raises:
             DestinationError: The destination cannot be asked.
         """
-        before = self._pruned_before.get(estab)
-        if before is None or collection.is_known:
-            return pa.array([], pa.string())
+        none = pa.array([], pa.string())
+        if estab not in self._prunes or collection.is_known:
+            return none
         people = dict(self._settings.dialect.refers_to_people(endpoint))
         rows = collection.deleted("sourced_id", "date_last_modified", *people)
         if rows is None:
-            return pa.array([], pa.string())
-        stamps = rows.column("date_last_modified")
-        instant = pa.scalar(datetime.fromisoformat(before), stamps.type)
-        out = pc.fill_null(pc.less(stamps, instant), True)
-        for column, of in people.items():
+            return none
+        stamps = credibly(rows.column("date_last_modified"), self._now)
+        before, at = (
+            pc.fill_null(pc.less(stamps, pa.scalar(instant, stamps.type)), True)
+            for instant in (
+                datetime.fromisoformat(self._prunes[estab][of]) for of in ("before", "at")
+            )
+        )
+        out = before
+        for column, of in people.items() if pc.any(pc.and_not(at, before)).as_py() else ():
             there = self._ids_held(of.table, estab)
             if there is not None:
                 named = rows.column(column)
-                known = pc.is_in(named, value_set=there)
-                out = pc.or_(out, pc.and_not(pc.is_valid(named), known))
+                nobody = pc.and_not(pc.is_valid(named), pc.is_in(named, value_set=there))
+                out = pc.or_(out, pc.and_(at, nobody))
         ids, there = rows.filter(out).column("sourced_id"), None
         if len(ids):
             there = self._ids_held(endpoint.table, estab)
@@ -455,7 +460,7 @@ class _Run:
                     for name in schema.data_table_names(seen_data_only=True)
                 }
                 self._stored = None
-                self._pruned_before = dict(pruned_before(dlt.current.source_state()))
+                self._prunes = prunes(dlt.current.source_state())
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
             self._active += 1
 

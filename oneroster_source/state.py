@@ -35,13 +35,14 @@ def resources(state: Any) -> dict[str, Any]:
     return found
 
 
-def pruned_before(source: Any) -> dict[str, str]:
-    """The instants, in ISO 8601, UTC, before which deleted rows are not wanted any more, by estab.
+def prunes(source: Any) -> dict[str, dict[str, str]]:
+    """What was pruned of schools, by estab: the instant `before` which deleted rows are not wanted
+    any more, and the one `at` which that was last done, in ISO 8601, UTC.
 
     Args:
         source: What the source keeps in a pipeline's state.
     """
-    found: dict[str, str] = source.get("pruned_before", {})
+    found: dict[str, dict[str, str]] = source.get("prunes", {})
     return found
 
 
@@ -132,7 +133,7 @@ def take_up(pipeline: dlt.Pipeline, shard: Shard, privacy: Privacy) -> None:
     with pipeline.managed_state() as state:
         state.setdefault("sources", {})["oneroster"] = {
             "run_id": shard.run_id,
-            "pruned_before": dict(pruned_before(source_of(whole))),
+            "prunes": prunes(source_of(whole)),
             "resources": {
                 name: {"schools": {e: v for e, v in schools.items() if e in shard.estabs}}
                 for name, schools in cursors(whole).items()

@@ -71,7 +71,7 @@ from oneroster_source.state import (
     leave_out,
     left_out,
     pipeline_name,
-    pruned_before,
+    prunes,
     refuse_outdated,
     resources,
     source_of,
@@ -386,7 +386,7 @@ class Warehouse:
             # the cursors first: rows without one are read again, a cursor without rows hides them
             with changed(pipeline) as state:
                 divide_by(state, "")
-                for schools in (*cursors(state).values(), pruned_before(source_of(state))):
+                for schools in (*cursors(state).values(), prunes(source_of(state))):
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
@@ -404,10 +404,14 @@ class Warehouse:
         """What was deleted at the source before an instant, as `prune` would remove it.
 
         Raises:
-            DestinationError: It cannot be opened, was never loaded, or takes no SQL.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or another
+                pipeline has loaded it.
         """
-        with self._loaded() as (_, client):
-            return Retention(_database(client, self.name), before, estabs).count()
+        with self._loaded() as (pipeline, opened_client):
+            client = _database(opened_client, self.name)
+            self._refuse_another_pipeline(pipeline)
+            with Retention(client, V1P1, before, estabs).found() as found:
+                return found
 
     def prune(self, before: datetime, estabs: Collection[str] | None = None) -> Removed:
         """Removes what was deleted at the source before an instant, with all that hangs on it and
@@ -419,31 +423,47 @@ class Warehouse:
 
         Raises:
             DestinationBusy: Another run is loading into this destination.
-            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or the rows
-                are removed, and what they have left behind could not be.
+            DestinationError: It cannot be opened, was never loaded, or takes no SQL; or another
+                pipeline has loaded it; or the rows are removed, and what they have left behind
+                could not be.
         """
         removed = Removed()
-        with self._loaded(to_write=True, removed=removed) as (pipeline, opened_client):
+        with self._loaded(to_write=True, stateless=True, removed=removed) as (
+            pipeline,
+            opened_client,
+        ):
             client = _database(opened_client, self.name)
+            self._refuse_another_pipeline(pipeline)
             # first: what is removed before that is known, a load could bring back
             with changed(pipeline) as state:
                 known = {estab for schools in cursors(state).values() for estab in schools}
-                kept, instant = pruned_before(source_of(state)), before.astimezone(UTC).isoformat()
-                source_of(state)["pruned_before"] = kept | {
-                    estab: max(kept.get(estab, ""), instant)
+                kept, instant = prunes(source_of(state)), before.astimezone(UTC).isoformat()
+                source_of(state)["prunes"] = kept | {
+                    estab: {
+                        "before": max(kept.get(estab, {}).get("before", ""), instant),
+                        "at": datetime.now(UTC).isoformat(),
+                    }
                     for estab in (known if estabs is None else estabs)
                 }
             # of runs that were killed
             _drop_staging(client)
-            retention = Retention(client, before, estabs)
-            found = retention.count()
-            if found.rows or found.examples:
-                announce(client)
-                found = retention.remove()
+            retention = Retention(client, V1P1, before, estabs)
+            with retention.found() as found:
+                if found.rows or found.examples:
+                    announce(client)
+                    retention.remove()
             removed.rows = dict(found.rows)
             if found.examples:
                 removed.rows[QUALITY_RESULTS.name] = 0
         return removed
+
+    def _refuse_another_pipeline(self, pipeline: dlt.Pipeline) -> None:
+        if pipeline.first_run or not pipeline.default_schema_name:
+            raise DestinationError(
+                f"the dataset {self.dataset!r} of {self.name} was loaded by another pipeline than"
+                " that of `oneroster sync`: its next load would bring back what is removed",
+                todo="load it with `oneroster sync`, which knows what was removed for good",
+            )
 
     def trace(
         self, estab: str, user: str, *, to_erase: bool = False, **settings: Any

@@ -23,16 +23,17 @@ from small_school import enrollment, ref, small_school
 from truth import opened
 from typer.testing import CliRunner
 
-from oneroster_source import ConfigurationError, Report, Warehouse
+from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
 from oneroster_source.cli import app
-from oneroster_source.retention import duration
+from oneroster_source.quality import CHECKS
+from oneroster_source.retention import duration, shown
 from oneroster_source.simulator import School, Simulator
 from oneroster_source.spec import V1P1
 
 NOW = datetime.now(UTC)
 YEAR = timedelta(days=365)
 MARK = "canary-marked-name"
-SOME = ("users", "enrollments", "courses")
+SOME = ("users", "enrollments", "courses", "classes")
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -41,9 +42,9 @@ def ago(days: float) -> str:
     return (NOW - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def leaver(school: School, name: str, days: float | None, **more: Any) -> None:
-    """A pupil of the school who was deleted some days ago, with two enrollments."""
-    stamp = {"status": "tobedeleted", "dateLastModified": None if days is None else ago(days)}
+def leaver(school: School, name: str, when: str | None, **more: Any) -> None:
+    """A pupil of the school who was deleted at some time, with two enrollments."""
+    stamp = {"status": "tobedeleted", "dateLastModified": when}
     user = school.get("users", "p1") | {"sourcedId": name, "familyName": f"{MARK} {name}"}
     school.add("users", user | stamp | more)
     for of in ("7A", "7A/Ma"):
@@ -53,24 +54,39 @@ def leaver(school: School, name: str, days: float | None, **more: Any) -> None:
 
 def make(estab: str) -> School:
     school = small_school(estab)
-    # something that is not read, a list, and a reference from somebody who stays
-    leaver(school, "old", 400, enabledUser="perhaps", grades=["7", "8"], userIds=None)
+    # something that is not read, a list, one that names the leaver again, and a reference from
+    # somebody who stays
+    more = {"enabledUser": "perhaps", "grades": ["7", "8"], "agents": [ref("old", "user")]}
+    leaver(school, "old", ago(400), **more, userIds=None)
     school.change("users", "p3", agents=[ref("old", "user"), ref("p2", "user")])
     # of somebody who left long ago: ended later, and never ended
     school.change("enrollments", "7A-old", dateLastModified=ago(100))
     school.add("enrollments", enrollment("7A/En-old", "student", "old", "7A/En"))
-    leaver(school, "recent", 300)
-    leaver(school, "undated", None)
+    leaver(school, "recent", ago(300))
+    for name, when in UNDATED.items():
+        leaver(school, name, when)
     # long unchanged: found gone by the second pass
     school.change("users", "p4", dateLastModified=ago(900))
     school.change("courses", "en7", status="tobedeleted", dateLastModified=ago(500))
+    # a class has the id of a pupil who stays, and is an example of two who share an address
+    name = {"sourcedId": "p2", "status": "tobedeleted", "dateLastModified": ago(500)}
+    school.add("classes", school.get("classes", "7A") | name)
+    school.change("users", "p2", email="p3@school.example")
     return school
 
 
+UNDATED = {
+    "undated": None,
+    "year 1": "0001-01-01T00:00:00.000Z",
+    "epoch": "1970-01-01T01:00:00.000Z",
+    "year 2999": "2999-01-01T00:00:00.000Z",
+}
+NEVER = {"status": "tobedeleted", "dateLastModified": UNDATED["year 2999"]}
 GOES = {
     "users": {"old"},
     "enrollments": {"7A-old", "7A/Ma-old", "7A/En-old"},
     "courses": {"en7"},
+    "classes": {"p2"},
 }
 
 
@@ -128,7 +144,8 @@ def remaining(before: Tables, estabs: set[str]) -> Tables:
         if row["estab"] in estabs:
             names = row["examples"]
             names = json.loads(names) if isinstance(names, str) else names
-            left = [n for n in names if not any(n in gone for gone in GOES.values())]
+            gone = {name for of in row["relation"].split(", ") for name in GOES.get(of, ())}
+            left = [name for name in names if name not in gone]
             row["examples"] = left if isinstance(row["examples"], list) else json.dumps(left)
     return found
 
@@ -192,11 +209,13 @@ def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> N
     history(place)
     before = tables(place)
     assert {row["sourced_id"] for row in before["rejected_rows"]} >= {"old"}
-    assert "7A/En-old" in str(before["quality_results"]), "an id is among the examples"
+    examples = {row["check_id"]: row["examples"] for row in before["quality_results"]}
+    assert "7A/En-old" in str(examples), "an id is among the examples"
+    assert "p2" in examples["duplicate_email"], "and so is one that a class has that goes"
 
     found = warehouse.leavers(NOW - YEAR)
     # a user, and two enrollments
-    assert found.undated == 3 and found.examples > 0
+    assert found.undated == 3 * len(UNDATED) and found.examples > 0
     assert tables(place) == before, "to look is not to change"
 
     removed = warehouse.prune(NOW - YEAR)
@@ -206,13 +225,15 @@ def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> N
     counts = {t: len(before[t]) - len(after[t]) for t in before if before[t] != after[t]}
     assert removed.rows == counts == found.rows | {"quality_results": 0}
     again = warehouse.leavers(NOW - YEAR)
-    assert (again.rows, again.examples, again.undated) == ({}, 0, 3)
+    assert (again.rows, again.examples, again.undated) == ({}, 0, found.undated)
     if place.endswith(".duckdb"):
         content = Path(place).read_bytes()
         assert f"{MARK} recent".encode() in content and f"{MARK} old".encode() not in content
 
-    # a row that the destination holds is told when it is deleted, whenever that was
+    # a row that the destination holds is told when it is deleted, whenever that was; one that it
+    # does not hold, and of which no time is known, may be of somebody who was removed
     school.change("users", "p2", status="tobedeleted", dateLastModified=ago(700))
+    school.add("enrollments", enrollment("new", "student", "old", "7A", **NEVER))
     for mode in ("delta", "full"):
         report = load(place, server, school, endpoints=SOME, full=mode == "full")
         assert {o.mode for o in report.outcomes} == {mode}
@@ -247,11 +268,132 @@ def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> 
         do("UPDATE oneroster.users SET _deleted = TRUE WHERE sourced_id = 'p4'")
     warehouse = Warehouse(place)
     found = warehouse.leavers(NOW - YEAR)
-    assert (found.rows["users"], found.undated) == (1, 2)
+    assert (found.rows["users"], found.undated) == (1, 1 + len(UNDATED))
     with writing(place) as do:
         cascade = "CASCADE" if place.startswith("postgresql") else ""
         do(f"ALTER TABLE oneroster.users DROP COLUMN _deleted_at {cascade}")
     assert warehouse.leavers(NOW - YEAR) == found
+
+
+def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
+    school = make("1")
+    server = serve(school)
+    # the teachers are never in the destination
+    some = {"endpoints": ["users", "enrollments"], "filters": {"users": "role='student'"}}
+    load(warehouse.name, server, school, **some)
+    warehouse.prune(NOW - YEAR)
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    now = {"status": "tobedeleted", "dateLastModified": stamp}
+    school.add("users", school.get("users", "p1") | {"sourcedId": "new", "dateLastModified": stamp})
+    ended = {"7A-new": "new", "8A/Ma-t1": "t1", "7A/Ma-nobody": "nobody"}
+    for name, user in ended.items():
+        school.add("enrollments", enrollment(name, "student", user, "7A", **now))
+    # of somebody who was removed: ended before and sent only now, and only since
+    before = now | {"dateLastModified": ago(5)}
+    school.add("enrollments", enrollment("8A/Ma-old", "student", "old", "8A/Ma", **before))
+    school.change("enrollments", "7A/En-old", **now)
+    for mode in ("delta", "delta", "full"):
+        report = load(warehouse.name, server, school, full=mode == "full", **some)
+        assert {o.mode for o in report.outcomes} == {mode}
+        rows = tables(warehouse.name)["enrollments"]
+        told = {row["sourced_id"] for row in rows if row["_deleted"]}
+        assert told >= {*ended, "7A/En-old"}
+        assert not told & {"7A-old", "7A/Ma-old", "8A/Ma-old"}
+
+
+def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) -> None:
+    school = small_school("1")
+    school.change("users", "p1", email="p2@school.example")
+    own = {name: "alone" for name in ("sourcedId", "username", "identifier", "email")}
+    school.add("users", school.get("users", "p3") | own)
+    server = serve(school)
+    load(place, server, school, deleted="remove")
+    warehouse = Warehouse(place)
+    warehouse.examine()
+    for name in ("p1", "alone"):
+        school.purge("users", name)
+    for row in school.rows("enrollments"):
+        if row["user"]["sourcedId"] == "p1":
+            school.purge("enrollments", row["sourcedId"])
+    load(place, server, school, deleted="remove", full=True)
+    with writing(place) as do:
+        # one of whose examples are no ids
+        do(
+            "UPDATE oneroster.quality_results SET rows_found = 1, examples = '[\"users\"]'"
+            " WHERE check_id = 'collection_failed'"
+        )
+    assert warehouse.leavers(datetime.now(UTC) - timedelta(days=1)).examples == 0
+    soon = datetime.now(UTC) + timedelta(days=1)
+    found = warehouse.leavers(soon)
+    assert (found.rows, found.examples) == ({}, 2)
+    assert warehouse.prune(soon).rows == {"quality_results": 0}
+    results = tables(place)["quality_results"]
+    examples = {row["check_id"]: row["examples"] for row in results if row["rows_found"]}
+    examples = {c: json.loads(e) if isinstance(e, str) else e for c, e in examples.items()}
+    assert examples == {
+        "collection_failed": ["users"],
+        "duplicate_email": ["p2"],
+        "pupil_without_class": [],
+    }
+    assert warehouse.leavers(soon).examples == 0
+
+
+def test_each_check_tells_whose_ids_it_shows() -> None:
+    told = {check.name: shown(check.about["of"], V1P1) for check in CHECKS}
+    assert set(V1P1.names).issuperset(name for names in told.values() for name in names)
+    assert {name for name, names in told.items() if not names} == {
+        check.name for check in CHECKS if check.about["of"] == "school_summary"
+    }
+
+
+def test_postgres_compares_no_row_with_each(serve, postgres) -> None:
+    school = small_school("1")
+    some = {"endpoints": ["users", "enrollments"], "history": True}
+    load(postgres, serve(school), school, **some)
+    rows, old = 20_000, "TIMESTAMPTZ '2020-01-01 00:00:00+00'"
+    with writing(postgres) as do:
+        do(
+            "INSERT INTO oneroster.users (estab, sourced_id, _deleted, _deleted_at)"
+            f" SELECT '1', 'u' || i, i % 2 = 0, {old} FROM generate_series(1, {rows}) i"
+        )
+        do(
+            "INSERT INTO oneroster.enrollments (estab, sourced_id, user_sourced_id, _deleted,"
+            f" _deleted_at) SELECT '1', 'e' || i, 'u' || i, i % 3 = 0, {old}"
+            f" FROM generate_series(1, {rows}) i"
+        )
+        for name, columns in (("users", ""), ("enrollments", "user_sourced_id, ")):
+            do(
+                f"INSERT INTO oneroster.{name}_history (estab, sourced_id, {columns}_deleted,"
+                f" valid_from) SELECT estab, sourced_id, {columns}_deleted, {old}"
+                f" FROM oneroster.{name} WHERE _deleted_at IS NOT NULL"
+            )
+        # keys that do not fit into it were looked up one by one in all of them, for minutes
+        name = postgres.rpartition("/")[2]
+        do(f"ALTER DATABASE {name} SET work_mem = '64kB'")
+        do(f"ALTER DATABASE {name} SET statement_timeout = '5s'")
+        do("ANALYZE")
+    warehouse = Warehouse(postgres)
+    found = warehouse.leavers(NOW - YEAR)
+    people = rows // 2
+    ended = sum(i % 2 == 0 or i % 3 == 0 for i in range(1, rows + 1))
+    assert found.rows == {
+        "users": people,
+        "users_history": people,
+        "enrollments": ended,
+        "enrollments_history": ended,
+    }
+    assert warehouse.prune(NOW - YEAR).rows == found.rows
+
+
+def test_what_another_pipeline_loads_is_not_pruned(serve, pipeline) -> None:
+    school = small_school("1")
+    leaver(school, "old", ago(400))
+    pipeline.run(oneroster(**settings(serve(school), school), endpoints=["users"]))
+    warehouse = Warehouse(str(pipeline.sql_client().credentials.database))
+    for refused in (warehouse.leavers, warehouse.prune):
+        with pytest.raises(DestinationError, match=r"was loaded by .* would bring back"):
+            refused(NOW - YEAR)
+    assert "old" in {row["sourced_id"] for row in tables(warehouse.name)["users"]}
 
 
 @pytest.mark.campaign
@@ -283,7 +425,7 @@ def test_shards_know_what_was_pruned(serve, postgres) -> None:
 def test_a_fleet_of_20_schools_is_pruned(serve, place) -> None:
     schools = [small_school(f"{n:02}") for n in range(20)]
     for school in schools[:15]:
-        leaver(school, "old", 400)
+        leaver(school, "old", ago(400))
     server = serve(*schools)
     some = {"endpoints": ["users", "enrollments"]}
     load(place, server, *schools, **some)
@@ -321,7 +463,8 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
 
     content = Path("roster.duckdb").read_bytes()
     shown = run("365d")
-    assert re.search(r"(?m)^ +1  users$", shown) and "1 deleted rows stay: nothing tells" in shown
+    assert re.search(r"(?m)^ +1  users$", shown)
+    assert f"{len(UNDATED)} deleted rows stay: nothing tells" in shown
     assert "rows would go" in shown and "Nothing was removed: add --yes." in shown
     assert Path("roster.duckdb").read_bytes() == content
     done = run("365d", "--yes")
