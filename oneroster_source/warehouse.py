@@ -152,14 +152,18 @@ class Warehouse:
 
     @contextmanager
     def _loaded(
-        self, *, to_write: bool = False, stateless: bool = False, removed: Removed | None = None
+        self,
+        *,
+        to_write: bool = False,
+        own: bool | None = None,
+        removed: Removed | None = None,
     ) -> Iterator[tuple[dlt.Pipeline, JobClientBase]]:
         """A pipeline of a dataset that was loaded before, and dlt's client of it, open.
 
-        With `stateless` it may be written to even if a pipeline of another name has loaded it.
-        With `removed`, in which the rows are noted that are removed meanwhile, what these have left
-        behind is removed at the end too, before another run may load. Call `announce` before they
-        are removed.
+        It must be `sync`'s `own`, not what a pipeline of another name has loaded, if it is written
+        to and nothing else is said. With `removed`, in which the rows are noted that are removed
+        meanwhile, what these have left behind is removed at the end too, before another run may
+        load. Call `announce` before they are removed.
         """
         nothing = DestinationError(
             f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
@@ -177,11 +181,15 @@ class Warehouse:
             client = pipeline.destination_client()
             with opened(client, patience):
                 pipeline.sync_destination()
-                # a pipeline of another name may have loaded it: to look at that needs no state
-                if (pipeline.first_run or not pipeline.default_schema_name) and (
-                    (to_write and not stateless) or not _stored(client, [SYNC_RUN_DETAILS.name])
-                ):
-                    raise nothing
+                if pipeline.first_run or not pipeline.default_schema_name:
+                    if not _stored(client, [SYNC_RUN_DETAILS.name]):
+                        raise nothing
+                    if to_write if own is None else own:
+                        raise DestinationError(
+                            f"the dataset {self.dataset!r} of {self.name} was loaded by another"
+                            " pipeline than that of `oneroster sync`, which would not know of this",
+                            todo="load it with `oneroster sync`",
+                        )
                 yield pipeline, client
             if removed is not None:
                 removed.bytes = rewrite(pipeline, self.name, patience)
@@ -407,9 +415,8 @@ class Warehouse:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL; or another
                 pipeline has loaded it.
         """
-        with self._loaded() as (pipeline, opened_client):
+        with self._loaded(own=True) as (_, opened_client):
             client = _database(opened_client, self.name)
-            self._refuse_another_pipeline(pipeline)
             with Retention(client, V1P1, before, estabs).found() as found:
                 return found
 
@@ -428,12 +435,8 @@ class Warehouse:
                 could not be.
         """
         removed = Removed()
-        with self._loaded(to_write=True, stateless=True, removed=removed) as (
-            pipeline,
-            opened_client,
-        ):
+        with self._loaded(to_write=True, removed=removed) as (pipeline, opened_client):
             client = _database(opened_client, self.name)
-            self._refuse_another_pipeline(pipeline)
             # first: what is removed before that is known, a load could bring back
             with changed(pipeline) as state:
                 known = {estab for schools in cursors(state).values() for estab in schools}
@@ -452,18 +455,8 @@ class Warehouse:
                 if found.rows or found.examples:
                     announce(client)
                     retention.remove()
-            removed.rows = dict(found.rows)
-            if found.examples:
-                removed.rows[QUALITY_RESULTS.name] = 0
+            removed.rows = found.rows
         return removed
-
-    def _refuse_another_pipeline(self, pipeline: dlt.Pipeline) -> None:
-        if pipeline.first_run or not pipeline.default_schema_name:
-            raise DestinationError(
-                f"the dataset {self.dataset!r} of {self.name} was loaded by another pipeline than"
-                " that of `oneroster sync`: its next load would bring back what is removed",
-                todo="load it with `oneroster sync`, which knows what was removed for good",
-            )
 
     def trace(
         self, estab: str, user: str, *, to_erase: bool = False, **settings: Any
@@ -510,7 +503,7 @@ class Warehouse:
         refuse_what_is_no_id(estab, user)
         key = chosen_privacy(**settings).key
         erased = Removed()
-        with self._loaded(to_write=True, stateless=True, removed=erased) as (_, opened_client):
+        with self._loaded(to_write=True, own=False, removed=erased) as (_, opened_client):
             client = _database(opened_client, self.name)
             # before anything: an id that was mistyped changes nothing
             person = self._person(client, estab, user, key, to_erase=True)

@@ -89,12 +89,25 @@ NO_ROOM = "DestinationError there is no room in "
 @pytest.mark.parametrize(
     ("small", "size", "in_memory", "said"),
     [
-        ("database", "size=16k", 4 << 20, NO_ROOM + "small/roster.duckdb: No space left"),
-        ("temporary", "size=16k", 4 << 20, NO_ROOM + "the folder for temporary files, "),
-        ("temporary", "size=200k", 1000, NO_ROOM + "the folder for temporary files, "),
-        ("database", "ro,size=1m", 4 << 20, "roster.duckdb.lock: Read-only file system"),
+        pytest.param(
+            *("database", "size=16k", 4 << 20, NO_ROOM + "small/roster.duckdb: No space left"),
+            id="the database's",
+        ),
+        pytest.param(
+            *("temporary", "size=16k", 4 << 20, NO_ROOM + "the folder for temporary files, "),
+            id="the packages'",
+            marks=pytest.mark.campaign,
+        ),
+        pytest.param(
+            *("temporary", "size=200k", 1000, NO_ROOM + "the folder for temporary files, "),
+            id="the waiting pages'",
+        ),
+        pytest.param(
+            *("database", "ro,size=1m", 4 << 20, "roster.duckdb.lock: Read-only file system"),
+            id="to be read only",
+            marks=pytest.mark.campaign,
+        ),
     ],
-    ids=["the database's", "the packages'", "the waiting pages'", "to be read only"],
 )
 def test_a_disk_that_is_full_is_told_and_harms_nothing(
     serve, tmp_path, small, size, in_memory, said

@@ -127,7 +127,13 @@ def test_it_shows_what_it_is_kept_with(path, database, tmp_path, jupyter) -> Non
     assert shown(run(path, database, tmp_path, jupyter)) == shown(kept(path))
 
 
-@every_notebook
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path == QUALITY else pytest.mark.campaign)
+        for path in NOTEBOOKS
+    ],
+)
 def test_it_runs_where_nothing_is(path, nothing, tmp_path, jupyter) -> None:
     assert shown(run(path, nothing, tmp_path, jupyter)) == shown(kept(path))
 

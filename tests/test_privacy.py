@@ -161,6 +161,7 @@ def test_each_profile_keeps_what_it_says(
         assert rows == joined > 0
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
 def test_columns_are_included_or_left_out_table_by_table(serve, load, warehouse) -> None:
     school = rich(secondary_school(3, "3281110", pupils=6))
     server = serve(school)
@@ -180,6 +181,7 @@ def test_columns_are_included_or_left_out_table_by_table(serve, load, warehouse)
     assert differences(str(warehouse.place), truth) == {}
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
 def test_chosen_columns_are_pseudonyms_of_their_own(serve, load, warehouse) -> None:
     school = rich(secondary_school(3, "3281110", pupils=6))
     server = serve(school)
@@ -436,13 +438,21 @@ def dumped(place: str) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("warehouse", "fault"),
     [
-        None,
-        Fault("users", at=2, kind="html", times=9),
-        Fault("enrollments", status=403, body=b'{"imsx_description": "not zq7canarygiven"}'),
+        pytest.param("duckdb", None, id="a good run"),
+        pytest.param("postgres", None, id="a good run, Postgres"),
+        pytest.param(
+            *("duckdb", Fault("users", at=2, kind="html", times=9)),
+            id="pages that end in another form",
+        ),
+        pytest.param(
+            "duckdb",
+            Fault("enrollments", status=403, body=b'{"imsx_description": "not zq7canarygiven"}'),
+            id="a denied endpoint",
+        ),
     ],
-    ids=["a good run", "pages that end in another form", "a denied endpoint"],
+    indirect=["warehouse"],
 )
 def test_nothing_of_a_marked_pupil_is_anywhere_but_as_pseudonyms(
     serve, warehouse, tmp_path, caplog, fault

@@ -22,6 +22,9 @@ from oneroster_source.cli import app
 from oneroster_source.quality import CHECKS, SEVERITIES, examine, worst
 from oneroster_source.spec import V1P1
 
+# what they share is loaded once
+pytestmark = pytest.mark.xdist_group("quality")
+
 NAMES = {check.name for check in CHECKS}
 OTHERS = "estab = '2' AND sourced_id"
 """All faults are planted in the second of two schools."""

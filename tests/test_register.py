@@ -17,6 +17,9 @@ from oneroster_source.simulator import Simulator, secondary_school, spoil
 from oneroster_source.spec import V1P1
 from oneroster_source.warehouse import Warehouse
 
+# what they share is loaded once
+pytestmark = pytest.mark.xdist_group("register")
+
 KEY = "a key that no school has ever used"
 TYPES = {
     "text": "VARCHAR",

@@ -222,8 +222,8 @@ def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> N
     after, wanted = tables(place), remaining(before, {"1"})
     for table, rows in wanted.items():
         assert after[table] == sorted(rows, key=str), table
-    counts = {t: len(before[t]) - len(after[t]) for t in before if before[t] != after[t]}
-    assert removed.rows == counts == found.rows | {"quality_results": 0}
+    counts = {t: len(before[t]) - len(after[t]) for t in before if len(before[t]) != len(after[t])}
+    assert removed.rows == counts == found.rows
     again = warehouse.leavers(NOW - YEAR)
     assert (again.rows, again.examples, again.undated) == ({}, 0, found.undated)
     if place.endswith(".duckdb"):
@@ -301,6 +301,7 @@ def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
         assert not told & {"7A-old", "7A/Ma-old", "8A/Ma-old"}
 
 
+@pytest.mark.parametrize("place", ["duckdb"], indirect=True)
 def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) -> None:
     school = small_school("1")
     school.change("users", "p1", email="p2@school.example")
@@ -326,7 +327,7 @@ def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) ->
     soon = datetime.now(UTC) + timedelta(days=1)
     found = warehouse.leavers(soon)
     assert (found.rows, found.examples) == ({}, 2)
-    assert warehouse.prune(soon).rows == {"quality_results": 0}
+    assert warehouse.prune(soon).rows == {}
     results = tables(place)["quality_results"]
     examples = {row["check_id"]: row["examples"] for row in results if row["rows_found"]}
     examples = {c: json.loads(e) if isinstance(e, str) else e for c, e in examples.items()}
@@ -391,7 +392,7 @@ def test_what_another_pipeline_loads_is_not_pruned(serve, pipeline) -> None:
     pipeline.run(oneroster(**settings(serve(school), school), endpoints=["users"]))
     warehouse = Warehouse(str(pipeline.sql_client().credentials.database))
     for refused in (warehouse.leavers, warehouse.prune):
-        with pytest.raises(DestinationError, match=r"was loaded by .* would bring back"):
+        with pytest.raises(DestinationError, match="was loaded by another pipeline"):
             refused(NOW - YEAR)
     assert "old" in {row["sourced_id"] for row in tables(warehouse.name)["users"]}
 

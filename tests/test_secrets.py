@@ -61,12 +61,17 @@ def parts(value: Any, seen: set[int] | None = None) -> str:
 @pytest.mark.parametrize(
     "fault",
     [
-        None,
-        Fault("users", status=403),
-        Fault("users", at=2, kind="html", times=9),
-        Fault("auth/token", status=401),
+        pytest.param(None, id="a good run"),
+        pytest.param(Fault("users", status=403), id="a denied endpoint"),
+        pytest.param(
+            Fault("users", at=2, kind="html", times=9),
+            id="a broken endpoint",
+            marks=pytest.mark.campaign,
+        ),
+        pytest.param(
+            Fault("auth/token", status=401), id="a refused login", marks=pytest.mark.campaign
+        ),
     ],
-    ids=["a good run", "a denied endpoint", "a broken endpoint", "a refused login"],
 )
 def test_a_run_of_the_command_shows_and_leaves_no_secret(
     serve, guarded: School, tmp_path: Path, fault: Fault | None
