@@ -321,14 +321,14 @@ def erase(
     if not yes:
         _confirm(what)
     erased = warehouse.erase(estab, user)
-    typer.echo("Removed:")
+    typer.echo("Removed:" if erased.rows else "There was nothing left of this person.")
     _show(erased.rows)
     left = warehouse.trace(estab, user)
     typer.echo(f"Counted again: {sum(left.values()):,} rows and values. {erased.bytes}")
     typer.echo(
         "No sync brings this person back into this dataset, as long as 'privacy_key' is kept. Not"
-        " reached from here: other datasets, there too, backups, files that people have made"
-        " (exports, pages, reports), what other programs have copied, and the provider itself."
+        " reached from here: other datasets, in the same database too; backups; files that people"
+        " have made (exports, pages, reports); what other programs have copied; the provider."
     )
     if left:
         raise typer.Exit(FAILED)
