@@ -123,9 +123,11 @@ class Spool:
         assert self._file is not None
         for batch in rows.to_batches():
             # in one piece: Arrow would write each column by itself, and wait for Python each time
-            content = batch.serialize()
-            self._file.write(content)
+            content = memoryview(batch.serialize())
             self._sizes.append(len(content))
+            while content:
+                # a file without a buffer takes what there is room for, and fails at the next piece
+                content = content[self._file.write(content) :]
         self._schema = rows.schema
 
     def keys(self) -> set[str]:

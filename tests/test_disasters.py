@@ -99,7 +99,7 @@ NO_ROOM = "DestinationError there is no room in "
             marks=pytest.mark.campaign,
         ),
         pytest.param(
-            *("temporary", "size=200k", 1000, NO_ROOM + "the folder for temporary files, "),
+            *("temporary", "size=100k", 1000, NO_ROOM + "the folder for temporary files, "),
             id="the waiting pages'",
         ),
         pytest.param(
