@@ -8,7 +8,7 @@ sqlglot, with the names as dlt writes them there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -50,8 +50,20 @@ class Statement:
         """The names of the columns that it asks for, of whichever table."""
         return frozenset(column.name for column in self._tree.find_all(exp.Column))
 
+    @cached_property
+    def _texts(self) -> dict[Hashable, str]:
+        """What was written, by destination: each takes 5 ms, and a process may make many runs."""
+        return {}
+
     def written(self, client: SqlClientBase[Any]) -> str:
         """The statement in the words of a destination."""
+        place = client.make_qualified_table_name_path(self.name, quote=False)
+        destination = (client.capabilities.sqlglot_dialect, *place)
+        if destination not in self._texts:
+            self._texts[destination] = self._written(client)
+        return self._texts[destination]
+
+    def _written(self, client: SqlClientBase[Any]) -> str:
         tree, capabilities = self._tree.copy(), client.capabilities
         for name in tree.find_all(exp.Identifier):
             name.set("this", capabilities.casefold_identifier(name.this))
