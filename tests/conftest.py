@@ -99,6 +99,11 @@ def sync(warehouse: Warehouse) -> Callable[..., Report]:
     return run
 
 
+def later(*values: Any) -> Any:
+    """A case for which the suite has no time by default: it is a campaign."""
+    return pytest.param(*values, marks=pytest.mark.campaign)
+
+
 def settings(server: Simulator, *schools: School) -> dict[str, object]:
     """The settings that reach these schools, and keep all that they send."""
     entries = [{"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools]

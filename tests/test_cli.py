@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, settings
+from conftest import SHARED, later, settings
 from truth import Truth, differences
 
 from oneroster_source.cli import main
@@ -347,7 +347,7 @@ def test_help_is_there_for_every_command(start: Run) -> None:
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, later(signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"])
 def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
     serve, school, tmp_path, sent
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import change, purge
+from conftest import change, later, purge
 from postgres import query
 from truth import REFERENCE_TABLES, Truth, differences, held, staged
 
@@ -65,6 +65,7 @@ def test_a_delta_updates_marks_adds_and_lets_lists_shrink(serve, sync, school, d
     }
 
 
+@pytest.mark.campaign
 def test_deleted_rows_are_removed_kept_and_removed_again(serve, sync, school, differ) -> None:
     server = serve(school)
     sync(server, school, deleted="remove")
@@ -94,7 +95,7 @@ def test_schools_with_the_same_ids_do_not_meet(serve, sync, differ) -> None:
     assert differ(server, *schools) == {}
 
 
-@pytest.mark.parametrize("how", ["keep", "remove"])
+@pytest.mark.parametrize("how", ["keep", later("remove")])
 def test_what_a_full_pass_does_not_contain_is_deleted(
     serve, sync, postgres, warehouse, how
 ) -> None:
@@ -145,6 +146,7 @@ def test_what_is_not_sound_is_told_and_a_full_pass_heals_it(
         assert differ(server, school) == {}
 
 
+@pytest.mark.campaign
 def test_tables_of_references_can_be_left_out_and_come_back(
     serve, sync, school, differ, postgres
 ) -> None:
@@ -216,6 +218,7 @@ def test_one_school_that_fails_leaves_the_rows_and_cursors_of_the_others(
     assert differ(server, *schools) == {}
 
 
+@pytest.mark.campaign
 def test_the_comparison_itself_sees_a_row_that_is_lost_doubled_or_changed(
     serve, sync, school, differ, postgres
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from conftest import change, settings
+from conftest import change, later, settings
 from dlt.common.versioned_state import decompress_state
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from small_school import small_school
@@ -161,7 +161,7 @@ def test_each_profile_keeps_what_it_says(
         assert rows == joined > 0
 
 
-@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_columns_are_included_or_left_out_table_by_table(serve, load, warehouse) -> None:
     school = rich(secondary_school(3, "3281110", pupils=6))
     server = serve(school)
@@ -181,7 +181,7 @@ def test_columns_are_included_or_left_out_table_by_table(serve, load, warehouse)
     assert differences(str(warehouse.place), truth) == {}
 
 
-@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_chosen_columns_are_pseudonyms_of_their_own(serve, load, warehouse) -> None:
     school = rich(secondary_school(3, "3281110", pupils=6))
     server = serve(school)
@@ -193,6 +193,7 @@ def test_chosen_columns_are_pseudonyms_of_their_own(serve, load, warehouse) -> N
     assert differences(str(warehouse.place), truth) == {}
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
     serve, load, warehouse
 ) -> None:
@@ -231,6 +232,7 @@ def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
     assert after.isdisjoint(before)
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     serve, load, warehouse, tmp_path
 ) -> None:
@@ -251,6 +253,7 @@ def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     assert gone["givenName"] in values(place, "users.given_name")
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_what_a_run_that_dies_has_brought_goes_too(
     serve, load, warehouse, tmp_path, monkeypatch
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import psycopg2
 import pytest
-from conftest import settings
+from conftest import later, settings
 from small_school import enrollment, ref, small_school
 from truth import opened
 from typer.testing import CliRunner
@@ -301,7 +301,7 @@ def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
         assert not told & {"7A-old", "7A/Ma-old", "8A/Ma-old"}
 
 
-@pytest.mark.parametrize("place", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("place", ["duckdb", later("postgres")], indirect=True)
 def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) -> None:
     school = small_school("1")
     school.change("users", "p1", email="p2@school.example")

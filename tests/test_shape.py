@@ -449,7 +449,7 @@ def _usual(endpoint: str) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({"sourcedId": st.text(max_size=3)}, optional=members)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_row_is_read_alike_whatever_else_is_in_its_page(data: st.DataObject) -> None:
     endpoint = data.draw(st.sampled_from(V1P1.names))

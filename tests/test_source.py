@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import settings
+from conftest import later, settings
 from dlt.extract import DltResource
 from truth import Truth, differences, held
 
@@ -202,14 +202,14 @@ def test_attributes_that_nobody_declared_are_kept_and_named(serve, school, sync,
     "fault",
     [
         Fault("users", at=2, status=500),
-        Fault("users", at=2, status=429, headers=(("Retry-After", "0"),)),
-        Fault("users", at=1, kind="reset"),
+        later(Fault("users", at=2, status=429, headers=(("Retry-After", "0"),))),
+        later(Fault("users", at=1, kind="reset")),
         Fault("users", at=2, kind="cut"),
-        Fault("users", at=2, kind="html"),
+        later(Fault("users", at=2, kind="html")),
         Fault("users", at=3, kind="bad_json"),
-        Fault("users", at=2, kind="no_envelope"),
+        later(Fault("users", at=2, kind="no_envelope")),
         Fault("users", at=2, status=401),
-        Fault("auth/token", at=1, status=503),
+        later(Fault("auth/token", at=1, status=503)),
     ],
     ids=lambda fault: f"{fault.path} {fault.kind} {fault.status or ''}",
 )
