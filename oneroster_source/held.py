@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import dlt
@@ -42,6 +43,42 @@ def worded(client: SqlClientBase[Any], query: str, **tables: Table) -> str:
     names = {name: client.escape_column_name(name) for name in columns}
     names |= {n: client.make_qualified_table_name(table.name) for n, table in tables.items()}
     return query.format(**names)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of a table, to be counted and removed.
+
+    Args:
+        table: The table.
+        where: What holds for them, names in braces.
+        values: The values of its parameters.
+    """
+
+    table: Table
+    where: str
+    values: tuple[Any, ...] = ()
+
+    def count(self, client: SqlClientBase[Any]) -> int:
+        """How many there are."""
+        query = f"SELECT count(*) FROM {{table}} WHERE {self.where}"
+        ((found,),) = client.execute_sql(worded(client, query, table=self.table), *self.values) or (
+            (0,),
+        )
+        return int(found)
+
+    def delete(self, client: SqlClientBase[Any]) -> None:
+        """Removes them."""
+        query = f"DELETE FROM {{table}} WHERE {self.where}"
+        client.execute_sql(worded(client, query, table=self.table), *self.values)
+
+
+def counted(client: SqlClientBase[Any], parts: Iterable[Rows]) -> dict[str, int]:
+    """How many rows there are in all, by table; of tables with any."""
+    found: dict[str, int] = {}
+    for part in parts:
+        found[part.table.name] = found.get(part.table.name, 0) + part.count(client)
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def refuse_what_cannot_merge() -> None:

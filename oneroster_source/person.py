@@ -17,7 +17,7 @@ from typing import Any, cast
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.held import worded
+from oneroster_source.held import Rows, counted, worded
 from oneroster_source.holdings import utc
 from oneroster_source.json_text import divided, readable
 from oneroster_source.merge import hints
@@ -41,21 +41,6 @@ from oneroster_source.suppression import (
 
 _PSEUDONYM = re.compile("[0-9a-f]{64}")
 """What `Key.digest` makes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Rows that belong to a person, whole.
-
-    Args:
-        table: Their table.
-        where: What holds for them, names in braces.
-        values: The values of its parameters.
-    """
-
-    table: Table
-    where: str
-    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +83,7 @@ class Person:
         self._estab = estab
         self._user = user
         self._key = key
-        names = {table.name for table in tables(dialect)} | {SUPPRESSED_USERS.name}
+        names = {table.name for table in dialect.tables}
         self._stored = {n: list(c) for n, c in client.get_storage_tables(names) if c}
         self._erased = self._listed()
         self._owned: dict[str, tuple[str, ...]] = {}
@@ -130,7 +115,8 @@ class Person:
 
         That others' rows name the id is not enough: mistyped, it may say something else there.
         """
-        return self.was_erased or any(self._count(trace) for trace in self._traces())
+        sql = self._client.sql_client
+        return self.was_erased or any(trace.count(sql) for trace in self._traces())
 
     @property
     def was_erased(self) -> bool:
@@ -186,7 +172,7 @@ class Person:
         mentions = list(self._mentions())
         counts = self._counted(mentions)
         for trace in list(self._traces()):
-            self._done(f"DELETE FROM {{table}} WHERE {trace.where}", trace.table, *trace.values)
+            trace.delete(self._client.sql_client)
         shorter = {(m.table, m.column, m.text): m.rest for m in mentions}
         for (table, column, text), rest in shorter.items():
             query = (
@@ -270,28 +256,28 @@ class Person:
             found -= {str(sourced_id) for (sourced_id,) in asked}
         return found
 
-    def _traces(self) -> Iterator[Trace]:
+    def _traces(self) -> Iterator[Rows]:
         for endpoint in self._dialect.endpoints:
             for trace in self._of_endpoint(endpoint):
                 if trace.table.name in self._stored:
                     yield trace
 
-    def _of_endpoint(self, endpoint: Endpoint) -> Iterator[Trace]:
+    def _of_endpoint(self, endpoint: Endpoint) -> Iterator[Rows]:
         own, school = self._own(endpoint), (self._estab,)
         if own:
             where, values = _any([("sourced_id", own)])
-            yield Trace(endpoint.table, f"{{estab}} = %s AND {where}", school + values)
+            yield Rows(endpoint.table, f"{{estab}} = %s AND {where}", school + values)
             named = f"{{estab}} = %s AND {{endpoint}} = %s AND {where}"
-            yield Trace(REJECTED_ROWS, named, (*school, endpoint.name, *values))
+            yield Rows(REJECTED_ROWS, named, (*school, endpoint.name, *values))
         for attribute, child in zip(endpoint.nested, endpoint.child_tables(), strict=True):
             refers = attribute.target == self._dialect.people
             wanted = [(child.parent_key, own), ("sourced_id", self._ids if refers else ())]
             if own or refers:
                 where, values = _any(wanted)
-                yield Trace(child, f"{{estab}} = %s AND {where}", school + values)
+                yield Rows(child, f"{{estab}} = %s AND {where}", school + values)
         if endpoint.history is not None and (own or self._refs(endpoint)):
             where, values = self._versions(endpoint, own)
-            yield Trace(endpoint.history, f"{{estab}} = %s AND {where}", school + values)
+            yield Rows(endpoint.history, f"{{estab}} = %s AND {where}", school + values)
 
     def _versions(self, endpoint: Endpoint, own: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """What holds for versions that belong to the person: a row may have been somebody else's
@@ -307,7 +293,7 @@ class Person:
         return f"({whose} OR ({where} AND {nobodys}))", values + ids
 
     def _mentions(self) -> Iterator[Mention]:
-        traces: dict[str, list[Trace]] = {}
+        traces: dict[str, list[Rows]] = {}
         for trace in self._traces():
             traces.setdefault(trace.table.name, []).append(trace)
         for endpoint in self._dialect.endpoints:
@@ -327,7 +313,7 @@ class Person:
         table: Table,
         column: Column,
         told: Collection[str],
-        own: Collection[Trace],
+        own: Collection[Rows],
         ids: Container[str] = (),
     ) -> Iterator[Mention]:
         """The values of a column that name the person, or one of the `ids`."""
@@ -353,18 +339,11 @@ class Person:
                 yield Mention(table, column.name, row, text, rest, readable(about))
 
     def _counted(self, mentions: Iterable[Mention]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for trace in self._traces():
-            found[trace.table.name] = found.get(trace.table.name, 0) + self._count(trace)
+        found = counted(self._client.sql_client, self._traces())
         for mention in mentions:
             name = f"{mention.table.name}.{mention.column}"
             found[name] = found.get(name, 0) + 1
-        return {name: count for name, count in found.items() if count}
-
-    def _count(self, trace: Trace) -> int:
-        query = f"SELECT count(*) FROM {{table}} WHERE {trace.where}"
-        ((rows,),) = self._asked(query, trace.table, *trace.values)
-        return int(rows)
+        return found
 
     def _listed(self) -> list[dict[str, Any]]:
         if self._key is None or SUPPRESSED_USERS.name not in self._stored:
@@ -417,13 +396,6 @@ def refuse_what_is_no_id(estab: str, user: str) -> None:
                 todo="give the school's estab, and the person's sourcedId as the provider or the"
                 " table users has it",
             )
-
-
-def tables(dialect: Dialect) -> tuple[Table, ...]:
-    """The tables that may hold something on a person."""
-    own = [table for endpoint in dialect.endpoints for table in endpoint.tables()]
-    versions = [endpoint.history for endpoint in dialect.endpoints if endpoint.history]
-    return (*own, *versions, REJECTED_ROWS, QUALITY_RESULTS)
 
 
 def _any(columns: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from oneroster_source.deletion import credible
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.held import among, worded
+from oneroster_source.held import Rows, among, counted, worded
 from oneroster_source.spec import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
@@ -67,21 +67,6 @@ class Leavers:
     rows: dict[str, int]
     examples: int = 0
     undated: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Rows of a table that are to go; the steps of one table speak of different rows.
-
-    Args:
-        table: The table.
-        where: What holds for them, names in braces.
-        values: The values of its parameters.
-    """
-
-    table: Table
-    where: str
-    values: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +121,8 @@ class Retention:
         with self._client.begin_transaction():
             made = [name for endpoint in self._endpoints for name in self._collected(endpoint)]
             self._shorter = list(self._examples())
-            yield Leavers(self._counts(), sum(row.gone for row in self._shorter), self._undated())
+            rows = counted(self._client, self._steps())
+            yield Leavers(rows, sum(row.gone for row in self._shorter), self._undated())
             for name in made:
                 self._asked(f"DROP TABLE {name}")
 
@@ -147,7 +133,7 @@ class Retention:
             query = f"UPDATE {{table}} SET {{examples}} = %s WHERE {keys}"
             self._asked(query, json.dumps(row.kept), *row.key, table=QUALITY_RESULTS)
         for step in self._steps():
-            self._asked(f"DELETE FROM {{table}} WHERE {step.where}", *step.values, table=step.table)
+            step.delete(self._client)
 
     def _collected(self, endpoint: Endpoint) -> Iterator[str]:
         """Makes tables of the keys of rows that are to go, and of those that have no row any more
@@ -182,16 +168,6 @@ class Retention:
         )
         yield _lost(endpoint)
 
-    def _counts(self) -> dict[str, int]:
-        """The rows that are to go, by table; of tables with any."""
-        rows: dict[str, int] = {}
-        for step in self._steps():
-            query = f"SELECT count(*) FROM {{table}} WHERE {step.where}"
-            ((found,),) = self._asked(query, *step.values, table=step.table)
-            if found:
-                rows[step.table.name] = rows.get(step.table.name, 0) + int(found)
-        return rows
-
     def _undated(self) -> int:
         undated = 0
         for endpoint in self._endpoints:
@@ -205,16 +181,17 @@ class Retention:
             undated += int(found)
         return undated
 
-    def _steps(self) -> Iterator[_Step]:
+    def _steps(self) -> Iterator[Rows]:
+        """What is to go; those of one table speak of different rows."""
         for endpoint in self._endpoints:
             for table, wheres in self._hanging_on(endpoint):
                 if table.name in self._there:
                     for i, where in enumerate(wheres):
-                        yield _Step(table, " AND NOT ".join((where, *wheres[:i])))
+                        yield Rows(table, " AND NOT ".join((where, *wheres[:i])))
             going = _among(_going(endpoint))
             if REJECTED_ROWS.name in self._there:
-                yield _Step(REJECTED_ROWS, f"{{endpoint}} = %s AND {going}", (endpoint.name,))
-            yield _Step(endpoint.table, going)
+                yield Rows(REJECTED_ROWS, f"{{endpoint}} = %s AND {going}", (endpoint.name,))
+            yield Rows(endpoint.table, going)
 
     def _hanging_on(self, endpoint: Endpoint) -> Iterator[tuple[Table, list[str]]]:
         """The tables of child rows and of versions, and which of their rows are to go."""

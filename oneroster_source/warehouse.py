@@ -41,6 +41,7 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.fleet import Shard, divide
+from oneroster_source.held import Rows, counted
 from oneroster_source.holdings import Holdings, utc
 from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
@@ -367,7 +368,8 @@ class Warehouse:
             DestinationError: It cannot be opened, was never loaded, or takes no SQL.
         """
         with self._loaded() as (_, client):
-            return dict(_counted(_database(client, self.name), estabs))
+            database = _database(client, self.name)
+            return counted(database.sql_client, _of_schools(database, estabs))
 
     @property
     def is_unfinished(self) -> bool:
@@ -399,13 +401,13 @@ class Warehouse:
                         schools.pop(estab, None)
             # of runs that were killed
             _drop_staging(client)
-            counts = dict(_counted(client, estabs))
+            parts = _of_schools(client, estabs)
+            removed.rows = counted(client.sql_client, parts)
             announce(client)
             with client.sql_client.begin_transaction():
-                for name in counts:
-                    query, values = _of_schools(client, "DELETE", name, estabs)
-                    client.sql_client.execute_sql(query, *values)
-            removed.rows = counts
+                for part in parts:
+                    if part.table.name in removed.rows:
+                        part.delete(client.sql_client)
         return removed
 
     def leavers(self, before: datetime, estabs: Collection[str] | None = None) -> Leavers:
@@ -729,23 +731,15 @@ def _drop_staging(client: JobClientBase) -> None:
                 client.sql_client.drop_dataset()
 
 
-def _of_schools(
-    client: SqlJobClientBase, what: str, table: str, estabs: Collection[str]
-) -> tuple[str, list[str]]:
-    name = client.sql_client.make_qualified_table_name(table)
-    column = client.sql_client.escape_column_name("estab")
+def _of_schools(client: SqlJobClientBase, estabs: Collection[str]) -> list[Rows]:
+    """The rows of some schools, in all tables that are there."""
     marks = ", ".join(["%s"] * len(estabs))
-    return f"{what} FROM {name} WHERE {column} IN ({marks})", list(estabs)
-
-
-def _counted(client: SqlJobClientBase, estabs: Collection[str]) -> Iterator[tuple[str, int]]:
-    names = [table.name for table in _BY_SCHOOL]
-    stored = _stored(client, names)
-    for name in (name for name in names if name in stored):
-        query, values = _of_schools(client, "SELECT count(*)", name, estabs)
-        ((rows,),) = client.sql_client.execute_sql(query, *values) or ((0,),)
-        if rows:
-            yield name, int(rows)
+    there = _stored(client, [table.name for table in _BY_SCHOOL])
+    return [
+        Rows(table, f"{{estab}} IN ({marks})", tuple(estabs))
+        for table in _BY_SCHOOL
+        if table.name in there
+    ]
 
 
 def _try_views(client: JobClientBase, changed: Collection[str], report: Report) -> None:
