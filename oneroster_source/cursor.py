@@ -13,14 +13,13 @@ from typing import Any
 
 from oneroster_source.collection import Ask, Collection
 from oneroster_source.config import Settings
+from oneroster_source.deletion import SKEW
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.privacy import Privacy
+from oneroster_source.privacy import Privacy, of_endpoint
 from oneroster_source.schools import School
 from oneroster_source.spec import Dialect, Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SKEW = timedelta(days=2)
-"""Clocks may differ by as much: what is further in the future is wrong."""
 
 State = MutableMapping[str, Any]
 
@@ -84,18 +83,13 @@ class Cursors:
     def __init__(self, state: State, endpoint: Endpoint, settings: Settings) -> None:
         self._schools: dict[str, dict[str, Any]] = state.setdefault("schools", {})
         self._settings = settings
-        self._name = endpoint.name
         # rows that other settings kept out are older than the cursor: a change means a full pass
         self._how = {
             # which may name somebody
             "filter": _digest(str(settings.filters.get(endpoint.name, ""))),
             "deleted": settings.deleted,
             "reference_tables": settings.reference_tables,
-            "left_out": sorted(
-                column
-                for column in settings.privacy.columns_left_out
-                if column.startswith((f"{endpoint.name}.", f"{endpoint.name}__"))
-            ),
+            "left_out": sorted(of_endpoint(endpoint.name, settings.privacy.columns_left_out)),
             "pseudonyms": settings.privacy.pseudonyms(endpoint),
             "dialect": settings.dialect.version,
         }
@@ -123,7 +117,7 @@ class Cursors:
             full
             or cursor is None
             # some providers stamp all rows with a year 1, from which nothing can be taken away
-            or not _EPOCH + self.span <= cursor <= now + _SKEW
+            or not _EPOCH + self.span <= cursor <= now + SKEW
             or entry.get("read_as") != self._read_as(estab)
             or self._is_due(_instant(entry.get("full")), now)
         ):
@@ -159,7 +153,7 @@ class Cursors:
 
     def _is_due(self, last: datetime | None, now: datetime) -> bool:
         days = timedelta(days=self._settings.full_refresh_days)
-        return last is None or not -min(_SKEW, days) <= now - last < days
+        return last is None or not -min(SKEW, days) <= now - last < days
 
     def advance(self, estab: str, collection: Collection, *, now: datetime) -> str:
         """Notes that a collection was read whole and handed to dlt; returns the new cursor."""

@@ -15,8 +15,8 @@ FEW = 20
 """As many rows may go at once from a collection of any size."""
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
 """Providers that do not know a time write the year 1, or the beginning of 1970 somewhere."""
-_SKEW = timedelta(days=2)
-"""Clocks may differ by as much."""
+SKEW = timedelta(days=2)
+"""Clocks may differ by as much: what is further in the future is wrong."""
 
 
 def gone(
@@ -68,7 +68,7 @@ def gone(
 def credible(now: datetime) -> tuple[datetime, datetime]:
     """The first and the last instant at which a row may have been deleted: what a stamp tells of
     others is not true, and is taken for nothing."""
-    return _FIRST, now + _SKEW
+    return _FIRST, now + SKEW
 
 
 def credibly(stamps: pa.ChunkedArray, now: datetime) -> pa.ChunkedArray:

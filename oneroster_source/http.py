@@ -243,20 +243,18 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
         return answer
     words = answer.description(secrets)
     more = "; `oneroster check` shows what the server says to it" if words else ""
-    error: OneRosterError = RequestRefused(
-        f"the server answered {status}",
-        todo="check the filter and page_size, or ask the provider what it supports" + more,
-    )
+    kind: type[OneRosterError] = RequestRefused
+    todo = "check the filter and page_size, or ask the provider what it supports"
     if status in (401, 403):
-        todo = "ask the provider to grant this school's data to this client"
-        error = AccessDenied(error.what, todo=todo + more)
+        kind, todo = AccessDenied, "ask the provider to grant this school's data to this client"
     elif status in (404, 405, 410) or 300 <= status < 400:
-        todo = "check base_url: redirects are not followed"
-        error = EndpointNotFound(error.what, todo=todo + more)
+        kind, todo = EndpointNotFound, "check base_url: redirects are not followed"
     elif status in _TRANSIENT or status >= 500:
-        error = ServerUnavailable(error.what, todo="try again later, or ask the provider" + more)
-        error.retry_after = answer.retry_after
+        kind, todo = ServerUnavailable, "try again later, or ask the provider"
+    error = kind(f"the server answered {status}", todo=todo + more)
     error.words = words
+    if isinstance(error, ServerUnavailable):
+        error.retry_after = answer.retry_after
     raise error
 
 

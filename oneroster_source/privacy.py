@@ -108,6 +108,11 @@ class Privacy:
         return Redaction(endpoint, self)
 
 
+def of_endpoint(name: str, columns: Collection[str]) -> list[str]:
+    """Those of some columns, as `table.column`, that an endpoint's tables have."""
+    return [column for column in columns if column.startswith((f"{name}.", f"{name}__"))]
+
+
 def privacy(options: Options, dialect: Dialect, *, to_load: bool = True) -> Privacy:
     """The privacy that the settings choose.
 

@@ -67,7 +67,7 @@ def due(client: SqlJobClientBase) -> bool:
     """
     match _kind(client):
         case "duckdb":
-            return _note(client).exists()
+            return _note(_file(client)).exists()
         case "postgres":
             return any(columns for _, columns in client.get_storage_tables([_DUE]))
     return False
@@ -85,7 +85,7 @@ def announce(client: SqlJobClientBase) -> None:
     """
     match _kind(client):
         case "duckdb":
-            _note(client).touch(0o600)
+            _note(_file(client)).touch(0o600)
         case "postgres":
             place = client.sql_client.make_qualified_table_name(_DUE)
             since = "since TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP"
@@ -112,7 +112,7 @@ def rewrite(pipeline: dlt.Pipeline, name: str, patience: float) -> str:
     try:
         match _kind(client):
             case "duckdb":
-                if not _note(client).exists():
+                if not due(client):
                     return _NOTHING
                 with _kept(client, patience) as connection:
                     _renew(connection, _file(client))
@@ -145,11 +145,7 @@ def _file(client: Any) -> Path:
     return Path(os.path.realpath(client.config.credentials.database))
 
 
-def _note(client: Any) -> Path:
-    return _beside(_file(client))
-
-
-def _beside(file: Path) -> Path:
+def _note(file: Path) -> Path:
     return Path(f"{file}.rewrite")
 
 
@@ -187,7 +183,7 @@ def _kept(client: Any, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def _renew(connection: duckdb.DuckDBPyConnection, old: Path) -> None:
     """Puts a copy of a database in its place."""
-    note = _beside(old)
+    note = _note(old)
     new = Path(f"{note}.duckdb")
     logs = [Path(f"{path}.wal") for path in (old, new)]
     before = old.stat()

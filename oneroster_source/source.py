@@ -40,7 +40,7 @@ from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
 from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
-from oneroster_source.state import prunes
+from oneroster_source.state import cursors_of, prunes
 from oneroster_source.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")
@@ -447,10 +447,8 @@ class _Run:
     def _enter(self) -> None:
         with self._lock:
             if self._pool is None:
-                kept = dlt.current.source_state().get("resources", {})
-                entries = {name: resource.get("schools", {}) for name, resource in kept.items()}
-                settings = self._settings
-                refuse_other_pseudonyms(entries, settings.privacy, settings.dialect)
+                state, settings = dlt.current.source_state(), self._settings
+                refuse_other_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
                 self._suppressed = self._listed()
                 self._stopped.clear()
                 # asked once: dlt takes back what it has seen as soon as a table gets new rows
@@ -460,7 +458,7 @@ class _Run:
                     for name in schema.data_table_names(seen_data_only=True)
                 }
                 self._stored = None
-                self._prunes = prunes(dlt.current.source_state())
+                self._prunes = prunes(state)
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
             self._active += 1
 

@@ -12,7 +12,7 @@ from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.fleet import Shard
-from oneroster_source.privacy import Privacy
+from oneroster_source.privacy import Privacy, of_endpoint
 from oneroster_source.spec import V1P1
 
 PIPELINE = "oneroster"
@@ -57,7 +57,12 @@ def changed(pipeline: dlt.Pipeline) -> Iterator[Any]:
 
 def cursors(state: Any) -> dict[str, dict[str, Any]]:
     """The entries of a pipeline's state by endpoint and estab, as `cursor.Cursors` keeps them."""
-    return {name: kept.get("schools", {}) for name, kept in resources(state).items()}
+    return cursors_of(source_of(state))
+
+
+def cursors_of(source: Any) -> dict[str, dict[str, Any]]:
+    """The same, of what the source keeps."""
+    return {name: kept.get("schools", {}) for name, kept in source.get("resources", {}).items()}
 
 
 def _of_pipeline(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def forget_left_out(state: Any, columns: Collection[str]) -> None:
     """Has the tables of some columns, as `table.column`, read whole the next time, by any run and
     of any school."""
     for name, schools in cursors(state).items():
-        if any(column.startswith((f"{name}.", f"{name}__")) for column in columns):
+        if of_endpoint(name, columns):
             for entry in schools.values():
                 entry.get("read_as", {}).pop("left_out", None)
 
