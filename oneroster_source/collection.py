@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from oneroster_source.client import Client
 from oneroster_source.config import Settings
-from oneroster_source.errors import EndpointNotFound, OneRosterError, RequestRefused
+from oneroster_source.errors import AccessDenied, EndpointNotFound, OneRosterError, RequestRefused
 from oneroster_source.filters import Filter, where
 from oneroster_source.privacy import Redaction
 from oneroster_source.reader import Page, read
@@ -292,7 +292,7 @@ def _read(
                 spool,
                 limit=settings.page_size,
                 known_page=ask.page,
-                last=pages.last,
+                down=pages.down,
                 filtered=bool(wanted),
                 ahead=settings.concurrency,
                 executor=client.server.pool,
@@ -405,22 +405,22 @@ class _Pages:
         keys = reply.value.column("_key").to_pylist()
         return Page(keys, self._collection.redact(reply.value), reply.total)
 
-    def last(self) -> str | None:
-        """The last id, which is the first in descending order."""
+    def down(self, offset: int) -> list[str] | None:
+        """The three ids from an offset on, in descending order."""
         params = self._params | {
             "sort": "sourcedId",
             "orderBy": "desc",
-            "limit": "2",
-            "offset": "0",
+            "limit": "3",
+            "offset": str(offset),
         }
         try:
             reply = self._client.get(
                 self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
             )
-        except RequestRefused:
+        except (RequestRefused, AccessDenied, EndpointNotFound):
             return None
         keys: list[str] = reply.value.column("_key").to_pylist()
-        return keys[0] if keys else None
+        return keys
 
     def _sent(self) -> None:
         with self._lock:

@@ -4,11 +4,14 @@ Offset paging loses rows when rows come and go between two requests, when a serv
 ignores what it was asked for. So:
 
 - the next offset counts the rows that came, never the limit that was asked for;
-- each page begins with the last row of the page before. Found there, nothing moved. Found further
-  down, rows came in before it, and nothing is lost. Not found, rows left before it: the reader goes
-  back until it finds rows that it knows, and reads on from there;
-- the end is a page that holds that one row and no more. A short page, an empty one, or the total
-  that a server states is no end;
+- each page begins before the last row of the page before, and before all rows that a server may
+  take for its equals: ids that differ in case, accents, punctuation or leading zeros alone may come
+  in another order at each request. Whatever follows the first row that is known, and is not known
+  itself, is taken. Where no such row is found, rows left before it: the reader goes back until it
+  finds one, and reads on from there;
+- the end is proven, not assumed: by the first id in descending order, which must be the last one
+  that was read; where a server does not sort so, by the total that it states, and by an empty
+  answer beyond the end. A short page alone is no end, nor is a total;
 - ids must come in an order, since rows then keep their places when they are updated. Where they
   do not, the collection is read until two passes agree.
 
@@ -18,12 +21,15 @@ ignores what it was asked for. So:
 from __future__ import annotations
 
 import math
-from collections import deque
+import re
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from operator import le
 from typing import Any, Generic, Protocol, TypeVar
+from unicodedata import normalize
 
 from oneroster_source.errors import IncompleteRead
 
@@ -33,24 +39,51 @@ T_in = TypeVar("T_in", contravariant=True)
 MAX_PASSES = 4
 MAX_STEPS_BACK = 12
 MAX_STALLS = 3
+NARROW = 6
+"""Rows of a page that are too few to ask for two of them again, unless ids have been seen that
+a server may take for equal."""
+BEYOND = 1000
+"""Pages that cannot come in between two requests."""
 KNOWN_ROWS = 1000
 """As many rows may come in at once before the position, however small the pages are."""
+WINDOWS = {count * 10**power for count in (1, 2, 5) for power in (3, 4, 5)}
+"""Where search indexes and the like end by themselves: an end that only silence shows is not
+believed there."""
 
 _SEPARATOR = "\n"
 _PUNCTUATION = {ord(c): None for c in map(chr, range(128)) if not c.isalnum() and c != _SEPARATOR}
+_MARKS = {c: None for c in range(0x300, 0x370)}
+_LIKE = str.maketrans("øđłæœþðħ\u0131", "odlaotdhi")
+"""Letters that databases take for others, and Unicode does not take apart."""
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
+def _plain(text: str) -> str:
+    """Text without case and accents."""
+    text = text.casefold()
+    if text.isascii():
+        return text
+    return normalize("NFKD", text.translate(_LIKE)).translate(_MARKS)
+
+
+def _coarse(key: str) -> str:
+    """What is left of an id where a collation sees the least: equal for all that a server may sort
+    in any order."""
+    return _LEADING_ZEROS.sub("", "".join(c for c in _plain(key) if c.isalnum()))
+
+
+# one key by one, these would take ten times as long
 def _by_letters(keys: list[str]) -> list[str]:
-    return [key.casefold() for key in keys]
+    return _plain(_SEPARATOR.join(keys)).split(_SEPARATOR)
 
 
 def _by_letters_and_digits(keys: list[str]) -> list[str]:
-    # database collations pass over punctuation; one key by one, it would take ten times as long
-    return _SEPARATOR.join(keys).casefold().translate(_PUNCTUATION).split(_SEPARATOR)
+    # database collations pass over punctuation
+    return _plain(_SEPARATOR.join(keys)).translate(_PUNCTUATION).split(_SEPARATOR)
 
 
 def _by_number(keys: list[str]) -> list[tuple[int, str]]:
-    return [(int(key) if key.isdecimal() else -1, key) for key in keys]
+    return [(int(key), "") if key.isdecimal() else (-1, key) for key in keys]
 
 
 Order = Callable[[list[str]], list[Any]]
@@ -88,9 +121,9 @@ class Sink(Protocol[T_in]):
 
 Fetch = Callable[[int | None, int | None], Page[T]]
 """Gets the page at an offset with a limit; both None ask for everything at once."""
-Last = Callable[[], str | None]
-"""Asks for the ids in descending order and gives the first: the last one of the collection. None if
-the server cannot be asked so."""
+Down = Callable[[int], list[str] | None]
+"""Asks for the ids in descending order, and gives the three from an offset on. None if the server
+cannot be asked so."""
 
 
 @dataclass(slots=True)
@@ -99,15 +132,22 @@ class Findings:
 
     rows: int = 0
     total: int | None = None
+    """What the first page states."""
+    last_total: int | None = None
+    """What the last page stated."""
     widest: int = 0
     """Most rows in one page."""
     pages: int = 0
     """Pages that held new rows."""
     orders: list[Order] = field(default_factory=lambda: list(_ORDERS))
     joined: bool = True
-    """No page was taken without the row before it."""
+    """No page was taken without a row before it."""
     moved: bool = False
     """Rows came or left before the reading position."""
+    repeated: bool = False
+    """An id came again, or a page was handed on again."""
+    sequence: str = ""
+    """Names the ids in the order in which they came."""
 
     @property
     def proven_page(self) -> int:
@@ -120,6 +160,11 @@ class Findings:
         if self.pages <= 1 and not self.moved:
             return True
         return bool(self.orders) and self.joined
+
+    def agrees(self, rows: int) -> bool:
+        """Whether the total, if it did not change meanwhile, is that of so many different ids, or
+        of the rows that came."""
+        return self.total != self.last_total or self.total in (None, rows, self.rows)
 
 
 class _StartOver(Exception):
@@ -139,7 +184,7 @@ def read(
     sink: Sink[T],
     *,
     limit: int,
-    last: Last = lambda: None,
+    down: Down = lambda offset: None,
     filtered: bool = False,
     known_page: int = 0,
     ahead: int = 1,
@@ -153,9 +198,9 @@ def read(
         together; 0 if not. That is `known_page` for the next reading.
 
     Args:
-        fetch: Gets a page. Like `last`, called from `executor` too, if there is one.
+        fetch: Gets a page. Like `down`, called from `executor` too, if there is one.
         limit: Rows to ask for in a page.
-        last: Asks for the last id, where the end is in doubt.
+        down: Asks for ids from the end, to prove that it is the end.
         filtered: Whether a filter is sent: some servers state a total without regard to it.
         known_page: Rows that a page is known to hold: one of fewer rows than this, and than
             `limit`, which is the first and states just as many as its total, is taken for all
@@ -168,10 +213,10 @@ def read(
     Raises:
         IncompleteRead: The pages do not make one collection; nothing in `sink` is to be used.
     """
-    # pages overlap by a row, so a page of one row would never get on
-    limit = max(2, limit)
-    ask_last = last if executor is None else lambda: executor.submit(last).result()
-    before: set[str] | None = None
+    # pages overlap: with fewer rows, reading would hardly get on
+    limit = max(NARROW, limit)
+    ask_down = down if executor is None else lambda at: executor.submit(down, at).result()
+    before: tuple[set[str], str] | None = None
     reason: IncompleteRead | None = None
     most = 0
     for _ in range(MAX_PASSES):
@@ -180,7 +225,7 @@ def read(
             fetch,
             sink,
             limit=limit,
-            last=ask_last,
+            down=ask_down,
             filtered=filtered,
             known_page=known_page,
             ahead=ahead,
@@ -197,7 +242,7 @@ def read(
             try:
                 least = max(most, reading.found.rows)
                 return _at_once(
-                    reading.fetch, sink, limit=limit, least=least, last=ask_last, note=note
+                    reading.fetch, sink, limit=limit, least=least, down=ask_down, note=note
                 )
             except IncompleteRead as error:
                 # or rows came in before the position at one request after the other
@@ -206,21 +251,28 @@ def read(
         finally:
             reading.drop_plans()
             most = max(most, reading.found.rows)
-        if found.moved or not found.ordered:
+        if found.moved or found.repeated or not found.ordered:
             sink.expect_repeats()
         # nothing, where a pass before found rows, may be a stale answer
-        if found.ordered and (found.rows or not most):
+        believed = found.rows > 0 or not most
+        # the total may be that of all rows, whatever the filter
+        if found.ordered and believed and (filtered or found.agrees(found.rows)):
             _remark(found, limit, note)
             return found.proven_page
         keys = sink.keys()
-        # where rows move that are in no order, only their number shows that none was passed over
-        whole = not found.moved or len(keys) == found.total
-        if whole and keys == before:
-            if keys:
+        if found.ordered and believed and found.agrees(len(keys)):
+            _remark(found, limit, note)
+            return found.proven_page
+        # where rows move, only their number shows that none was passed over
+        whole = not found.moved or len(keys) == found.last_total
+        # two passes may pass over the same row where its place is another one each time
+        same_order = before is not None and before[1] == found.sequence
+        if whole and before and before[0] == keys and (same_order or len(keys) == found.last_total):
+            if keys and not found.ordered:
                 note("the server does not sort by sourcedId; two whole passes agreed")
             _remark(found, limit, note)
             return found.proven_page
-        before = keys if whole else None
+        before = (keys, found.sequence) if whole else None
     raise reason or IncompleteRead(
         f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
         " order that changes from request to request, or too many come and go at once",
@@ -246,7 +298,7 @@ def _at_once(
     *,
     limit: int,
     least: int,
-    last: Last,
+    down: Down,
     note: Callable[[str], None],
 ) -> int:
     """Reads from a server that ignores offset: everything in one answer, if it gives that.
@@ -268,7 +320,7 @@ def _at_once(
     elif not same(limit + rows + 1):
         complete = False
     else:
-        end = last()
+        end = next(iter(down(0) or ()), None)
         # where sort is ignored as well, the stated total is the only witness
         sort_ignored = end in (None, page.keys[0]) and rows > 1
         complete = end == page.keys[-1] or (sort_ignored and page.total == rows)
@@ -294,7 +346,7 @@ class _Pass(Generic[T]):
         sink: Sink[T],
         *,
         limit: int,
-        last: Last,
+        down: Down,
         filtered: bool,
         known_page: int,
         ahead: int,
@@ -303,7 +355,7 @@ class _Pass(Generic[T]):
         self._fetch = fetch
         self._sink = sink
         self._limit = limit
-        self._last = last
+        self._down = down
         self._filtered = filtered
         self._known_page = known_page
         self._ahead = ahead
@@ -312,27 +364,49 @@ class _Pass(Generic[T]):
         self.found = Findings()
         self._end = 0
         """Where the server's next unread row should be."""
-        self._first = ""
-        self._alone = 0
-        """Where the last row came alone, though there were rows after it."""
+        self._width = 0
+        """Rows of the last page that was taken."""
+        self._begin: list[str] = []
+        """The first three keys of all."""
+        self._tied: list[str] = []
+        """The last rows, as far as the server may take them for equal."""
+        self._anchor: str | None = None
+        """The row before these."""
+        self._has_ties = False
+        """Whether any rows at the end of a page may be equal."""
+        self._stayed = True
+        """Whether the last page began where it was asked for."""
+        self._behind = False
+        """Whether rows that are known follow on these."""
+        self._margin = 2
+        """Most rows that a page was asked for again."""
+        self._recent: deque[list[str]] = deque()
+        """The keys of the last rows taken, to find the place again."""
         self._lost = 0
         """How often the place was lost."""
-        self._known: deque[str] = deque(maxlen=max(2 * limit, KNOWN_ROWS))
-        """The keys of the last rows taken, to find the place again."""
+        self._alone = 0
+        """Where the last row came alone, though there were rows after it."""
+        self._again = 0
+        """How often the first page came, where another was asked for."""
+        self._elsewhere: list[str] = []
+        """A page without new rows that began at another place than it was asked for."""
+        self._sorts_down: bool | None = None
+        """Whether the server can be asked for its last id; None as long as that is not known."""
+        self._digest = blake2b(digest_size=16)
 
     def run(self) -> Findings:
         found = self._walk()
+        found.sequence = self._digest.hexdigest()
         if found.moved and found.ordered:
             self._complete_front()
         return found
 
     def _walk(self) -> Findings:
-        first = self._page(0)
-        found = self.found
+        found, (_, first) = self.found, self._page(0)
         found.total = first.total
         if not first.keys:
             # a total may be that of all rows, whatever the filter
-            if first.total and not (self._filtered and self._last() is None):
+            if first.total and not (self._filtered and not self._down(0)):
                 raise _StartOver(
                     IncompleteRead(
                         f"the server states a total of {first.total} rows and gives none",
@@ -340,53 +414,306 @@ class _Pass(Generic[T]):
                     )
                 )
             return found
-        self._take(first, 0, 0)
-        if first.total == found.rows < min(self._known_page, self._limit):
+        self._begin = first.keys[:3]
+        self._take(first, 0, 0, len(first.keys))
+        if first.total == found.rows and (
+            found.rows < min(self._known_page, self._limit) or self._is_whole()
+        ):
             return found
         stalls = 0
-        while True:
-            # a server that has only ever given single rows may be unable to give two
-            offset = self._end - 1 if found.widest > 1 else self._end
-            page = self._page(offset)
-            tail = self._known[-1]
-            if found.widest <= 1:
-                found.joined = False
-                if tail in page.keys:
-                    raise _OffsetIgnored
-                if not page.keys:
-                    if self._is_end(page.total):
-                        return found
-                    stalls += 1
-                    if stalls > MAX_STALLS:
-                        raise _StartOver
-                    self.drop_plans()
-                    continue
-                start = 0
-            elif tail in page.keys:
-                start = page.keys.index(tail) + 1
-                found.moved |= start > 1
-            else:
+        while not (self._may_end() and self._is_last()):
+            rows = found.rows
+            if self._reads_on():
+                continue
+            if self._is_last() or self._ends():
+                break
+            stalls = 0 if found.rows > rows else stalls + 1
+            if stalls:
+                self.drop_plans()
+            if stalls > (MAX_STALLS if self._sorts_down else MAX_STEPS_BACK):
+                raise self._given_up()
+        return found
+
+    def _is_whole(self) -> bool:
+        """Whether the first page holds all: so many rows from the end are the first two."""
+        found = self.found
+        if found.rows == 1 or not found.orders:
+            return False
+        keys = self._down(found.rows - 2)
+        if not keys:
+            self._sorts_down = False
+            return False
+        if keys[-1] == self._tied[-1] and len(keys) == 2 < found.rows:
+            # they came in ascending order, in which nothing follows the last row either
+            self._sorts_down = False
+            return True
+        if len({_coarse(key) for key in self._begin}) < len(self._begin):
+            # ids that may change places tell nothing
+            return False
+        if keys[2:] == self._begin[:1]:
+            # one more than wanted: there is one more row, or the offset was moved to the last page
+            return self._is_last()
+        return keys == self._begin[1::-1]
+
+    def _may_end(self) -> bool:
+        """Whether the last page looks like the end, so that it is worth to ask from behind."""
+        found = self.found
+        if found.pages == 1:
+            return False
+        if found.last_total is not None and found.last_total >= self._end:
+            return found.last_total == self._end
+        return self._width < found.widest
+
+    def _is_last(self) -> bool:
+        """Whether the last row taken is the server's last one, as the descending order tells."""
+        found = self.found
+        if self._sorts_down is False or not found.orders or found.rows == 1 or self._again:
+            # a single row is the first in either order
+            return False
+        last = next(iter(self._down(0) or ()), self._begin[0])
+        self._sorts_down = last != self._begin[0]
+        return self._sorts_down and last in self._tied
+
+    def _reads_on(self) -> bool:
+        """Reads on from the place; whether that brought rows, or found the place elsewhere."""
+        for overlap in self._overlaps():
+            wanted = max(0, self._end - overlap)
+            self._margin = max(self._margin, overlap)
+            offset, page = self._page(wanted)
+            start, new = self._start(page, offset, wanted - offset, alone=overlap == 1)
+            if start is None:
                 self._go_back(offset)
-                continue
-            if start < len(page.keys):
-                self._take(page, offset, start)
-                stalls = 0
-                continue
-            if len(page.keys) == 1:
-                rows = found.rows
-                if self._is_end(page.total):
-                    return found
-                if found.rows > rows:
-                    stalls = 0
-                    continue
-            stalls += 1
-            # a page that starts like the first one is no page further down
-            if stalls > (MAX_STALLS if page.keys[0] == self._first else MAX_STEPS_BACK):
+                return True
+            if new:
+                # equal rows that were not asked for again may have changed places
+                self.found.joined &= overlap > 1 or len(set(self._tied)) == 1
+                self._take(page, offset, start, new)
+                return True
+            if offset and not self._stayed:
+                return self._is_elsewhere(page, offset)
+            if page.keys[-1] in self._tied:
+                break
+        return False
+
+    def _is_elsewhere(self, page: Page[T], offset: int) -> bool:
+        """Whether to go on at the place that a page without new rows shows: rows came in before it.
+
+        It may be a stale answer: believed only if there are two. The first page is none further
+        down, and the last one may be all that a server gives there.
+        """
+        if page.keys[0] == self._begin[0]:
+            self._again += 1
+            if self._again > MAX_STALLS:
                 raise _OffsetIgnored
-            # it may be a stale answer: believed only if it comes twice
-            if stalls > 1:
-                self._end = offset + len(page.keys)
-            self.drop_plans()
+            return False
+        shows_end = page.keys[-1] in self._tied
+        if shows_end and (self._is_total(page, 0) or page.keys == self._elsewhere):
+            return False
+        self._lose()
+        if self._elsewhere:
+            self._stand(page, offset)
+        self._elsewhere = page.keys
+        return True
+
+    def _lose(self) -> None:
+        self.drop_plans()
+        self._lost += 1
+        if self._lost > MAX_STEPS_BACK + self.found.pages:
+            raise _StartOver
+
+    def _overlaps(self) -> Iterator[int]:
+        """How many of the last rows to ask for again: all that may be equal, and the one before;
+        where pages are too small for that, or end before these, the last row alone."""
+        wanted = len(self._tied) + 1
+        if wanted >= self._limit and self.found.widest >= self._limit and len(set(self._tied)) > 1:
+            self._limit = 2 * wanted
+            yield wanted
+        elif wanted < self.found.widest and (self._has_ties or self.found.widest >= NARROW):
+            yield wanted
+        # a server that has only ever given single rows may be unable to give two
+        if self.found.widest > 1:
+            yield 1
+
+    def _start(
+        self, page: Page[T], offset: int, skip: int = 0, *, alone: bool = False
+    ) -> tuple[int | None, int]:
+        """Where in a page those rows begin that follow the known ones without a gap.
+
+        Args:
+            page: The page.
+            offset: Where it was asked for.
+            skip: Where in it the rows that were asked for again should be.
+            alone: Whether that is the last row alone.
+
+        Returns:
+            The index, and how many rows from there on are new; None if no row shows that there is
+            no gap.
+        """
+        keys = page.keys
+        expected = [self._tied[-1]] if alone else [self._anchor, *self._tied]
+        begin = skip + len(expected)
+        self._stayed = keys[skip:begin] == expected
+        if self._stayed and not self._behind:
+            return begin, len(keys) - begin
+        known = self._known()
+        tied = _coarse(self._tied[-1])
+        fixed = (
+            i for i, key in enumerate(keys) if key in known and (alone or _coarse(key) != tied)
+        )
+        first = next(fixed, None)
+        if not offset:
+            first = 0 if first is not None or not known.isdisjoint(keys) else None
+        if first is None:
+            return None, 0
+        self._behind = keys[-1] in known
+        if skip < len(keys):
+            begins = _coarse(keys[skip])
+            self._stayed |= begins == (tied if alone else _coarse(self._anchor or ""))
+        # a row of the same id may have come before it, or it may be another one
+        often = Counter(self._tied)
+        fresh = []
+        for i in range(0 if alone else first, len(keys)):
+            often[keys[i]] -= 1
+            if keys[i] not in known or (keys[i] in self._tied and often[keys[i]] < 0):
+                fresh.append(i)
+        # rows seem to have moved too where the server moves an offset to its last page
+        moved = bool(offset) and not self._stayed
+        self.found.moved |= moved and not self._is_total(page, len(fresh))
+        if not fresh:
+            return len(keys), 0
+        self.found.repeated = True
+        # of rows with one id, all are handed on again: which of them are new, nobody can tell
+        again = fresh[0] if keys[fresh[0]] not in known else keys.index(keys[fresh[0]])
+        return again, len(fresh)
+
+    def _is_total(self, page: Page[T], new: int) -> bool:
+        """Whether all rows of the total are read with some new ones of a page, and none came or
+        left."""
+        found = self.found
+        return not found.moved and page.total == found.total == found.rows + new
+
+    def _known(self) -> set[str]:
+        return {key for keys in self._recent for key in keys}
+
+    def _take(self, page: Page[T], offset: int, start: int, new: int) -> None:
+        """Takes the rows of a page from `start` on, of which some are new."""
+        found, fresh = self.found, page.keys[start:]
+        if found.rows and self._begin[0] in fresh:
+            place = fresh.index(self._begin[0])
+            if fresh[place : place + 2] == self._begin[:2] and len(self._begin) > 1:
+                # the server began again from the start
+                raise _StartOver
+            found.repeated = True
+        self._again, self._elsewhere = 0, []
+        found.rows += new
+        found.pages += 1
+        found.widest = max(found.widest, len(page.keys))
+        self._recent.append(fresh)
+        while sum(map(len, self._recent)) - len(self._recent[0]) > max(2 * self._limit, KNOWN_ROWS):
+            self._recent.popleft()
+        self._digest.update("\n".join(fresh).encode("utf-8", "surrogatepass"))
+        self._stand(page, offset)
+        self._sink.add(page.content, start)
+
+    def _stand(self, page: Page[T], offset: int) -> None:
+        """Takes the end of a page for the place to read on from."""
+        keys = page.keys
+        self._width = len(keys)
+        self._end = offset + len(keys)
+        if self._is_total(page, 0) and self.found.rows < self._end:
+            # the offset was moved to the last page
+            self._end = self.found.rows
+        tied = _coarse(keys[-1])
+        count = next((i for i, k in enumerate(reversed(keys)) if _coarse(k) != tied), len(keys))
+        if count < len(keys):
+            self._anchor = keys[-count - 1]
+        elif self._tied and _coarse(self._tied[-1]) != tied:
+            # a page that follows on the row before
+            self._anchor = self._tied[-1]
+        self._tied = keys[len(keys) - count :]
+        self._has_ties |= count > 1
+
+    def _go_back(self, offset: int) -> None:
+        """Finds the place again after rows left before it."""
+        self._lose()
+        # the same page once more, in case that answer was stale; then pages further to the front
+        for steps in range(MAX_STEPS_BACK):
+            offset, page = self._page(max(0, offset - self.found.widest * min(steps, 1)))
+            start, new = self._start(page, offset)
+            if start is None:
+                if not offset and steps:
+                    break
+                continue
+            self.found.moved |= steps > 0
+            if new:
+                self._take(page, offset, start, new)
+            elif page.keys:
+                self._stand(page, offset)
+            return
+        raise _StartOver
+
+    def _ends(self) -> bool:
+        """Whether the last row that was read is the last one, where no page shows one behind it and
+        the server does not tell its last id.
+
+        It is, if it is the last of the total that is stated; or if there is nothing beyond it. A
+        page may be cut short, a server may give nothing beyond some offset, or move it to the end.
+        """
+        found = self.found
+        if self._again:
+            return False
+        if found.last_total == self._end and not self._sorts_down:
+            return True
+        # rows that are known may be a stale answer, once
+        for _ in range(2):
+            _, page = self._page(self._end)
+            if self._known().isdisjoint(page.keys):
+                break
+        if not page.keys:
+            if self._sorts_down:
+                # its last row is another one: rows may just have come or left
+                return False
+            if self._filtered or found.last_total is None or found.last_total <= self._end:
+                if found.last_total is None and found.rows in WINDOWS:
+                    raise self._given_up()
+                return True
+            raise self._given_up()
+        if self._known().isdisjoint(page.keys):
+            # they may just have come in; but if the last row is alone again, the server cannot
+            # give it together with them
+            alone, self._alone = self._alone, self._end
+            if alone == self._end or found.widest <= 1:
+                found.joined = False
+                self._compare([self._tied[-1], page.keys[0]])
+                self._take(page, self._end, 0, len(page.keys))
+        elif self._behind:
+            # back on the way to where it was before
+            self._lose()
+            self._behind = page.keys[-1] != self._recent[-1][-1]
+            self._stand(page, self._end)
+        elif not self._sorts_down:
+            # rows that came in push known ones here; or the server moves an offset that is beyond
+            # the end to its last page, however far beyond
+            _, page = self._page(self._end + BEYOND * self._limit)
+            keys = page.keys
+            return bool(keys) and keys[-1] in self._tied and keys[0] != self._begin[0]
+        return False
+
+    def _given_up(self) -> _StartOver:
+        """Why the pass ends before its end."""
+        found = self.found
+        if not found.orders:
+            return _StartOver()
+        more = found.last_total is not None and found.last_total > self._end
+        stated = f" states a total of {found.last_total} rows, and" if more else ""
+        return _StartOver(
+            IncompleteRead(
+                f"the server{stated} gives nothing beyond the first {found.rows}"
+                + ("" if more else ", and nothing shows that these are all"),
+                todo="ask the provider whether it limits the offset; a page_size that holds all"
+                " rows may help",
+            )
+        )
 
     def _complete_front(self) -> None:
         """Takes the rows that are before the first one that was taken.
@@ -406,131 +733,45 @@ class _Pass(Generic[T]):
             self.found.rows += len(names) - len(taken.intersection(names))
             taken |= set(names)
 
-    def _is_end(self, total: int | None) -> bool:
-        """Whether a page with the known last row alone, and this total, is the end.
-
-        It is if the row is the last of that total. Otherwise a page of one row may be cut short,
-        and a server may give nothing beyond some offset.
-        """
-        found, end = self.found, self._end
-        if total == end:
-            return True
-        if self._goes_on():
-            return False
-        if total is None or total < end:
-            return True
-        last = self._last()
-        sort_ignored = last is None or last == self._first
-        if last == self._known[-1] or (sort_ignored and self._filtered):
-            return True
-        # rows may just have come or left at the end; another pass will tell
-        raise _StartOver(
-            IncompleteRead(
-                f"the server states a total of {total} rows, and gives nothing beyond the"
-                f" first {found.rows}",
-                todo="ask the provider whether it limits the offset; a page_size that holds all"
-                " rows may help",
-            )
-        )
-
-    def _goes_on(self) -> bool:
-        """Whether there may be rows beyond the last one that was read.
-
-        They may just have come in, so the last one is asked for again. If it is still alone, the
-        server cannot give it together with them, and they are taken.
-        """
-        # rows that came in at this moment push known ones here; or it is a stale answer, once
-        for _ in range(2):
-            page = self._page(self._end)
-            known = not set(self._known).isdisjoint(page.keys)
-            if not known:
-                break
-        if page.keys:
-            self.found.moved |= known
-            alone, self._alone = self._alone, self._end
-            if alone == self._end and not known:
-                self.found.joined = False
-                self._take(page, self._end, 0)
-        return bool(page.keys)
-
-    def _go_back(self, offset: int) -> None:
-        """Finds the place again after rows left before it."""
-        self._lost += 1
-        if self._lost > MAX_STEPS_BACK + self.found.pages:
-            raise _StartOver
-        known = set(self._known)
-        # the same page once more, in case that answer was stale; then pages further to the front
-        for steps in range(MAX_STEPS_BACK):
-            offset = max(0, offset - self.found.widest * min(steps, 1))
-            page = self._page(offset)
-            places = [i for i, key in enumerate(page.keys) if key in known]
-            if places:
-                # the same page, asked for again, may just have been stale before
-                stayed = places == [0] and page.keys[0] == self._known[-1] and not steps
-                self.found.moved |= not stayed
-                start = places[-1] + 1
-                # go on from the row that is known
-                self._known.append(page.keys[places[-1]])
-                if start < len(page.keys):
-                    self._take(page, offset, start)
-                else:
-                    self._end = offset + len(page.keys)
-                return
-            if offset == 0 and steps:
-                break
-        raise _StartOver
-
-    def _take(self, page: Page[T], offset: int, start: int) -> None:
-        found, fresh = self.found, page.keys[start:]
-        if found.rows and self._first in fresh:
-            # the server began again from the start, or moved its first row to the end
-            raise _StartOver
-        self._first = self._first or fresh[0]
-        if self._known:
-            self._compare([self._known[-1], fresh[0]])
-        found.rows += len(fresh)
-        found.pages += 1
-        found.widest = max(found.widest, len(page.keys))
-        self._known.extend(fresh)
-        self._end = offset + len(page.keys)
-        self._sink.add(page.content, start)
-
-    def _page(self, offset: int) -> Page[T]:
-        """The page at `offset`; the ones that should follow are asked for at the same time."""
+    def _page(self, offset: int) -> tuple[int, Page[T]]:
+        """The page at `offset`, or one that was asked for before and begins a few rows earlier, and
+        where it begins; those that should follow are asked for at the same time."""
         # of the first one it is not known what will follow: no other thread need be woken for it
-        planned = self._executor and self.found.pages
-        page = self._planned(offset) if planned else self._fetch(offset, self._limit)
+        if self._executor and self.found.pages:
+            offset, page = self._planned(offset)
+        else:
+            page = self._fetch(offset, self._limit)
+        self.found.last_total = page.total
         self._compare(page.keys)
-        return page
+        return offset, page
 
     def _compare(self, keys: list[str]) -> None:
         """Keeps those orders in which the keys come."""
         self.found.orders = [order for order in self.found.orders if _rises(keys, order)]
 
-    def _planned(self, offset: int) -> Page[T]:
-        if not self._plans or self._plans[0][0] != offset:
+    def _planned(self, offset: int) -> tuple[int, Page[T]]:
+        if not self._plans or not offset - self._margin <= self._plans[0][0] <= offset:
             self.drop_plans()
             self._plan(offset)
-        _, future = self._plans.popleft()
-        for following in self._following(offset):
+        begin, future = self._plans.popleft()
+        for following in self._following(begin):
             self._plan(following)
-        return future.result()
+        return begin, future.result()
 
     def _following(self, offset: int) -> Iterator[int]:
         """Offsets that are likely to be asked for next."""
-        found, stride = self.found, self.found.widest - 1
+        found, most = self.found, self._ahead - 1
+        stride = found.widest - self._margin
         if stride < 1:
             return
         if found.total is not None and found.total > offset:
-            last: float = found.total - 1
-        elif found.widest >= self._limit or found.pages > 1:
-            # no word on how many there are: a full page is likely to be followed by another
-            last = math.inf
+            last: float = found.total - self._margin
         else:
-            return
+            # no word on how many there are: what is asked for beyond the end is asked in vain
+            last, most = math.inf, min(most, found.pages // 4)
         following = self._plans[-1][0] if self._plans else offset
-        while len(self._plans) < self._ahead - 1 and following < last:
-            following = int(min(following + stride, last))
+        while len(self._plans) < most and following + stride < last:
+            following += stride
             yield following
 
     def _plan(self, offset: int) -> None:

@@ -63,9 +63,8 @@ class Server:
         offsets = [offset for offset, _ in self.asked]
         return sum(pair[0] == 0 != pair[1] for pair in pairwise(offsets))
 
-    def last(self) -> str | None:
-        rows = self.arrange(self.ids)
-        return rows[-1] if rows else None
+    def down(self, offset: int) -> list[str] | None:
+        return self.arrange(self.ids)[::-1][offset : offset + 3]
 
 
 def ids(count: int) -> list[str]:
@@ -75,7 +74,7 @@ def ids(count: int) -> list[str]:
 def taken(server: Server, *, limit: int = 10, notes: list[str] | None = None) -> list[str]:
     rows = Rows()
     noted = [] if notes is None else notes
-    read(server, rows, limit=limit, last=server.last, note=noted.append)
+    read(server, rows, limit=limit, down=server.down, note=noted.append)
     return rows.found
 
 
@@ -105,7 +104,7 @@ def test_an_empty_answer_that_is_stale_is_not_believed(total: Callable[[int], in
     class Stale(Server):
         def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
             page = super().__call__(offset, limit)
-            answers = {2: [*page.keys, "00000"], 3: []}
+            answers = {2: [*page.keys, "00000", "00001"], 3: []}
             keys = answers.get(len(self.asked), page.keys)
             return Page(keys, keys, page.total)
 
@@ -156,17 +155,17 @@ def test_an_empty_answer_to_a_filter_is_believed_unless_there_is_a_last_row() ->
     """The total may be that of all rows, whatever the filter."""
     empty = Server([], total=lambda n: 7)
     rows = Rows()
-    read(empty, rows, limit=10, last=empty.last, filtered=True)
+    read(empty, rows, limit=10, down=empty.down, filtered=True)
     assert rows.found == []
     with pytest.raises(IncompleteRead, match="total of 7"):
-        read(empty, rows, limit=10, last=lambda: "00006", filtered=True)
+        read(empty, rows, limit=10, down=lambda offset: ["00006"], filtered=True)
 
 
 def test_a_server_that_stops_short_of_its_total_is_asked_once_more_then_believed() -> None:
     notes: list[str] = []
     server = Server(ids(25), total=lambda n: 100)
     assert taken(server, notes=notes) == ids(25)
-    assert server.asked[-1] == (25, 10)
+    assert server.passes == 2
     assert any("states a total of 100" in note for note in notes)
 
 
@@ -257,8 +256,14 @@ def test_random_order_is_an_error_also_where_a_page_holds_nearly_all(
     shuffle = Random(limit)
     for _ in range(30):
         server = Server(ids(30), total=total, arrange=lambda rows: shuffle.sample(rows, len(rows)))
-        with pytest.raises(IncompleteRead):
-            taken(server, limit=limit)
+        try:
+            found = taken(server, limit=limit)
+        except IncompleteRead:
+            pass
+        else:
+            # two passes had as many different rows as the server says that there are
+            assert total(30) == 30
+            assert sorted(found) == ids(30)
         assert len(server.asked) < 400
 
 
@@ -308,7 +313,7 @@ def test_more_rows_than_two_pages_hold_come_in_at_once() -> None:
     server = Server([f"{i * 100:05}" for i in range(40)])
 
     def come(all_ids: list[str]) -> None:
-        if len(server.asked) == 4:
+        if len(server.asked) == 6:
             all_ids += [f"{i:05}" for i in range(1, 12)]
 
     server.change = come
@@ -333,9 +338,11 @@ def test_a_fixed_order_that_is_not_by_id_is_read_until_two_passes_agree() -> Non
     ids=["without case", "without punctuation", "numbers"],
 )
 def test_the_orders_of_databases_need_one_pass_only(order: Callable[[str], object]) -> None:
-    names = [str(i) for i in range(1, 40)] if order is int else ["b-2", "B1", "a-9", "Ab", "c"] * 1
+    names = [str(i) for i in range(1, 40)]
+    if order is not int:
+        names = [f"{name}{i}" for name in ("b-2", "B1", "a-9", "Ab", "c") for i in range(3, 7)]
     server = Server(names, arrange=lambda rows: sorted(rows, key=order))  # type: ignore[arg-type]
-    assert taken(server, limit=2) == sorted(names, key=order)  # type: ignore[arg-type]
+    assert taken(server, limit=6) == sorted(names, key=order)  # type: ignore[arg-type]
     assert server.passes == 1
 
 
@@ -371,8 +378,8 @@ def test_pages_are_asked_for_ahead_and_taken_in_order() -> None:
         rows = Rows()
         read(server, rows, limit=10, ahead=4, executor=pool)
     assert rows.found == ids(95)
-    # 11 pages of 10 that overlap by one, and the proof of the end: nothing was asked in vain
-    assert len(server.asked) == 12
+    # 12 pages of 10 that overlap by two, and the proof of the end: nothing was asked in vain
+    assert len(server.asked) == 13
 
 
 _changes = st.lists(
