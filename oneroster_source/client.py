@@ -147,7 +147,7 @@ class Client:
                     f" {self._left:.0f} s are left)"
                 )
             problem = type(error)(what, where=error.where or where, todo=error.todo)
-            problem.words = error.words
+            problem.words, problem.status = error.words, error.status
             if isinstance(problem, ServerUnavailable):
                 problem.retry_after = asked
         # raised here, outside the handler, so that it holds nothing of what went before

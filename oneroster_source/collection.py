@@ -8,13 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import blake2b
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oneroster_source.client import Client
+from oneroster_source.client import Client, Reply
 from oneroster_source.config import Settings
-from oneroster_source.errors import AccessDenied, EndpointNotFound, OneRosterError, RequestRefused
+from oneroster_source.errors import (
+    EndpointNotFound,
+    OneRosterError,
+    RequestRefused,
+    ResponseTooLarge,
+)
 from oneroster_source.filters import Filter, where
 from oneroster_source.privacy import Redaction
 from oneroster_source.reader import Page, read
@@ -50,6 +56,13 @@ class Ask:
     def rows(self) -> int:
         """The number of rows that the fingerprint names; 0 if there is none."""
         return int(self.recent.partition(" ")[0] or 0)
+
+    def misses(self, rows: int, oldest: datetime | None) -> bool:
+        """Whether rows are missing from an answer to a delta, which reaches back before the newest
+        row that is known."""
+        if self.recent:
+            return rows < self.rows
+        return self.known is not None and (oldest is None or oldest > self.known)
 
     @property
     def filter(self) -> Filter:
@@ -259,6 +272,11 @@ def collect(
     raise problem
 
 
+Order = Literal["asc", "desc"]
+LEAST_LIMIT = 50
+"""Rows that any server is expected to give at once."""
+
+
 def _read(
     client: Client,
     shaper: Shaper,
@@ -268,12 +286,88 @@ def _read(
     collection: Collection,
     spool: Spool,
 ) -> None:
+    """Reads with as many rows in a page as are wanted; where the server refuses that, with less."""
+    limit = settings.page_size
+    refusal: OneRosterError
+    while True:
+        try:
+            return _read_in_pages(
+                client, shaper, ask, settings, outcome, collection, spool, limit=limit
+            )
+        except (RequestRefused, ResponseTooLarge) as error:
+            refusal = error
+        smaller = _accepted(client, shaper, limit, outcome)
+        if smaller is None:
+            raise refusal
+        outcome.warn(
+            f"the server does not give {limit:,} rows at once; pages of {smaller:,} were asked for"
+        )
+        limit = smaller
+
+
+def smaller_limits(limit: int) -> Iterator[int]:
+    """Limits to try where one is refused, each half of the one before."""
+    while limit > LEAST_LIMIT:
+        limit = max(LEAST_LIMIT, limit // 2)
+        yield limit
+
+
+def _accepted(client: Client, shaper: Shaper, limit: int, outcome: Outcome) -> int | None:
+    """The largest of the smaller limits with which the server answers the plainest request."""
+
+    def sent() -> None:
+        outcome.requests += 1
+
+    for smaller in smaller_limits(limit):
+        try:
+            client.get(shaper.endpoint.path, query(limit=smaller), shaper.parse, sent=sent)
+            return smaller
+        except (RequestRefused, ResponseTooLarge):
+            continue
+    return None
+
+
+def query(
+    wanted: Filter | None = None,
+    *,
+    limit: int | None = None,
+    offset: int | None = 0,
+    order: Order | None = None,
+) -> dict[str, str]:
+    """The parameters of a request for rows; without a limit, for all at once."""
+    params = {"filter": str(wanted)} if wanted else {}
+    if order:
+        params |= {"sort": "sourcedId", "orderBy": order}
+    if limit is not None:
+        params |= {"limit": str(limit), "offset": str(offset)}
+    return params
+
+
+def refuses_sort(error: OneRosterError) -> bool:
+    """Whether an error may be a server's way to say that it does not sort."""
+    return isinstance(error, RequestRefused) or error.status in (403, 404, 500)
+
+
+def _read_in_pages(
+    client: Client,
+    shaper: Shaper,
+    ask: Ask,
+    settings: Settings,
+    outcome: Outcome,
+    collection: Collection,
+    spool: Spool,
+    *,
+    limit: int,
+) -> None:
     """Asks in the way that tells most; where the server refuses that, in simpler ones."""
     own = settings.filters.get(shaper.endpoint.name, Filter())
-    refusal: RequestRefused | None = None
+    refusal: OneRosterError | None = None
     for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
         if not narrow and not ask.filter:
             continue
+        if ordered and not narrow and not isinstance(refusal, RequestRefused):
+            # that was no matter of the filter
+            break
         wanted = own & ask.filter if narrow else own
         expected = ask.since - IMPRECISION if narrow and ask.mode == "delta" and ask.since else None
         pages = _Pages(
@@ -290,7 +384,7 @@ def _read(
             collection.page = read(
                 pages,
                 spool,
-                limit=settings.page_size,
+                limit=limit,
                 known_page=ask.page,
                 down=pages.down,
                 filtered=bool(wanted),
@@ -300,21 +394,29 @@ def _read(
             )
         except _FilterIgnored:
             outcome.warn("the server ignores the filter by dateLastModified; all rows were read")
-            ask = Ask("full", known=ask.known)
-            collection.whole()
-            return _read(client, shaper, ask, settings, outcome, collection, spool)
-        except RequestRefused as error:
-            refusal = refusal or error
-            continue
+            return _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
         except _SameAnswer:
             if pages.answer != ask.answer:
                 # the same page, and another total: there are more
                 ask = replace(ask, answer="")
-                return _read(client, shaper, ask, settings, outcome, collection, spool)
+                return _read_in_pages(
+                    client, shaper, ask, settings, outcome, collection, spool, limit=limit
+                )
             # these rows were taken apart the last time
             outcome.rows += ask.rows
             collection.answer = ask.answer
-            return
+            return None
+        except OneRosterError as error:
+            if pages.accepted or not refuses_sort(error):
+                raise
+            refusal = refusal or error
+            continue
+        if ask.mode == "delta" and narrow and ask.misses(spool.rows, pages.oldest):
+            outcome.warn(
+                "rows that the last run has read did not come with the filter by dateLastModified"
+                " again: they are missing, or it leaves them out; all rows were read"
+            )
+            return _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
         if ask.mode == "delta" and outcome.requests == 1:
             collection.answer = pages.answer
         collection.asked = wanted
@@ -324,9 +426,27 @@ def _read(
             outcome.warn("the server refuses to filter by dateLastModified; all rows were read")
             if ask.mode == "delta":
                 collection.whole()
-        return
-    if refusal is not None:
-        raise refusal
+        if own and not spool.rows and collection.mode == "full":
+            outcome.warn("no row matches the filter that is set for this endpoint")
+        return None
+    assert refusal is not None
+    raise refusal
+
+
+def _read_whole(
+    client: Client,
+    shaper: Shaper,
+    ask: Ask,
+    settings: Settings,
+    outcome: Outcome,
+    collection: Collection,
+    spool: Spool,
+    limit: int,
+) -> None:
+    """Reads everything, though only changes were wanted."""
+    ask = Ask("full", known=ask.known)
+    collection.whole()
+    _read_in_pages(client, shaper, ask, settings, outcome, collection, spool, limit=limit)
 
 
 class _FilterIgnored(Exception):
@@ -360,30 +480,39 @@ class _Pages:
         self._collection = collection
         self._outcome = outcome
         self._expected = expected
-        self._params = {"filter": str(wanted)} if wanted else {}
-        if ordered:
-            self._params |= {"sort": "sourcedId", "orderBy": "asc"}
+        self._wanted = wanted
+        self._ordered = ordered
         self._lock = threading.Lock()
         self._known = known
         """An answer that need not be read again."""
         self.answer = ""
         """The first answer."""
+        self.oldest: datetime | None = None
+        """The oldest change in a delta."""
+        self.accepted = False
+        """Whether the server has given a page."""
 
     def __call__(self, offset: int | None, limit: int | None) -> Page[pa.Table]:
-        params = dict(self._params)
-        if limit is not None:
-            params |= {"limit": str(limit), "offset": str(offset)}
-        digest = ""
+        order: Order | None = "asc" if self._ordered else None
+        params = query(self._wanted, limit=limit, offset=offset, order=order)
+        digest, listed = "", True
 
         def parsed(body: bytes | bytearray) -> pa.Table | None:
-            nonlocal digest
+            nonlocal digest, listed
             if not offset:
                 digest = blake2b(body, digest_size=12).hexdigest()
+                listed = b"[" in body
             known = digest and self._known.startswith(digest)
             return None if known else self._shaper.parse(body)
 
+        def ask() -> Reply[pa.Table | None]:
+            return self._client.get(self._shaper.endpoint.path, params, parsed, sent=self._sent)
+
         try:
-            reply = self._client.get(self._shaper.endpoint.path, params, parsed, sent=self._sent)
+            reply = ask()
+            if not listed:
+                # no rows, or an answer that was cut: then it is another one the next time
+                reply = ask()
         except EndpointNotFound:
             if not offset:
                 raise
@@ -393,6 +522,7 @@ class _Pages:
             self.answer = f"{digest} {reply.total}"
         if reply.value is None:
             raise _SameAnswer
+        self.accepted = True
         with self._lock:
             self._outcome.pages += 1
             if reply.date is not None:
@@ -402,22 +532,23 @@ class _Pages:
             oldest = pc.min(reply.value.column("date_last_modified")).as_py()
             if oldest is not None and oldest < self._expected:
                 raise _FilterIgnored
+            with self._lock:
+                self.oldest = min(filter(None, (oldest, self.oldest)), default=None)
         keys = reply.value.column("_key").to_pylist()
         return Page(keys, self._collection.redact(reply.value), reply.total)
 
     def down(self, offset: int) -> list[str] | None:
         """The three ids from an offset on, in descending order."""
-        params = self._params | {
-            "sort": "sourcedId",
-            "orderBy": "desc",
-            "limit": "3",
-            "offset": str(offset),
-        }
+        if not self._ordered:
+            return None
+        params = query(self._wanted, limit=3, offset=offset, order="desc")
         try:
             reply = self._client.get(
                 self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
             )
-        except (RequestRefused, AccessDenied, EndpointNotFound):
+        except OneRosterError as error:
+            if not refuses_sort(error):
+                raise
             return None
         keys: list[str] = reply.value.column("_key").to_pylist()
         return keys

@@ -57,6 +57,8 @@ class OneRosterError(Exception):
 
     words = ""
     """The server's own, where they may speak of rows: for a person who asks, and for no log."""
+    status = 0
+    """The HTTP status of the server's answer, if that is the error."""
 
     def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
         self.what = what

@@ -228,7 +228,7 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
-    """The answer, if its status is 200.
+    """The answer, if its status tells of success.
 
     The server's own words on an error may quote rows: they are in the error's `words` alone.
 
@@ -239,7 +239,7 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
         ServerUnavailable: Everything that may pass: 408, 425, 429, 5xx.
     """
     status = answer.status
-    if status == 200:
+    if 200 <= status < 300:
         return answer
     words = answer.description(secrets)
     more = "; `oneroster check` shows what the server says to it" if words else ""
@@ -249,10 +249,10 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
         kind, todo = AccessDenied, "ask the provider to grant this school's data to this client"
     elif status in (404, 405, 410) or 300 <= status < 400:
         kind, todo = EndpointNotFound, "check base_url: redirects are not followed"
-    elif status in _TRANSIENT or status >= 500:
+    elif status in _TRANSIENT or (status >= 500 and status != 501):
         kind, todo = ServerUnavailable, "try again later, or ask the provider"
     error = kind(f"the server answered {status}", todo=todo + more)
-    error.words = words
+    error.words, error.status = words, status
     if isinstance(error, ServerUnavailable):
         error.retry_after = answer.retry_after
     raise error

@@ -31,7 +31,7 @@ from operator import le
 from typing import Any, Generic, Protocol, TypeVar
 from unicodedata import normalize
 
-from oneroster_source.errors import IncompleteRead
+from oneroster_source.errors import BadResponse, IncompleteRead, OneRosterError, RequestRefused
 
 T = TypeVar("T")
 T_in = TypeVar("T_in", contravariant=True)
@@ -134,7 +134,7 @@ class Findings:
     total: int | None = None
     """What the first page states."""
     last_total: int | None = None
-    """What the last page stated."""
+    """What the last page stated that stated any."""
     widest: int = 0
     """Most rows in one page."""
     pages: int = 0
@@ -437,12 +437,15 @@ class _Pass(Generic[T]):
     def _is_whole(self) -> bool:
         """Whether the first page holds all: so many rows from the end are the first two."""
         found = self.found
-        if found.rows == 1 or not found.orders:
+        if not found.orders:
             return False
-        keys = self._down(found.rows - 2)
+        keys = self._down(max(0, found.rows - 2))
         if not keys:
             self._sorts_down = False
             return False
+        if found.rows == 1:
+            self._sorts_down = keys[0] != self._begin[0]
+            return keys == self._begin
         if keys[-1] == self._tied[-1] and len(keys) == 2 < found.rows:
             # they came in ascending order, in which nothing follows the last row either
             self._sorts_down = False
@@ -502,9 +505,7 @@ class _Pass(Generic[T]):
         down, and the last one may be all that a server gives there.
         """
         if page.keys[0] == self._begin[0]:
-            self._again += 1
-            if self._again > MAX_STALLS:
-                raise _OffsetIgnored
+            self._begins_again()
             return False
         shows_end = page.keys[-1] in self._tied
         if shows_end and (self._is_total(page, 0) or page.keys == self._elsewhere):
@@ -514,6 +515,12 @@ class _Pass(Generic[T]):
             self._stand(page, offset)
         self._elsewhere = page.keys
         return True
+
+    def _begins_again(self) -> None:
+        """Takes notice that the first page came, where another was asked for."""
+        self._again += 1
+        if self._again > MAX_STALLS or self.found.widest <= 1:
+            raise _OffsetIgnored
 
     def _lose(self) -> None:
         self.drop_plans()
@@ -665,19 +672,28 @@ class _Pass(Generic[T]):
         if found.last_total == self._end and not self._sorts_down:
             return True
         # rows that are known may be a stale answer, once
+        page: Page[T] | None = None
+        refusal: OneRosterError | None = None
         for _ in range(2):
-            _, page = self._page(self._end)
-            if self._known().isdisjoint(page.keys):
+            try:
+                _, page = self._page(self._end)
+            except (RequestRefused, BadResponse) as error:
+                # a way to say that there is no such place, or none beyond some offset
+                page, refusal = None, error
+            if page is None or self._known().isdisjoint(page.keys):
                 break
-        if not page.keys:
+            if page.keys[0] == self._begin[0]:
+                self._begins_again()
+        if page is None or not page.keys:
             if self._sorts_down:
                 # its last row is another one: rows may just have come or left
                 return False
-            if self._filtered or found.last_total is None or found.last_total <= self._end:
-                if found.last_total is None and found.rows in WINDOWS:
-                    raise self._given_up()
-                return True
-            raise self._given_up()
+            stated = found.last_total
+            if not (self._filtered or stated is None or stated <= self._end):
+                raise self._given_up()
+            if stated is None and found.rows in WINDOWS:
+                raise refusal or self._given_up()
+            return True
         if self._known().isdisjoint(page.keys):
             # they may just have come in; but if the last row is alone again, the server cannot
             # give it together with them
@@ -741,7 +757,8 @@ class _Pass(Generic[T]):
             offset, page = self._planned(offset)
         else:
             page = self._fetch(offset, self._limit)
-        self.found.last_total = page.total
+        if page.total is not None:
+            self.found.last_total = page.total
         self._compare(page.keys)
         return offset, page
 

@@ -173,7 +173,10 @@ class Task(Future[Any]):
 
     def run(self) -> None:
         if self.set_running_or_notify_cancel():
-            self.set_result(self._work())
+            try:
+                self.set_result(self._work())
+            except Exception as error:
+                self.set_exception(error)
 
     def result(self, timeout: float | None = None) -> Any:
         while not self.done():
@@ -360,9 +363,10 @@ class Provider(Server):
         if offset >= habits.window and habits.window_ends.isdecimal():
             return self._answer(int(habits.window_ends), b"{}")
         rows = every[: habits.window]
+        width = min(limit, self._random.choice(habits.caps))
         if habits.clamps:
-            offset = min(offset, max(0, len(rows) - limit))
-        rows = rows[offset : offset + min(limit, self._random.choice(habits.caps))]
+            offset = min(offset, max(0, len(rows) - width))
+        rows = rows[offset : offset + width]
         if habits.heavy:
             heavy = (i for i, (key, _) in enumerate(rows) if i and sum(key.encode()) % 20 == 0)
             rows = rows[: next(heavy, None)]

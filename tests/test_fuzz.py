@@ -367,8 +367,13 @@ def rows_of(standard: Standard, body: bytes) -> list[Row] | None:
         content = read(body.decode("utf-8-sig"))
     except ValueError:
         return None
+    if content is None or (isinstance(content, Members) and not content):
+        # some servers say so that there are none
+        return []
     if isinstance(content, Members):
         found = [value for key, value in content if key.lower() == standard.path.lower()]
+        if len(found) == 1 and (found[0] is None or found[0] == "" or found[0] == Members()):
+            return []
         content = found[0] if len(found) == 1 else None
     return [expected(standard, row) for row in content] if isinstance(content, list) else None
 

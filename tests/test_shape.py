@@ -366,15 +366,34 @@ def test_a_deleted_row_keeps_its_children_only_if_asked() -> None:
     "body",
     [
         b"",
+        b"\xef\xbb\xbf \n",
+        b"null",
+        b"{}",
+        b'{"users": null}',
+        b'{"Users": ""}',
+        b'{"users": {}}',
+    ]
+    + [b'{"users": null, "total": 0}', b'{"users": [], "imsx_codeMajor": "success"}'],
+    ids=lambda body: body.decode("latin-1"),
+)
+def test_no_rows_are_said_in_many_ways(body: bytes) -> None:
+    assert len(SHAPERS["users"].parse(body)) == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         b"<html><body>Login</body></html>",
         b'{"users": [',
-        b'{"users": null}',
         b'{"users": {"sourcedId": "a"}}',
+        b'{"data": []}',
+        b'{"users": [], "imsx_codeMajor": "failure"}',
+        b'{"users": null, "statusInfoSet": [{"codeMajor": "Unsupported"}]}',
+        b"3",
         b'{"classes": []}',
         b'{"users": [], "users": []}',
         b'{"users": [], "Users": []}',
         b'"users"',
-        b"null",
         b"[1, 2",
         b'\xff\xfe{"users": []}',
     ],

@@ -50,12 +50,16 @@ _TEXT_OR_NO_NUMBER = re.compile(
 FEW = 50
 """Rows among which one that is odd lets all be read in the long way."""
 _BARE_LIST = re.compile(r"\s*\[")
+_SPACE = " \t\r\n\ufeff"
 _NUL = rb"\u0000"
 """No database holds it, and Arrow takes it."""
 _ENVELOPE = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*"([A-Za-z]*)"\s*:\s*)?(?=\[)')
 
 _PAGE = """WITH page AS (SELECT unnest(from_json({rows}, '["JSON"]')) AS raw FROM answer)"""
 _BARE_PAGE = _PAGE.format(rows="body")
+_NO_PAGE = _PAGE.format(rows="'[]'")
+# as the standard words what became of a request, under the names that servers give to it
+_FAILED = re.compile(r'codemajor"\s*:\s*"(?!success)', re.IGNORECASE)
 Body: TypeAlias = bytes | bytearray
 Whose: TypeAlias = pa.Array | pa.ChunkedArray
 Estab: TypeAlias = str | Whose
@@ -219,7 +223,8 @@ class Shaper:
         return self._engine.run(self._parse, body)
 
     def _parse(self, body: Body) -> pa.Table:
-        wide = self._strictly(body)
+        # some servers say so that there are no rows
+        wide = self._strictly(body if body.removeprefix(BOM_UTF8).strip() else b"[]")
         if wide is not None:
             return wide
         try:
@@ -276,19 +281,25 @@ class Shaper:
         if _BARE_LIST.match(text):
             return _BARE_PAGE
         wanted = self.endpoint.collection
-        found = desk.ask(
-            "SELECT k, json_type(body, pointer(k)) = 'ARRAY' AS is_list"
+        members = desk.ask(
+            "SELECT k, json_type(body, pointer(k)) AS kind, lower(k) LIKE '%codemajor' OR"
+            " lower(k) LIKE '%statusinfo%' AS tells, CASE WHEN tells OR kind <> 'ARRAY'"
+            " THEN member(body::JSON, k)::VARCHAR END AS value"
             " FROM (SELECT body, unnest(json_keys(body)) AS k FROM answer)"
-            f" WHERE lower(k) = lower({literal(wanted)})"
         ).to_pylist()
-        if not found:
-            raise BadResponse(f"the answer holds no {wanted!r}", todo=_CHECK)
+        if any(m["tells"] and _FAILED.search(f'"{m["k"]}":{m["value"]}') for m in members):
+            raise BadResponse("the answer says that the request failed", todo=_CHECK)
+        found = [member for member in members if member["k"].lower() == wanted.lower()]
         if len(found) > 1:
             raise BadResponse(f"the answer holds {wanted!r} more than once", todo=_CHECK)
-        if not found[0]["is_list"]:
+        nothing = found and found[0]["value"] in ("null", "{}", '""')
+        if nothing or (not members and text.strip(_SPACE)[:1] in ("{", "n")):
+            return _NO_PAGE
+        if not found:
+            raise BadResponse(f"the answer holds no {wanted!r}", todo=_CHECK)
+        if found[0]["kind"] != "ARRAY":
             raise BadResponse(f"{wanted!r} in the answer is not a list", todo=_CHECK)
-        key = found[0]["k"]
-        return _PAGE.format(rows=f"member(body::JSON, {literal(key)})")
+        return _PAGE.format(rows=f"member(body::JSON, {literal(found[0]['k'])})")
 
     def tables(
         self, wide: pa.Table, estab: Estab, *, tombstones: bool = False, keep_deleted: bool = True
