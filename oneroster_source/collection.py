@@ -58,11 +58,11 @@ class Ask:
         return int(self.recent.partition(" ")[0] or 0)
 
     def misses(self, rows: int, oldest: datetime | None) -> bool:
-        """Whether rows are missing from an answer to a delta, which reaches back before the newest
-        row that is known."""
-        if self.recent:
-            return rows < self.rows
-        return self.known is not None and (oldest is None or oldest > self.known)
+        """Whether an answer to a delta seems to lack rows: it reaches back before the newest row
+        that is known, which is among them unless it was changed again or removed."""
+        if self.known is None:
+            return False
+        return rows < self.rows or oldest is None or oldest > self.known
 
     @property
     def filter(self) -> Filter:
@@ -411,12 +411,15 @@ def _read_in_pages(
                 raise
             refusal = refusal or error
             continue
-        if ask.mode == "delta" and narrow and ask.misses(spool.rows, pages.oldest):
-            outcome.warn(
-                "rows that the last run has read did not come with the filter by dateLastModified"
-                " again: they are missing, or it leaves them out; all rows were read"
-            )
-            return _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
+        if ask.mode == "delta" and ask.since and narrow and ask.misses(spool.rows, pages.oldest):
+            came = spool.rows
+            _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
+            if spool.changed_since(ask.since) > came:
+                outcome.warn(
+                    "the server's filter by dateLastModified leaves out rows that it should give;"
+                    " all rows were read"
+                )
+            return None
         if ask.mode == "delta" and outcome.requests == 1:
             collection.answer = pages.answer
         collection.asked = wanted

@@ -376,8 +376,10 @@ class _Pass(Generic[T]):
         """Whether any rows at the end of a page may be equal."""
         self._stayed = True
         """Whether the last page began where it was asked for."""
+        self._frontier = ""
+        """The last row taken of all."""
         self._behind = False
-        """Whether rows that are known follow on these."""
+        """Whether rows that are known follow on the last page."""
         self._margin = 2
         """Most rows that a page was asked for again."""
         self._recent: deque[list[str]] = deque()
@@ -572,7 +574,7 @@ class _Pass(Generic[T]):
             first = 0 if first is not None or not known.isdisjoint(keys) else None
         if first is None:
             return None, 0
-        self._behind = keys[-1] in known
+        self._behind = keys[-1] in known and keys[-1] != self._frontier
         if skip < len(keys):
             begins = _coarse(keys[skip])
             self._stayed |= begins == (tied if alone else _coarse(self._anchor or ""))
@@ -607,11 +609,12 @@ class _Pass(Generic[T]):
         found, fresh = self.found, page.keys[start:]
         if found.rows and self._begin[0] in fresh:
             place = fresh.index(self._begin[0])
-            if fresh[place : place + 2] == self._begin[:2] and len(self._begin) > 1:
+            if fresh[place : place + 2] == self._begin[:2] and len(set(self._begin[:2])) > 1:
                 # the server began again from the start
                 raise _StartOver
             found.repeated = True
         self._again, self._elsewhere = 0, []
+        self._frontier = self._frontier if self._behind else page.keys[-1]
         found.rows += new
         found.pages += 1
         found.widest = max(found.widest, len(page.keys))
@@ -676,7 +679,7 @@ class _Pass(Generic[T]):
         refusal: OneRosterError | None = None
         for _ in range(2):
             try:
-                _, page = self._page(self._end)
+                _, page = self._page(self._end, ahead=False)
             except (RequestRefused, BadResponse) as error:
                 # a way to say that there is no such place, or none beyond some offset
                 page, refusal = None, error
@@ -705,12 +708,12 @@ class _Pass(Generic[T]):
         elif self._behind:
             # back on the way to where it was before
             self._lose()
-            self._behind = page.keys[-1] != self._recent[-1][-1]
+            self._behind = page.keys[-1] != self._frontier
             self._stand(page, self._end)
         elif not self._sorts_down:
             # rows that came in push known ones here; or the server moves an offset that is beyond
             # the end to its last page, however far beyond
-            _, page = self._page(self._end + BEYOND * self._limit)
+            _, page = self._page(self._end + BEYOND * self._limit, ahead=False)
             keys = page.keys
             return bool(keys) and keys[-1] in self._tied and keys[0] != self._begin[0]
         return False
@@ -749,14 +752,17 @@ class _Pass(Generic[T]):
             self.found.rows += len(names) - len(taken.intersection(names))
             taken |= set(names)
 
-    def _page(self, offset: int) -> tuple[int, Page[T]]:
+    def _page(self, offset: int, *, ahead: bool = True) -> tuple[int, Page[T]]:
         """The page at `offset`, or one that was asked for before and begins a few rows earlier, and
         where it begins; those that should follow are asked for at the same time."""
         # of the first one it is not known what will follow: no other thread need be woken for it
-        if self._executor and self.found.pages:
+        if not self.found.pages:
+            page = self._fetch(offset, self._limit)
+        elif ahead and self._executor:
             offset, page = self._planned(offset)
         else:
-            page = self._fetch(offset, self._limit)
+            self.drop_plans()
+            page = self.fetch(offset, self._limit)
         if page.total is not None:
             self.found.last_total = page.total
         self._compare(page.keys)

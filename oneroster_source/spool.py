@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -158,6 +158,10 @@ class Spool:
         past = (pc.max(s.filter(pc.less_equal(s, pa.scalar(until, s.type)))) for s in stamps)
         return max((m for stamp in past if (m := stamp.as_py()) is not None), default=None)
 
+    def changed_since(self, since: datetime) -> int:
+        """How many rows changed after an instant."""
+        return sum(len(_after(rows, since)) for rows in self._batches())
+
     def expect_repeats(self) -> None:
         """Takes notice that a row may have come twice: only the newest of each is given out."""
         self._doubled = True
@@ -289,7 +293,7 @@ def _less(moment: datetime, span: timedelta) -> datetime:
     return moment - span if moment - first > span else first
 
 
-def _after(rows: pa.Table, since: datetime) -> pa.Table:
+def _after(rows: pa.Table | pa.RecordBatch, since: datetime) -> Any:
     stamps = rows.column("date_last_modified")
     # copied, so that nothing of the page is kept
     return rows.filter(pc.greater(stamps, pa.scalar(since, stamps.type)))

@@ -10,11 +10,15 @@ import json
 import re
 import unicodedata
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 from zlib import crc32
@@ -273,6 +277,8 @@ class Habits:
     """right, ignored, nothing, upper, day, first, last: see `_matches`."""
     repeats: float = 0.0
     """Share of the ids that come on more than one row, each with content of its own."""
+    copies: int = 3
+    """How many rows that is."""
     first_again: bool = False
     """Whether the first row comes a second time in the middle."""
     stale: float = 0.0
@@ -320,6 +326,8 @@ class Provider(Server):
         super().__init__(concurrency=4, timeout=1, max_bytes=1 << 30)
         self.school = school
         self.habits = habits
+        self.base_url = ""
+        """Where it answers real requests: see `serving`."""
         self.quiet = False
         """Whether it answers what it is asked, for now."""
         self.requests = 0
@@ -393,7 +401,7 @@ class Provider(Server):
                 continue
             copies = 1
             if _chance(self._salt, key) < self.habits.repeats:
-                copies = 3
+                copies = self.habits.copies
             found += [(key, copy) for copy in range(copies)]
         return found
 
@@ -443,3 +451,45 @@ class Provider(Server):
     def _answer(self, status: int, body: bytes, total: int | None = None) -> Answer:
         now = self.school.now.replace(microsecond=0) if self.habits.tells_time else None
         return Answer(status=status, body=body, total=total, date=now, retry_after=None)
+
+
+@contextmanager
+def serving(provider: Provider) -> Iterator[Provider]:
+    """Lets a provider answer over HTTP too, at its `base_url`; its other collections are empty."""
+    turn = Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _respond(self) -> None:
+            with turn:
+                if urlsplit(self.path).path.endswith(("/users", "/token")):
+                    answer = provider.request(self.command, self.path, authorization="")
+                else:
+                    answer = Answer(200, b"[]", None, None, None)
+            self.send_response_only(answer.status)
+            if answer.total is not None:
+                self.send_header("X-Total-Count", str(answer.total))
+            if answer.date is not None:
+                self.send_header("Date", format_datetime(answer.date, usegmt=True))
+            if answer.status != 204:
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_POST = _respond
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    provider.base_url = f"http://127.0.0.1:{server.server_port}/oneroster"
+    try:
+        yield provider
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

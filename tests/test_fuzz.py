@@ -364,7 +364,7 @@ def _user_ids(items: list[Any]) -> tuple[list[tuple[Any, ...]], bool]:
 def rows_of(standard: Standard, body: bytes) -> list[Row] | None:
     """The rows of a page; None for one that is to be refused."""
     try:
-        content = read(body.decode("utf-8-sig"))
+        content = read(body.decode("utf-8-sig").strip() or "[]")
     except ValueError:
         return None
     if content is None or (isinstance(content, Members) and not content):

@@ -281,11 +281,13 @@ class Trial:
     def is_readable(self) -> bool:
         """Whether a careful reader can read this server whole."""
         habits = self.habits
-        narrow = min(habits.caps) < 4
+        # ids that may be equal fill a page of 3 rows; the next may have 10, and show more of them
+        narrow = min(habits.caps) < 8 and len(set(habits.caps)) > 1
         return (
             habits.window >= len(self.school.keys) * (3 if habits.repeats else 1)
             and not (habits.total == "none" and habits.clamps and habits.down != "right")
-            and not (narrow and habits.ties != "fixed")
+            and not narrow
+            and not (min(habits.caps) < 8 and habits.ties != "fixed")
             and not (habits.sorts != "right" and len(habits.caps) > 1)
             and not habits.heavy
         )

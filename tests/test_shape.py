@@ -372,8 +372,9 @@ def test_a_deleted_row_keeps_its_children_only_if_asked() -> None:
         b'{"users": null}',
         b'{"Users": ""}',
         b'{"users": {}}',
-    ]
-    + [b'{"users": null, "total": 0}', b'{"users": [], "imsx_codeMajor": "success"}'],
+        b'{"users": null, "total": 0}',
+        b'{"users": [], "imsx_codeMajor": "success"}',
+    ],
     ids=lambda body: body.decode("latin-1"),
 )
 def test_no_rows_are_said_in_many_ways(body: bytes) -> None:
