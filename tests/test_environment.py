@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import dlt
+import duckdb
 import pytest
 from conftest import purge, settings
 from truth import Truth, differences
@@ -87,3 +89,40 @@ def test_the_source_is_dlts_own_with_arguments_and_a_clone(
         assert list(source.resources) == ["orgs"]
         pipeline.run(source)
         assert pipeline.last_trace.last_normalize_info.row_counts["sync_run_details"] == 1
+
+
+BARE = {
+    "DEV_MODE": "true",
+    "REFRESH": "drop_sources",
+    "RESTORE_FROM_DESTINATION": "false",
+    "DATASET_NAME_LAYOUT": "other_%s",
+    "STAGING_DATASET_NAME_LAYOUT": "%s_other",
+    "ADD_DLT_LOAD_ID": "true",
+    "EXPORT_SCHEMA_PATH": "schemas",
+    "IMPORT_SCHEMA_PATH": "schemas",
+    "CREDENTIALS": "elsewhere.duckdb",
+}
+"""Options of dlt's own, which it takes from bare names too."""
+
+
+def test_no_bare_name_steers_dlt(
+    serve, school: School, sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in BARE.items():
+        monkeypatch.setenv(name, value)
+    server = serve(school)
+    sync(server, school)
+    assert {outcome.mode for outcome in sync(server, school).outcomes} == {"delta"}
+    truth = Truth(server.base_url, [school])
+    assert differences(str(tmp_path / "roster.duckdb"), truth) == {}
+    with duckdb.connect(str(tmp_path / "roster.duckdb"), read_only=True) as connection:
+        schemas = connection.sql(
+            "SELECT DISTINCT schema_name FROM duckdb_schemas() WHERE database_name = 'roster'"
+            " AND NOT internal"
+        ).fetchall()
+        columns = connection.sql("DESCRIBE oneroster.users").fetchall()
+    assert not [name for (name,) in schemas if re.search(r"other|\d{6}", name)]
+    assert "_dlt_load_id" not in {name for name, *_ in columns}
+    assert [path.name for path in tmp_path.iterdir()] == ["roster.duckdb"]
+    # other pipelines of the process go by dlt's rules
+    assert dlt.config.get("refresh") == "drop_sources"
