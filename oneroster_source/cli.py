@@ -21,6 +21,8 @@ from oneroster_source.errors import (
     DestinationBusy,
     DestinationError,
     OneRosterError,
+    to_json,
+    told,
 )
 from oneroster_source.lock import early
 
@@ -211,9 +213,7 @@ def status(
 
     found = Warehouse(destination, dataset).holdings()
     if as_json:
-        import json
-
-        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(to_json(found.as_dict()))
         return
     from oneroster_source import screen
 
@@ -345,12 +345,10 @@ def export(
     dataset: Dataset = "oneroster",
 ) -> None:
     """Print all that the dataset holds on one person, as JSON."""
-    import json
-
     from oneroster_source.warehouse import Warehouse
 
     found = Warehouse(destination, dataset).export(estab, user)
-    text = json.dumps(found, indent=2, ensure_ascii=False)
+    text = to_json(found)
     if output is None:
         typer.echo(text)
         return
@@ -430,10 +428,9 @@ def fields(
 
     found = list(entries(chosen_privacy(to_load=False)))
     if as_json:
-        import json
         from dataclasses import asdict
 
-        typer.echo(json.dumps([asdict(entry) for entry in found], indent=2, ensure_ascii=False))
+        typer.echo(to_json([asdict(entry) for entry in found]))
         return
     from oneroster_source import screen
 
@@ -497,10 +494,10 @@ def simulate(
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from oneroster_source.screen import Screen
 
     # where nobody looks, lines are not cut to the width of a screen that is not there
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Screen(None if sys.stdout.isatty() else 160)
 
 
 def _listed(text: str | None) -> list[str] | None:
@@ -537,7 +534,7 @@ def _load(
         if report.outcomes:
             console.print(screen.summary(report, narrow=console.width < screen.WIDE))
             for line in screen.lines(report):
-                typer.echo(line)
+                typer.echo(told(line))
     read = [outcome for outcome in report.outcomes if outcome.state == "read"]
     typer.echo(
         f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
@@ -555,7 +552,7 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
         _run(warehouse.load, report, _progress(_console(), report), **options)
     finally:
         for line in screen.lines(report):
-            typer.echo(line)
+            typer.echo(told(line))
     typer.echo(
         f"{after}: {sum(outcome.rows for outcome in report.outcomes):,} rows read,"
         f" {sum(outcome.changed for outcome in report.outcomes):,} changed,"
@@ -673,9 +670,7 @@ def _refuse_unwritable(path: Path) -> None:
 
 
 def _write(path: Path, report: Report) -> None:
-    import json
-
-    path.write_text(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    path.write_text(to_json(report.as_dict()) + "\n", "utf-8")
 
 
 def _refuse_real_schools(warehouse: Warehouse) -> None:

@@ -58,8 +58,8 @@ FEW_KEYS = 15_000
 """Rows that are looked at by their keys after a load: more, and whole tables are."""
 
 
-# Flat tables need no root key, and dlt would change its schema from run to run to add it. Without a
-# spec of its own, dlt would look for each argument in the environment, down to a bare SINCE or FULL.
+# Flat tables need no root key, and dlt would change its schema from run to run to add it. Without
+# this spec, dlt would look for each argument in the environment, down to a bare SINCE or FULL.
 @dlt.source(name="oneroster", section="oneroster", root_key=False, spec=BaseConfiguration)
 def oneroster(
     *,

@@ -15,7 +15,6 @@ from truth import Truth, differences
 from oneroster_source import ConfigurationError, Report, oneroster
 from oneroster_source.simulator import School
 
-
 STEERS = {
     "since": "2030-01-01T00:00:00Z",
     "until": "2001-01-01T00:00:00Z",
