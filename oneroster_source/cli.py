@@ -166,7 +166,8 @@ def demo(
 ) -> None:
     """Load two made-up schools from a server on this machine, then what the weeks change."""
     context.with_resource(early(destination, "oneroster"))
-    from oneroster_source.demo import served, what_next
+    with _extra("simulator"):
+        from oneroster_source.demo import served, what_next
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
 
@@ -395,13 +396,8 @@ def report(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("roster.html"),
 ) -> None:
     """Write a page to look at: schools, sizes, changes, quality, the last runs."""
-    try:
+    with _extra("report"):
         from oneroster_source import page
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the page needs {error.name}, which is not installed",
-            todo="install the extra: pip install 'oneroster-source[report]'",
-        ) from None
     from oneroster_source.warehouse import Warehouse
 
     _refuse_unwritable(output)
@@ -453,7 +449,8 @@ def simulate(
     """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
     import threading
 
-    from oneroster_source.simulator import Simulator, csv_school, secondary_school
+    with _extra("simulator"):
+        from oneroster_source.simulator import Simulator, csv_school, secondary_school
 
     if csv is not None and not any(csv.glob("*.csv")):
         raise ConfigurationError(
@@ -491,6 +488,18 @@ def simulate(
         typer.echo("Stopped.")
     finally:
         server.stop()
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Says what to install where a command needs more than every installation has."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"this command needs {error.name}, which is not installed",
+            todo=f"install the extra: pip install 'oneroster-source[{name}]'",
+        ) from None
 
 
 def _console() -> Console:
