@@ -23,7 +23,27 @@ from oneroster_source.warehouse import Warehouse
 gc.freeze()
 gc.set_threshold(100_000, 50, 50)
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+TEST_DATA = "ONEROSTER_TEST_DATA"
+"""Names the folder of data sets that are no part of the repository: generated/, lms-toolkit/."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what takes the data sets, for `-m needs_data` to select."""
+    for item in items:
+        if "data_sets" in getattr(item, "fixturenames", ()):
+            item.add_marker("needs_data")
+
+
+@pytest.fixture(scope="session")
+def data_sets() -> Path:
+    """The folder of data sets; a test that takes it is skipped where nothing names it."""
+    named = os.environ.get(TEST_DATA)
+    if not named:
+        pytest.skip(f"{TEST_DATA} names no folder of data sets")
+    folder = Path(named)
+    assert (folder / "generated").is_dir() and (folder / "lms-toolkit").is_dir(), folder
+    return folder.resolve()
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, later, settings
+from conftest import later, settings
 from truth import Truth, differences
 
 from oneroster_source.cli import main
@@ -295,7 +295,6 @@ def test_a_destination_that_cannot_be_reached_is_an_error_without_its_password(
     assert "hunter2" not in done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")
 def test_a_school_is_forgotten_only_after_it_was_shown_what_that_is(run: Run, serve) -> None:
     schools = [secondary_school(n, str(n), pupils=5) for n in (1, 2)]
     server = serve(*schools)
@@ -317,8 +316,32 @@ def test_a_school_is_forgotten_only_after_it_was_shown_what_that_is(run: Run, se
     assert nothing.returncode == 2 and "holds no school '2'" in nothing.stderr
 
 
-def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path) -> None:
-    folder = SHARED / "generated/district-medium"
+CSV = {
+    "orgs": "sourcedId,status,dateLastModified,name,type\n"
+    "o1,active,2026-09-01T00:00:00.000Z,Any,school",
+    "users": "sourcedId,status,dateLastModified,enabledUser,orgSourcedIds,role,givenName,grades\n"
+    + "\n".join(
+        f'u{n},active,2026-09-01T00:00:00.000Z,true,o1,student,Zoë,"{n},10"' for n in range(5)
+    ),
+}
+
+
+def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    for name, text in CSV.items():
+        (folder / f"{name}.csv").write_text(text + "\n", "utf-8")
+    rows = served_and_loaded(run, folder)
+    assert (len(rows["users"]), len(rows["users__grades"])) == (5, 10)
+
+
+def test_simulate_serves_a_district_of_csv_files(run: Run, data_sets: Path) -> None:
+    rows = served_and_loaded(run, data_sets / "generated/district-medium")
+    assert len(rows["enrollments"]) == 5810
+
+
+def served_and_loaded(run: Run, folder: Path) -> dict[str, Any]:
+    """Has a folder served and loaded; returns the rows that must be there, and are."""
     process = subprocess.Popen(
         [sys.executable, "-m", "oneroster_source", "simulate", "--csv", folder, "--port", "0"],
         stdout=subprocess.PIPE,
@@ -335,10 +358,10 @@ def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_pat
         assert run("sync", env={**env, "SOURCES__ONEROSTER__PRIVACY": "full"}).returncode == 0
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     truth = Truth(env["SOURCES__ONEROSTER__BASE_URL"], [csv_school(folder, "3281110")])
-    assert len(truth.tables["enrollments"]) == 5810
-    assert differences(str(tmp_path / "roster.duckdb"), truth) == {}
+    assert differences("roster.duckdb", truth) == {}
+    return truth.tables
 
 
 def test_help_is_there_for_every_command(start: Run) -> None:

@@ -241,5 +241,13 @@ def test_no_path_of_a_developers_machine_is_in_the_documents() -> None:
         assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8"))
 
 
+def test_nothing_reads_what_lies_beside_the_checkout() -> None:
+    beside = "/".join(("..", "shared"))
+    folders = ("oneroster_source", "tests", "pipelines", "notebooks", ".dlt")
+    files = [path for name in folders for path in (ROOT / name).rglob("*") if path.is_file()]
+    for path in (README, ROOT / "pyproject.toml", *files):
+        assert beside not in path.read_bytes().decode("utf-8", "ignore"), path
+
+
 if __name__ == "__main__":
     README.write_text(generated(README.read_text("utf-8")), "utf-8")

@@ -38,14 +38,12 @@ from oneroster_source.simulator import (
 
 ESTAB = "3281110"
 VENDORS_BASIC = "Basic cGFydG5lci1ycHwzMjgxMTEwOnN1cGVyLXNlY3JldA=="
-DATA = Path(__file__).parents[2] / "shared" / "data"
 CSV_FOLDERS = [
     "generated/district-medium",
     "generated/school-small",
     "lms-toolkit/oneroster-1.0",
     "lms-toolkit/oneroster-1.1",
 ]
-needs_data = pytest.mark.skipif(not DATA.exists(), reason="no shared data here")
 
 
 def reference(kind: str, sourced_id: str) -> dict[str, str]:
@@ -1319,24 +1317,21 @@ def test_more_happens_when_a_term_is_young(alive: School) -> None:
 # CSV folders
 
 
-@needs_data
 @pytest.mark.parametrize("folder", CSV_FOLDERS)
-def test_every_line_of_a_csv_folder_becomes_a_row(folder: str) -> None:
-    school = csv_school(DATA / folder, ESTAB)
+def test_every_line_of_a_csv_folder_becomes_a_row(data_sets: Path, folder: str) -> None:
+    school = csv_school(data_sets / folder, ESTAB)
     for name in COLLECTIONS:
-        lines = (DATA / folder / f"{name}.csv").read_text("utf-8-sig").splitlines()
+        lines = (data_sets / folder / f"{name}.csv").read_text("utf-8-sig").splitlines()
         assert len(school.rows(name)) == len([line for line in lines if line.strip()]) - 1
 
 
-@needs_data
 @pytest.mark.parametrize("folder", CSV_FOLDERS[:2])
-def test_references_of_a_generated_csv_folder_resolve(folder: str) -> None:
-    assert unresolved(csv_school(DATA / folder, ESTAB)) == set()
+def test_references_of_a_generated_csv_folder_resolve(data_sets: Path, folder: str) -> None:
+    assert unresolved(csv_school(data_sets / folder, ESTAB)) == set()
 
 
-@needs_data
-def test_the_users_of_a_csv_folder_are_in_the_apis_form() -> None:
-    school = csv_school(DATA / "lms-toolkit/oneroster-1.1", ESTAB)
+def test_the_users_of_a_csv_folder_are_in_the_apis_form(data_sets: Path) -> None:
+    school = csv_school(data_sets / "lms-toolkit/oneroster-1.1", ESTAB)
     assert school.get("users", "604918") == {
         "sourcedId": "604918",
         "status": "active",
@@ -1354,10 +1349,9 @@ def test_the_users_of_a_csv_folder_are_in_the_apis_form() -> None:
     }
 
 
-@needs_data
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_the_classes_of_a_csv_folder_are_in_the_apis_form(version: str) -> None:
-    school = csv_school(DATA / f"lms-toolkit/oneroster-{version}", ESTAB)
+def test_the_classes_of_a_csv_folder_are_in_the_apis_form(data_sets: Path, version: str) -> None:
+    school = csv_school(data_sets / f"lms-toolkit/oneroster-{version}", ESTAB)
     row = school.get("classes", "25590100101Trad120ENG112011")
     assert row["course"] == reference("course", "ENG-1")
     assert row["school"] == reference("org", "255901001")
