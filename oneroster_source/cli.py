@@ -68,8 +68,12 @@ def main() -> None:
     """Runs the command line."""
     # files made here hold children's records, and are for their owner alone
     os.umask(0o077)
-    # schedulers end a run so; like Ctrl-C, it must leave nothing behind
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # schedulers, and terminals that are closed, end a run so; like Ctrl-C, it must leave nothing
+    # behind
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        # nohup, and a shell for what runs in the background, have a signal ignored on purpose
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     # dlt reads this one as it is imported
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     log.use("plain")

@@ -14,6 +14,7 @@ import pytest
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
 import dlt
+import hypothesis
 
 from oneroster_source.report import Report
 from oneroster_source.simulator import School, Simulator, secondary_school
@@ -22,6 +23,12 @@ from oneroster_source.warehouse import Warehouse
 # what was imported stays: to look through it again and again takes 3 to 9% of a load's time
 gc.freeze()
 gc.set_threshold(100_000, 50, 50)
+
+# how long an example takes is no fault of the code's where the machine has other things to do
+hypothesis.settings.register_profile(
+    "anywhere", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("anywhere")
 
 TEST_DATA = "ONEROSTER_TEST_DATA"
 """Names the folder of data sets that are no part of the repository: generated/, lms-toolkit/."""
