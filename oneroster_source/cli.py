@@ -21,6 +21,8 @@ from oneroster_source.errors import (
     DestinationBusy,
     DestinationError,
     OneRosterError,
+    to_json,
+    told,
 )
 from oneroster_source.lock import early
 
@@ -66,8 +68,12 @@ def main() -> None:
     """Runs the command line."""
     # files made here hold children's records, and are for their owner alone
     os.umask(0o077)
-    # schedulers end a run so; like Ctrl-C, it must leave nothing behind
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # schedulers, and terminals that are closed, end a run so; like Ctrl-C, it must leave nothing
+    # behind
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        # nohup, and a shell for what runs in the background, have a signal ignored on purpose
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     # dlt reads this one as it is imported
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     log.use("plain")
@@ -164,7 +170,8 @@ def demo(
 ) -> None:
     """Load two made-up schools from a server on this machine, then what the weeks change."""
     context.with_resource(early(destination, "oneroster"))
-    from oneroster_source.demo import served, what_next
+    with _extra("simulator"):
+        from oneroster_source.demo import served, what_next
     from oneroster_source.report import Report
     from oneroster_source.warehouse import Warehouse
 
@@ -211,9 +218,7 @@ def status(
 
     found = Warehouse(destination, dataset).holdings()
     if as_json:
-        import json
-
-        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(to_json(found.as_dict()))
         return
     from oneroster_source import screen
 
@@ -345,12 +350,10 @@ def export(
     dataset: Dataset = "oneroster",
 ) -> None:
     """Print all that the dataset holds on one person, as JSON."""
-    import json
-
     from oneroster_source.warehouse import Warehouse
 
     found = Warehouse(destination, dataset).export(estab, user)
-    text = json.dumps(found, indent=2, ensure_ascii=False)
+    text = to_json(found)
     if output is None:
         typer.echo(text)
         return
@@ -397,13 +400,8 @@ def report(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("roster.html"),
 ) -> None:
     """Write a page to look at: schools, sizes, changes, quality, the last runs."""
-    try:
+    with _extra("report"):
         from oneroster_source import page
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the page needs {error.name}, which is not installed",
-            todo="install the extra: pip install 'oneroster-source[report]'",
-        ) from None
     from oneroster_source.warehouse import Warehouse
 
     _refuse_unwritable(output)
@@ -430,10 +428,9 @@ def fields(
 
     found = list(entries(chosen_privacy(to_load=False)))
     if as_json:
-        import json
         from dataclasses import asdict
 
-        typer.echo(json.dumps([asdict(entry) for entry in found], indent=2, ensure_ascii=False))
+        typer.echo(to_json([asdict(entry) for entry in found]))
         return
     from oneroster_source import screen
 
@@ -456,7 +453,8 @@ def simulate(
     """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
     import threading
 
-    from oneroster_source.simulator import Simulator, csv_school, secondary_school
+    with _extra("simulator"):
+        from oneroster_source.simulator import Simulator, csv_school, secondary_school
 
     if csv is not None and not any(csv.glob("*.csv")):
         raise ConfigurationError(
@@ -496,11 +494,23 @@ def simulate(
         server.stop()
 
 
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Says what to install where a command needs more than every installation has."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"this command needs {error.name}, which is not installed",
+            todo=f"install the extra: pip install 'oneroster-source[{name}]'",
+        ) from None
+
+
 def _console() -> Console:
-    from rich.console import Console
+    from oneroster_source.screen import Screen
 
     # where nobody looks, lines are not cut to the width of a screen that is not there
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Screen(None if sys.stdout.isatty() else 160)
 
 
 def _listed(text: str | None) -> list[str] | None:
@@ -537,7 +547,7 @@ def _load(
         if report.outcomes:
             console.print(screen.summary(report, narrow=console.width < screen.WIDE))
             for line in screen.lines(report):
-                typer.echo(line)
+                typer.echo(told(line))
     read = [outcome for outcome in report.outcomes if outcome.state == "read"]
     typer.echo(
         f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
@@ -555,7 +565,7 @@ def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options
         _run(warehouse.load, report, _progress(_console(), report), **options)
     finally:
         for line in screen.lines(report):
-            typer.echo(line)
+            typer.echo(told(line))
     typer.echo(
         f"{after}: {sum(outcome.rows for outcome in report.outcomes):,} rows read,"
         f" {sum(outcome.changed for outcome in report.outcomes):,} changed,"
@@ -673,9 +683,7 @@ def _refuse_unwritable(path: Path) -> None:
 
 
 def _write(path: Path, report: Report) -> None:
-    import json
-
-    path.write_text(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    path.write_text(to_json(report.as_dict()) + "\n", "utf-8")
 
 
 def _refuse_real_schools(warehouse: Warehouse) -> None:

@@ -221,8 +221,7 @@ class Collection:
         outcome.changed += len(changed)
         outcome.deleted += pc.sum(changed.column("_deleted")).as_py() or 0
         outcome.rejected += len(pc.list_flatten(wide.column("_problems")))
-        names = pc.list_flatten(wide.column("_leftovers")).unique().to_pylist()
-        outcome.undeclared = sorted({*outcome.undeclared, *names})
+        outcome.undeclare(pc.list_flatten(wide.column("_leftovers")).unique().to_pylist())
         outcome.keeps_extra = not self.redact.touches("extra")
 
 

@@ -6,6 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import dlt
 import duckdb
@@ -28,6 +29,18 @@ from oneroster_source.lock import DATABASE, duckdb_file
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 
+_POSTGRES = ("postgres", "postgresql")
+_DATABASES = ("snowflake", "mssql", "redshift", "clickhouse", "databricks", "motherduck")
+"""Of dlt's destinations, those of which an address names one."""
+_OTHERS = {
+    **dict.fromkeys(_DATABASES, ("CREDENTIALS", "")),
+    "md": ("CREDENTIALS", "motherduck"),
+    **dict.fromkeys(("mysql", "mariadb", "oracle", "sqlite"), ("CREDENTIALS", "sqlalchemy")),
+    **dict.fromkeys(("s3", "gs", "gcs", "az", "abfss", "file"), ("BUCKET_URL", "filesystem")),
+}
+"""What an address begins with, and where dlt wants it instead."""
+
+
 def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any, str]:
     """The dlt destination, and a name for people in which there is no password.
 
@@ -35,6 +48,9 @@ def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any,
         text: What the user names.
         dataset: The dataset.
         staging: dlt's layout of the name of the staging dataset, where it is not dlt's own.
+
+    Raises:
+        ConfigurationError: It cannot be named so; what may be a password is not in the message.
     """
     more: dict[str, Any] = {} if staging is None else {"staging_dataset_name_layout": staging}
     file = duckdb_file(text)
@@ -48,9 +64,47 @@ def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any,
                 todo="name the file or the dataset differently",
             )
         return dlt.destinations.duckdb(file, **more), file
-    if text.startswith(("postgres://", "postgresql://")):
-        return dlt.destinations.postgres(text, **more), "the Postgres database"
+    kind, _, rest = text.partition("://")
+    if rest and _scheme(kind) in _POSTGRES:
+        return dlt.destinations.postgres(_address(rest), **more), "the Postgres database"
+    if not re.fullmatch(r"[\w.-]+", text):
+        raise _no_name(text)
     return Destination.from_reference(text, **more) if more else text, text
+
+
+def _scheme(text: str) -> str:
+    """What an address begins with, without the driver that SQLAlchemy would take."""
+    return text.partition("+")[0].lower()
+
+
+def _address(rest: str) -> str:
+    """The address of a Postgres database. A password may hold what should be encoded in it: the
+    driver would take what follows an '@' for the name of a server, and print it."""
+    place, mark, query = rest.partition("?")
+    if "@" in query and ":" in place and not {"@", "/"} & set(place):
+        place, mark, query = rest, "", ""
+    login, at, server = place.rpartition("@")
+    user, colon, password = (quote(unquote(part), safe="") for part in login.partition(":"))
+    return f"postgresql://{user}{':' if colon else ''}{password}{at}{server}{mark}{query}"
+
+
+def _no_name(text: str) -> ConfigurationError:
+    """The error for what names no destination. It may hold a password, and is not shown."""
+    known = _scheme(text.partition(":")[0])
+    if known in _OTHERS and ":" in text:
+        variable, name = _OTHERS[known]
+        name = name or known
+        return ConfigurationError(
+            f"a destination is not named by an address that begins with {known}:",
+            todo=f"put the address into the environment variable DESTINATION__{name.upper()}__"
+            f"{variable}, or into .dlt/secrets.toml, and name --destination {name}",
+        )
+    return ConfigurationError(
+        "the destination is neither a DuckDB file, nor the address of a Postgres database, nor a"
+        " name",
+        todo="name a file that ends in .duckdb, an address that begins with postgresql://, or a"
+        " destination that is configured, such as postgres or filesystem",
+    )
 
 
 def as_delta(destination: Any) -> Any:

@@ -22,20 +22,113 @@ secret, a token or a record; none keeps a request or response that would.
 
 from __future__ import annotations
 
+import html
+import json
 import re
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
+_UNSEEN = (
+    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+)
+_CONTROL = re.compile(f"[{_UNSEEN}\ud800-\udfff\U000e0000-\U000e007f]+")
+# user:password@host in an address, whatever the password holds; then what is left of one, or an
+# e-mail address; then what an address or a driver's settings name as secret
+_LOGIN = re.compile(r"(://)\S*@(?=\S)")
+_BEFORE_AT = re.compile(r"[^\s/\"'`@<>()=,;:&]+@(?=[\w\[])")
+_NAMED = re.compile(
+    r"(\w*(?:password|passwd|passphrase|pwd|secret|token|credential|api_?key|private_?key|signature"
+    r"|\bsig)\w*=)('[^']*'|\"[^\"]*\"|[^\s&,;'\"`)\]]+)",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"[A-Za-z_@$][A-Za-z0-9_:$-]{0,39}")
+_TODO = "\n  What to do: "
+HIDDEN = "***"
+MOST_LETTERS = 2_000
+"""Of a part of a message."""
+MOST_ITEMS = 20
+"""Of a list in a message."""
 
 
 def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> str:
-    """Server text, fit for a message: one line, cut, without control characters or `secrets`."""
+    """Text of others, fit for a message: one line, cut, without what a terminal would obey or not
+    show, and without `secrets`, logins in addresses, and e-mail addresses."""
     line = str(text)
     for secret in secrets:
         if secret:
-            line = line.replace(secret, "***")
-    line = " ".join(_CONTROL.sub(" ", line).split())
+            line = _encoded(secret).sub(HIDDEN, line)
+    line = masked(" ".join(_CONTROL.sub(" ", line).split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def masked(text: str) -> str:
+    """Text without the passwords that addresses and drivers' settings hold."""
+    if "@" in text:
+        text = _BEFORE_AT.sub(f"{HIDDEN}@", _LOGIN.sub(rf"\1{HIDDEN}@", text))
+    return _NAMED.sub(rf"\1{HIDDEN}", text) if "=" in text else text
+
+
+def told(message: object) -> str:
+    """A whole message, each part on one line: a line break of others forges none."""
+    return _TODO.join(clean(part, limit=MOST_LETTERS) for part in str(message).split(_TODO))
+
+
+def shown(value: object) -> object:
+    """A value as JSON takes it, with each text in it as `told` makes it."""
+    if isinstance(value, str):
+        return told(value)
+    if isinstance(value, dict):
+        return {told(key): shown(each) for key, each in value.items()}
+    return [shown(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def to_json(value: object) -> str:
+    """Values exactly, as JSON, which a terminal may show."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # line breaks stand between the values alone
+    return re.sub(f"(?!\n){_CONTROL.pattern[:-1]}", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
+def label(name: str) -> str:
+    """The name of an attribute that somebody else chose; what may be no name, but a value that is
+    about somebody, is told by its length."""
+    if _NAME.fullmatch(name) and sum(map(str.isdigit, name)) <= 4:
+        return name
+    return f"(a name of {len(name):,} characters)"
+
+
+def listed(items: Collection[str]) -> str:
+    """A list in a message."""
+    first = [item for item, _ in zip(items, range(MOST_ITEMS), strict=False)]
+    more = len(items) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more else "")
+
+
+@lru_cache(maxsize=256)
+def _encoded(secret: str) -> re.Pattern[str]:
+    """A secret in every form in which it is sent, or may be echoed."""
+    octets = secret.encode("utf-8", "surrogatepass")
+    plain = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    plain |= {html.escape(secret), secret.replace("'", "&#39;"), repr(secret)[1:-1]}
+    for form in (quote, quote_plus):
+        plain |= {form(octets), form(octets, safe="")}
+    patterns = [re.escape(form) for form in plain]
+    # percent signs may be followed by small letters
+    patterns += [f"(?i:{re.escape(form)})" for form in plain if "%" in form]
+    # as a part of what is encoded whole, such as user:secret, which begins at any bit
+    for start in range(3):
+        encoded = b64encode(bytes(start) + octets).decode()
+        # letters in which bits of what stands before or behind are
+        inner = encoded[-(-start * 8 // 6) : (start + len(octets)) * 8 // 6]
+        for core in {inner, inner.translate({43: "-", 47: "_"})} if len(inner) >= 6 else ():
+            patterns.append(rf"{re.escape(core)}[\w+/=-]*")
+    return re.compile("|".join(sorted(patterns, key=len, reverse=True)))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -61,11 +154,14 @@ class OneRosterError(Exception):
     """The HTTP status of the server's answer, if that is the error."""
 
     def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
-        self.what = what
-        self.where = where
-        self.todo = todo
+        # here, so that nothing of others that is in a message reaches anybody as it is
+        self.what = clean(what, limit=MOST_LETTERS)
+        self.where = clean(where)
+        self.todo = clean(todo, limit=MOST_LETTERS)
         super().__init__(
-            (f"{where}: " if where else "") + what + (f"\n  What to do: {todo}" if todo else "")
+            (f"{self.where}: " if where else "")
+            + self.what
+            + (f"{_TODO}{self.todo}" if todo else "")
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -188,7 +189,8 @@ def _place(destination: str, dataset: str) -> tuple[Path, str]:
         file = DATABASE
     if file is not None:
         return beside(file), file
-    if "://" in destination:
+    if not re.fullmatch(r"[\w.-]+", destination):
+        # an address, or what may be one
         return hidden(destination, dataset), "this destination"
     # the same name may mean another place in another folder
     told = sorted(f"{key}={os.environ[key]}" for key in os.environ if "DESTINATION__" in key)

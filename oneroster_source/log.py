@@ -2,7 +2,8 @@
 
 All modules speak through `event`, or through the logger `oneroster_source`. What becomes of it is
 up to the program: the command line calls `use`, an orchestrator has its own handlers. No event
-holds a secret or personal data.
+holds a secret or personal data, and whatever others have written into one is cleaned before any
+handler gets it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,9 +20,24 @@ from typing import Any, Literal
 
 import orjson
 
+from oneroster_source.errors import MOST_LETTERS, clean, shown, told
+
 Format = Literal["plain", "text", "json"]
 
 _log = logging.getLogger("oneroster_source")
+
+
+def _clean(record: logging.LogRecord) -> bool:
+    """Makes a record fit to be written: a part of a message is one line."""
+    record.msg, record.args = told(record.getMessage()), None
+    if hasattr(record, "fields"):
+        record.fields = shown(record.fields)
+    return True
+
+
+# of all handlers, those of other programs too
+_log.addFilter(_clean)
+
 _FOR_PEOPLE = {"run_stopped", "run_failed", None}
 """Events that stand on no screen otherwise."""
 
@@ -45,13 +62,15 @@ def use(form: Format) -> None:
         root.removeHandler(handler)
     handler = _Stderr()
     handler.setFormatter(_FORMATTERS[form]())
+    # what libraries say comes through here alone
+    handler.addFilter(_clean)
     if form == "plain":
         handler.addFilter(lambda record: getattr(record, "event", None) in _FOR_PEOPLE)
     root.addHandler(handler)
     _log.setLevel(logging.WARNING if form == "plain" else logging.INFO)
     # Python prints these by itself, over several lines
     logging.captureWarnings(form != "plain")
-    sys.excepthook = sys.__excepthook__ if form == "plain" else _crashed
+    sys.excepthook = _crashed_plainly if form == "plain" else _crashed
 
 
 @contextmanager
@@ -76,6 +95,21 @@ def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackTy
     _log.critical("%s, which nobody expected", kind.__name__, exc_info=(kind, error, trace))
 
 
+def _crashed_plainly(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    sys.stderr.write(_trace("".join(traceback.format_exception(kind, error, trace))) + "\n")
+
+
+def _trace(text: str) -> str:
+    """A traceback, in which others' words may be: no line of it looks like one of the log."""
+    lines = text.rstrip("\n").split("\n")
+    return "\n".join(
+        line[: len(line) - len(line.lstrip(" "))] + clean(line, limit=MOST_LETTERS)
+        for line in lines
+    )
+
+
 class _Stderr(logging.Handler):
     """Writes to what stderr is at that moment."""
 
@@ -87,20 +121,26 @@ class _Stderr(logging.Handler):
             self.handleError(record)
 
 
-class _Plain(logging.Formatter):
+class _Form(logging.Formatter):
+    def formatException(self, ei: Any) -> str:
+        return _trace(super().formatException(ei))
+
+
+class _Plain(_Form):
     def format(self, record: logging.LogRecord) -> str:
         said = super().format(record)
         return f"Error: {said}" if record.levelno >= logging.ERROR else said
 
 
-class _Text(logging.Formatter):
+class _Text(_Form):
     def format(self, record: logging.LogRecord) -> str:
         said = " ".join(record.getMessage().split())
-        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        trace = "".join(f"\n    {line}" for line in trace.splitlines())
         return f"{_time(record)} {record.levelname:<7} {_name(record)}: {said}{trace}"
 
 
-class _Json(logging.Formatter):
+class _Json(_Form):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": _time(record),

@@ -8,8 +8,11 @@ order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
@@ -225,6 +228,34 @@ def look_up(given: Mapping[str, Any]) -> Options:
         if problem is None:
             problem = ConfigurationError("the configuration cannot be read")
     raise problem
+
+
+_lock = threading.Lock()
+_sectioned: list[int] = [0]
+
+
+@contextmanager
+def sections_only() -> Iterator[None]:
+    """Lets dlt take no option from a bare name while it lasts: DEV_MODE or REFRESH in anybody's
+    environment would load into a new dataset each time, or drop what is there."""
+    providers = Container()[PluggableRunContext].providers.providers
+    with _lock:
+        _sectioned[0] += 1
+        for provider in providers:
+            vars(provider).setdefault("get_value", partial(_in_section, provider.get_value))
+    try:
+        yield
+    finally:
+        with _lock:
+            _sectioned[0] -= 1
+            for provider in () if _sectioned[0] else providers:
+                vars(provider).pop("get_value", None)
+
+
+def _in_section(
+    get_value: Callable[..., tuple[Any, str]], key: str, hint: Any, pipeline: str, *sections: str
+) -> tuple[Any, str]:
+    return get_value(key, hint, pipeline, *sections) if pipeline or sections else (None, key)
 
 
 def _elsewhere(given: Mapping[str, Any]) -> Iterator[str]:

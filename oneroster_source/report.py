@@ -13,11 +13,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from oneroster_source import log
-from oneroster_source.errors import OneRosterError
+from oneroster_source.errors import OneRosterError, label, shown, told
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import SYNC_RUN_DETAILS
 
 Mode = Literal["full", "delta", "window"]
+MOST_NAMES = 1_000
+"""Names of attributes that are kept of a collection."""
 
 
 @dataclass(slots=True)
@@ -66,8 +68,14 @@ class Outcome:
         self.error = str(error) if error else ""
 
     def warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
+        said = told(text)
+        if said not in self.warnings:
+            self.warnings.append(said)
+
+    def undeclare(self, names: Iterable[str]) -> None:
+        """Notes attributes that the standard does not know."""
+        found = {*self.undeclared, *map(label, names)}
+        self.undeclared = sorted(found)[:MOST_NAMES]
 
 
 def new_run_id(begun: datetime) -> str:
@@ -179,7 +187,7 @@ class Report:
         for outcome in outcomes:
             del outcome["_begun"]
             outcome["started"] = outcome["started"] and outcome["started"].isoformat()
-        return {
+        found: dict[str, Any] = {
             "run_id": self.run_id,
             "started": self.started.isoformat(),
             "seconds": round(self.seconds, 3),
@@ -188,6 +196,7 @@ class Report:
             "problems": self.problems,
             "collections": outcomes,
         }
+        return {name: shown(value) for name, value in found.items()}
 
     def totals(self) -> dict[str, int]:
         """The run in numbers."""

@@ -1,4 +1,7 @@
-"""What people see: tables and progress, made from reports and holdings. Prints nothing itself."""
+"""What people see: tables and progress, made from reports and holdings. Prints nothing itself.
+
+Whatever others have written is cleaned by `Table` and `Screen`, which all of it goes through.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import Any
 
+from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from oneroster_source.check import Finding
+from oneroster_source.errors import MOST_LETTERS, clean, listed
 from oneroster_source.holdings import STATES, Holdings, Standing
 from oneroster_source.quality import SEVERITIES, Result
 from oneroster_source.register import Entry
@@ -28,6 +33,25 @@ WIDE = 108
 """Columns of a screen that has room for all that there is to say."""
 MOST_GOOD, MOST_OTHERS = 20, 200
 """Schools that get a line each, of those that are good, and of those that are not."""
+
+
+class Screen(Console):
+    """A console on which no text is read as markup."""
+
+    def __init__(self, width: int | None) -> None:
+        super().__init__(width=width, markup=False, emoji=False, highlight=False)
+
+
+class Table(rich_table.Table):
+    """A table of texts, each of which is cleaned and cut."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*map(_cell, cells), **options)
+
+
+def _cell(cell: RenderableType | None) -> Text:
+    style = cell.style if isinstance(cell, Text) else ""
+    return Text(clean("" if cell is None else cell, limit=MOST_LETTERS), style=style)
 
 
 def number(value: int) -> str:
@@ -110,7 +134,7 @@ def remarks(outcome: Outcome) -> list[str]:
         found.append(f"{number(outcome.rejected)} {what} could not be read: see rejected_rows")
     if outcome.undeclared:
         kept = "kept in" if outcome.keeps_extra else "left out, with"
-        found.append(f"{kept} the column extra: {', '.join(outcome.undeclared)}")
+        found.append(f"{kept} the column extra: {listed(outcome.undeclared)}")
     return found
 
 
@@ -257,7 +281,8 @@ def _one_school(
         f"; last good load: {_when(school.last_good_load, now)}",
     )
     if school.failing:
-        yield Text(f"Failing since {_failing(school, now)}: {school.reason}")
+        reason = clean(school.reason or "", limit=MOST_LETTERS)
+        yield Text(f"Failing since {_failing(school, now)}: {reason}")
 
 
 def _fleet(
@@ -282,8 +307,7 @@ def _fleet(
             _when(school.last_good_load, now, narrow=narrow),
             _failing(school, now, narrow=narrow) if school.failing else "",
             *more,
-            # no markup: there are a server's words in it
-            Text(school.reason or ""),
+            school.reason or "",
         )
     yield table
     counts = Counter(school.state for school in schools)

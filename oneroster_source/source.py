@@ -16,6 +16,7 @@ from typing import Any
 import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.extract import DltResource
 
@@ -57,8 +58,9 @@ FEW_KEYS = 15_000
 """Rows that are looked at by their keys after a load: more, and whole tables are."""
 
 
-# flat tables need no root key, and dlt would change its schema from run to run to add it
-@dlt.source(name="oneroster", section="oneroster", root_key=False)
+# Flat tables need no root key, and dlt would change its schema from run to run to add it. Without
+# this spec, dlt would look for each argument in the environment, down to a bare SINCE or FULL.
+@dlt.source(name="oneroster", section="oneroster", root_key=False, spec=BaseConfiguration)
 def oneroster(
     *,
     since: datetime | None = None,

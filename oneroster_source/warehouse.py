@@ -46,6 +46,7 @@ from oneroster_source.holdings import Holdings, utc
 from oneroster_source.lock import duckdb_file, working_folder
 from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.merge import RUN_MERGE, hints
+from oneroster_source.options import sections_only
 from oneroster_source.person import Person, refuse_what_is_no_id
 from oneroster_source.postgres import tune
 from oneroster_source.privacy import Key, Privacy
@@ -135,7 +136,7 @@ class Warehouse:
         layout = f"%s_staging_{shard.name}" if shard else None
         try:
             destination, _ = chosen(self.place, self.dataset, staging=layout)
-            with private.umask(), working_folder() as folder:
+            with private.umask(), sections_only(), working_folder() as folder:
                 yield dlt.pipeline(
                     pipeline_name(shard),
                     destination=as_delta(destination),

@@ -14,6 +14,7 @@ import pytest
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
 import dlt
+import hypothesis
 
 from oneroster_source.report import Report
 from oneroster_source.simulator import School, Simulator, secondary_school
@@ -23,7 +24,33 @@ from oneroster_source.warehouse import Warehouse
 gc.freeze()
 gc.set_threshold(100_000, 50, 50)
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+# how long an example takes is no fault of the code's where the machine has other things to do
+hypothesis.settings.register_profile(
+    "anywhere", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("anywhere")
+
+TEST_DATA = "ONEROSTER_TEST_DATA"
+"""Names the folder of data sets that are no part of the repository: generated/, lms-toolkit/."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what takes the data sets, for `-m needs_data` to select."""
+    for item in items:
+        if "data_sets" in getattr(item, "fixturenames", ()):
+            item.add_marker("needs_data")
+
+
+@pytest.fixture(scope="session")
+def data_sets() -> Path:
+    """The folder of data sets; a test that takes it is skipped where nothing names it."""
+    named = os.environ.get(TEST_DATA)
+    if not named:
+        pytest.skip(f"{TEST_DATA} names no folder of data sets")
+    folder = Path(named)
+    assert (folder / "generated").is_dir() and (folder / "lms-toolkit").is_dir(), folder
+    return folder.resolve()
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, later, settings
+from conftest import later, settings
 from truth import Truth, differences
 
 from oneroster_source.cli import main
@@ -55,10 +55,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uma
 @pytest.fixture
 def umask() -> Iterator[None]:
     """What a command changes in its process is as before."""
-    before, stops = os.umask(0o022), signal.getsignal(signal.SIGTERM)
+    before, numbers = os.umask(0o022), (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    stops = [signal.getsignal(number) for number in numbers]
     yield
     os.umask(before)
-    signal.signal(signal.SIGTERM, stops)
+    for number, handler in zip(numbers, stops, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -295,7 +297,6 @@ def test_a_destination_that_cannot_be_reached_is_an_error_without_its_password(
     assert "hunter2" not in done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")
 def test_a_school_is_forgotten_only_after_it_was_shown_what_that_is(run: Run, serve) -> None:
     schools = [secondary_school(n, str(n), pupils=5) for n in (1, 2)]
     server = serve(*schools)
@@ -317,8 +318,32 @@ def test_a_school_is_forgotten_only_after_it_was_shown_what_that_is(run: Run, se
     assert nothing.returncode == 2 and "holds no school '2'" in nothing.stderr
 
 
-def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path) -> None:
-    folder = SHARED / "generated/district-medium"
+CSV = {
+    "orgs": "sourcedId,status,dateLastModified,name,type\n"
+    "o1,active,2026-09-01T00:00:00.000Z,Any,school",
+    "users": "sourcedId,status,dateLastModified,enabledUser,orgSourcedIds,role,givenName,grades\n"
+    + "\n".join(
+        f'u{n},active,2026-09-01T00:00:00.000Z,true,o1,student,Zoë,"{n},10"' for n in range(5)
+    ),
+}
+
+
+def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    for name, text in CSV.items():
+        (folder / f"{name}.csv").write_text(text + "\n", "utf-8")
+    rows = served_and_loaded(run, folder)
+    assert (len(rows["users"]), len(rows["users__grades"])) == (5, 10)
+
+
+def test_simulate_serves_a_district_of_csv_files(run: Run, data_sets: Path) -> None:
+    rows = served_and_loaded(run, data_sets / "generated/district-medium")
+    assert len(rows["enrollments"]) == 5810
+
+
+def served_and_loaded(run: Run, folder: Path) -> dict[str, Any]:
+    """Has a folder served and loaded; returns the rows that must be there, and are."""
     process = subprocess.Popen(
         [sys.executable, "-m", "oneroster_source", "simulate", "--csv", folder, "--port", "0"],
         stdout=subprocess.PIPE,
@@ -335,10 +360,10 @@ def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_pat
         assert run("sync", env={**env, "SOURCES__ONEROSTER__PRIVACY": "full"}).returncode == 0
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     truth = Truth(env["SOURCES__ONEROSTER__BASE_URL"], [csv_school(folder, "3281110")])
-    assert len(truth.tables["enrollments"]) == 5810
-    assert differences(str(tmp_path / "roster.duckdb"), truth) == {}
+    assert differences("roster.duckdb", truth) == {}
+    return truth.tables
 
 
 def test_help_is_there_for_every_command(start: Run) -> None:
@@ -347,16 +372,25 @@ def test_help_is_there_for_every_command(start: Run) -> None:
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, later(signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "sent",
+    [signal.SIGINT, later(signal.SIGTERM), later(signal.SIGHUP)],
+    ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
+)
 def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
     serve, school, tmp_path, sent
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    # a server that always asks for patience: the run would wait for minutes
-    school.faults.append(Fault("*", status=503, times=10**6, headers=(("Retry-After", "20"),)))
+    # a server that always asks for patience: the run would wait for longer than the test does
+    school.faults.append(Fault("*", status=503, times=10**6, headers=(("Retry-After", "250"),)))
+    # what started the tests may have Ctrl-C ignored, which the program would inherit
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+        " sys.argv = ['oneroster', 'sync']; from oneroster_source.cli import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "oneroster_source", "sync"],
+        [sys.executable, "-c", program],
         cwd=tmp_path,
         env={
             **os.environ,
@@ -367,16 +401,32 @@ def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not server.requests and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=15)
+    try:
+        deadline = time.monotonic() + 120
+        while not server.requests and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Stopped. Nothing was lost" in said and "Traceback" not in said
     # the private folder itself stays, empty
     assert [path for folder in temporary.iterdir() for path in folder.iterdir()] == []
     assert list(tmp_path.glob("roster*")) == [tmp_path / "roster.duckdb"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
+def test_what_is_ignored_in_the_background_stays_so(run: Run, number: int, before: Any) -> None:
+    """As nohup and shells want it; a scheduler's SIGTERM always stops a run."""
+    signal.signal(number, before)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    run("fields", "--json")
+    expected = before if before == signal.SIG_IGN else signal.default_int_handler
+    assert signal.getsignal(number) == expected
+    assert signal.getsignal(signal.SIGTERM) == signal.default_int_handler
 
 
 def test_fields_tells_of_every_column_without_a_destination(run: Run, tmp_path: Path) -> None:

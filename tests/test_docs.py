@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -194,6 +197,134 @@ def test_every_command_and_option_in_readme_exists_and_every_command_is_there() 
     assert named == set(commands)
 
 
+# --- every documented command is run ---
+
+SHORT = {
+    "test_fifty_times_two_runs_at_once": (
+        "test_of_two_runs_at_once_one_works_and_the_other_says_who_does"
+    ),
+    "test_two_hundred_random_kills": "test_some_random_kills",
+    "test_a_disk_of_any_size": "test_a_disk_that_is_full_is_told_and_harms_nothing",
+    "test_a_worker_that_is_killed_and_a_broken_school_cost_the_others_nothing": (
+        "test_shards_side_by_side_are_one_run"
+    ),
+}
+"""Of campaigns that have no short form of their own: tests of the suite that do the same once."""
+ELSEWHERE = {
+    "cp .dlt/secrets.toml.example": "the example is read by test_every_setting_stands_in_the_file",
+    "pip install uv && uv run oneroster demo": "the demo",
+    "pip install 'oneroster-source[dask]'": "an installation",
+    "uv sync": ".ci/run",
+    "uv run pytest": ".ci/run",
+    "uv run ruff check . && uv run mypy": ".ci/run",
+    "uv run python tests/benchmarks": "test_benchmarks.py",
+    "uv run --extra notebooks jupyter lab notebooks": "test_notebooks.py runs the notebooks",
+    "dask ": "test_cluster.py starts both",
+    "export ": "settings",
+    "#": "a comment",
+    "python -c": "plain Python",
+}
+"""How a line of README's shell blocks begins that is no test run of its own, and who runs it."""
+
+
+def _lines() -> list[str]:
+    """The command lines of README's shell blocks, and those of the table of campaigns."""
+    text = README.read_text("utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    lines = [
+        line.split("  #")[0].strip()
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    lines += [
+        f"uv run pytest -m campaign {args}" for args in re.findall(r"\| `(tests/[^`]*)` \|", text)
+    ]
+    lines += re.findall(r"`(uv run pytest -m [^`]*)`", text)
+    return [line for line in lines if line and line != "uv run pytest -m campaign"]
+
+
+def _of_tests(line: str) -> bool:
+    return "pytest -" in line
+
+
+@pytest.fixture(scope="module")
+def collected() -> dict[str, bool]:
+    """Every test by its id, and whether it is a campaign."""
+    program = (
+        "import json, sys, pytest\n"
+        "class Ids:\n"
+        "    def pytest_collection_modifyitems(self, items):\n"
+        "        found = {i.nodeid: bool(i.get_closest_marker('campaign')) for i in items}\n"
+        "        print('\\n' + json.dumps(found), file=sys.stderr)\n"
+        "words = ['--collect-only', '-qq', '-n0', '-m', 'campaign or not campaign', 'tests']\n"
+        "sys.exit(pytest.main(words, [Ids()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    found: dict[str, bool] = json.loads(done.stderr.splitlines()[-1])
+    return found
+
+
+def _function(test: str) -> str:
+    return test.partition("::")[2].partition("[")[0]
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in _lines() if "pytest -" in line or "tests/test_" in line]
+)
+def test_every_documented_campaign_has_a_short_form_in_the_suite(
+    collected: dict[str, bool], line: str
+) -> None:
+    if "schedulers" in line:
+        # in environments of their own; without these the files are skipped, and say so
+        assert (ROOT / line.split()[-1]).is_file()
+        return
+    words = shlex.split(line)
+    args = words[words.index("pytest") + 1 :]
+    if "needs_data" in args:
+        return
+    (paths,) = [word for word in args if word.startswith("tests/")] or ["tests"]
+    head, brace, rest = paths.partition("{")
+    names, _, tail = rest.partition("}")
+    files = [head + name + tail for name in names.split(",")] if brace else [paths]
+    wanted = args[args.index("-k") + 1] if "-k" in args else ""
+    for file in files:
+        assert (ROOT / file).is_file(), file
+        chosen = [
+            test
+            for test, campaign in collected.items()
+            if (campaign or "campaign or not campaign" in args)
+            and test.startswith(f"{file}::")
+            and (wanted.startswith("not ") or wanted in test.lower())
+        ]
+        assert chosen, f"{line} selects no test of {file}"
+        suite = {_function(t) for t, campaign in collected.items() if not campaign}
+        of_file = {_function(t) for t in chosen}
+        short = of_file & suite | {name for name in of_file if SHORT.get(name) in suite}
+        # of several databases and faults, each test of the file stands for the others
+        same_file = any(t.startswith(f"{file}::") and not c for t, c in collected.items())
+        assert short or (brace and same_file), f"{line}: nothing in the suite runs {of_file}"
+
+
+def test_every_documented_command_is_run_by_something() -> None:
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    benchmarks = (ROOT / "tests/test_benchmarks.py").read_text("utf-8")
+    for line in _lines():
+        words = line.removeprefix("uv run ").split()
+        if _of_tests(line):
+            # the test above
+            continue
+        if "oneroster" in words and line.startswith(("uv run", "oneroster")):
+            command = words[words.index("oneroster") + 1]
+            assert re.search(rf'\(\s*\*?\(?"{command}"', tests), f"no test runs {line}"
+        elif found := re.search(r"tests/benchmarks (\w+)", line):
+            assert re.search(rf'"{found[1]} --', benchmarks), f"no test runs {line}"
+        else:
+            assert any(line.startswith(known) for known in ELSEWHERE), f"nothing runs {line}"
+
+
 def _queries() -> list[str]:
     return re.findall(r"```sql\n(.*?)```", README.read_text("utf-8"), re.S)
 
@@ -239,6 +370,14 @@ def test_there_are_five_queries_worth_running() -> None:
 def test_no_path_of_a_developers_machine_is_in_the_documents() -> None:
     for path in (README, ROOT / ".dlt/config.toml", ROOT / "pyproject.toml"):
         assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8"))
+
+
+def test_nothing_reads_what_lies_beside_the_checkout() -> None:
+    beside = "/".join(("..", "shared"))
+    folders = ("oneroster_source", "tests", "pipelines", "notebooks", ".dlt")
+    files = [path for name in folders for path in (ROOT / name).rglob("*") if path.is_file()]
+    for path in (README, ROOT / "pyproject.toml", *files):
+        assert beside not in path.read_bytes().decode("utf-8", "ignore"), path
 
 
 if __name__ == "__main__":

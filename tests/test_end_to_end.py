@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import SHARED, change, settings
+from conftest import change, settings
 from truth import REFERENCE_TABLES, Truth, differences, held
 
 from oneroster_source import Report, Warehouse
@@ -120,14 +121,15 @@ def test_rows_in_a_new_order_at_every_request_are_an_error_and_not_loaded(
     assert len(held(warehouse.name, "orgs")) == len(school.rows("orgs"))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real CSV sets are not here")
 @pytest.mark.parametrize(
     "folder",
     ["generated/district-medium", "generated/school-small"]
     + [f"lms-toolkit/oneroster-{version}" for version in ("1.0", "1.1")],
 )
-def test_real_sets_come_out_row_by_row(serve, sync, warehouse, folder) -> None:
-    school = csv_school(SHARED / folder, "1000")
+def test_real_sets_come_out_row_by_row(
+    serve, sync, warehouse, data_sets: Path, folder: str
+) -> None:
+    school = csv_school(data_sets / folder, "1000")
     server = serve(school)
     assert sync(server, school, page_size=500).good
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}

@@ -76,7 +76,7 @@ def python(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def elsewhere(work: Callable[[], object]) -> object:
@@ -247,7 +247,7 @@ def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path, temporary: Path
             with pytest.raises(DestinationBusy, match=f"process {process.pid}"):
                 enter(name)
             process.send_signal(signal.SIGKILL)
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         assert len(left(tmp_path)) == 3, "its lock, its folder, and the package in it"
         enter(name)
         with working_folder():
@@ -586,7 +586,7 @@ def test_what_a_killed_run_left_is_gone_after_the_next(
         assert reading.wait(60)
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
         school.on_page = None
         go_on.set()
     assert "roster.duckdb.lock" in left(tmp_path)

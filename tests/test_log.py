@@ -109,7 +109,7 @@ def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Pa
         pass
     finally:
         os.close(screen)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=120) == 1
     text = said.decode()
     assert "Failed: users" in text and "1 of 2 collections loaded" in text
     # what failed is told once, at the end
@@ -164,7 +164,7 @@ def test_an_error_has_the_format_of_the_other_lines(
         process = [sys.executable, "-m", "oneroster_source", *JSON]
         with early("duckdb", "oneroster"):
             done = subprocess.run(
-                process, env={**os.environ, **env}, capture_output=True, text=True, timeout=60
+                process, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
             )
     else:
         done = run(*JSON, *words, env=env)

@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import later
 from provider import (
     DAY,
     AnyOrder,
@@ -336,8 +337,8 @@ def test_nothing_is_lost_while_rows_change(scenario: str, settings: Settings) ->
     assert tally.plain["dateLastModified"] + tally.plain["sourcedId"] > 0
 
 
-@pytest.mark.campaign
-def test_nothing_is_lost_in_a_thousand_trials_of_each_scenario(settings: Settings) -> None:
+@pytest.mark.parametrize("trials", [2, later(1000)])
+def test_nothing_is_lost_in_many_trials_of_each_scenario(settings: Settings, trials: int) -> None:
     """Run it with: uv run pytest -m campaign tests/test_paging.py -s -n 0"""
     form = "{:12}{:>8}{:>8}{:>10}{:>10}{:>10}{:>8}{:>12}{:>12}"
     titles = ("scenario", "trials", "runs", "change", "quiet", "given up", "lost")
@@ -345,14 +346,15 @@ def test_nothing_is_lost_in_a_thousand_trials_of_each_scenario(settings: Setting
     lost = []
     for scenario in SCENARIOS:
         tally = Tally()
-        for seed in range(1000):
+        for seed in range(trials):
             go_through(scenario, seed, settings, tally)
         figures = (tally.trials, tally.runs, tally.over("change"), tally.over("quiet"))
         plain = (tally.plain["dateLastModified"], tally.plain["sourcedId"])
         lines.append(form.format(scenario, *figures, tally.given_up, len(tally.lost), *plain))
         lost += tally.lost
-        assert min(plain) > 0
-        assert tally.given_up < tally.runs / 30 or scenario in GIVEN_UP_OFTEN
+        # in two trials, chance is everything
+        assert min(plain) > 0 or trials < 1000
+        assert tally.given_up < tally.runs / 30 or scenario in GIVEN_UP_OFTEN or trials < 1000
     print("", *lines, *lost, sep="\n")  # noqa: T201
     assert not lost
 

@@ -128,7 +128,7 @@ def test_cron_mails_what_failed_and_not_that_another_run_is_loading(
     program.chmod(0o700)
     line = line.replace("/srv/rosters", str(tmp_path)).replace("/opt/oneroster/bin", str(tmp_path))
     done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False
     )
     said = f"oneroster sync ended with {code}:\n2026-11-25 told\n" if mail else ""
     assert (done.stdout, done.stderr) == (said, "")

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import dlt
 import duckdb
 import pytest
 from conftest import settings
-from test_cli import environment
+from test_cli import Run, environment, run, umask  # noqa: F401
 
-from oneroster_source import Report, oneroster
+from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse, oneroster
+from oneroster_source.lock import early
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
 
 SECRET = "Zx9:|s3cr3t'\"%25 ü-canary"
@@ -183,3 +185,88 @@ def test_rejected_rows_hold_no_personal_data(serve, guarded: School, sync, wareh
 
 def _chain(error: BaseException | None) -> list[BaseException]:
     return [error, *_chain(error.__cause__ or error.__context__)] if error else []
+
+
+LOGIN = "loader:hunter2-é@x"
+PLACES = {
+    f"postgresql+psycopg2://{LOGIN}@127.0.0.1:1/db": "Connection refused",
+    f"POSTGRES://{LOGIN}@127.0.0.1:1/db": "Connection refused",
+    "postgresql://loader:hun/ter2@127.0.0.1:1/db": "Connection refused",
+    "postgresql://loader:hun?ter2@127.0.0.1:1/db": "Connection refused",
+    "postgresql://127.0.0.1:1/db?user=loader@x&password=hunter2": "cannot be used",
+    "postgresql://loader:x@127.0.0.1:1/db?sslpassword=hunter2": "Connection refused",
+    "postgresql://loader:hunter2@127.0.0.1:port/db": "cannot be used",
+    f"snowflake://{LOGIN}@account/db": "DESTINATION__SNOWFLAKE__CREDENTIALS",
+    f"mssql+pyodbc://{LOGIN}@server/db": "DESTINATION__MSSQL__CREDENTIALS",
+    f"mysql://{LOGIN}@server/db": "name --destination sqlalchemy",
+    "md:?motherduck_token=hunter2": "DESTINATION__MOTHERDUCK__CREDENTIALS",
+    "s3://key:hunter2@bucket": "DESTINATION__FILESYSTEM__BUCKET_URL",
+    f"other://{LOGIN}@server/db": "neither a DuckDB file",
+    "host=127.0.0.1 user=loader password=hunter2": "neither a DuckDB file",
+    f"{LOGIN}@server/db": "neither a DuckDB file",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("words", [("sync", "--report", "report.json"), ("status",)], ids="-".join)
+def test_a_password_in_a_destination_is_shown_nowhere(
+    run: Run,  # noqa: F811
+    serve,
+    guarded: School,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    place: str,
+) -> None:
+    done = run(*words, "--destination", place, env=environment(serve(guarded), guarded))
+    said = done.stdout + done.stderr
+    assert done.returncode in (1, 2)
+    # whatever a driver takes for the name of a server, or a program for that of a setting
+    for part in ("unter2", "er2@", "x@127", "hun/", "hun?"):
+        assert part.lower() not in said.lower()
+        assert not [name for name, text in files(tmp_path).items() if part.encode() in text]
+    assert PLACES[place] in said and "What to do" in said
+    if done.returncode == 2 and "cannot be used" not in said:
+        # refused before anything is said of it
+        assert "run_started" not in said
+
+
+def test_a_driver_that_sqlalchemy_would_take_is_no_other_database(postgres: str) -> None:
+    _, rest = postgres.split("://", 1)
+    for place in (f"postgresql+psycopg2://{rest}", f"Postgres://{rest}"):
+        with pytest.raises(DestinationError, match="holds no dataset"):
+            Warehouse(place).holdings()
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        {"POSTGRES__CREDENTIALS": "postgresql://loader:hun@ter2@127.0.0.1:1/db"},
+        {"POSTGRES__CREDENTIALS": "postgres//loader:hunter2@127.0.0.1/db"},
+        {"POSTGRES__CREDENTIALS": '{"password": "hunter2", "port": "x"}'},
+        {"POSTGRES__CREDENTIALS__PASSWORD": "hunter2", "POSTGRES__CREDENTIALS__PORT": "x"},
+    ],
+    ids=["a sign", "no address", "a wrong port", "in parts"],
+)
+def test_a_configured_password_is_in_no_error(
+    run: Run,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    configured: dict[str, str],
+) -> None:
+    for name, value in configured.items():
+        monkeypatch.setenv(f"DESTINATION__{name}", value)
+    done = run("status", "--destination", "postgres")
+    assert done.returncode in (1, 2)
+    assert "ter2" not in done.stdout + done.stderr
+
+
+def test_a_busy_destination_is_told_without_its_password() -> None:
+    place = "md:roster?motherduck_token=hunter2"
+    with early(place, "oneroster"), ThreadPoolExecutor(1) as other:
+
+        def enter() -> None:
+            with early(place, "oneroster"):
+                pass
+
+        with pytest.raises(DestinationBusy) as busy:
+            other.submit(enter).result()
+    assert "hunter2" not in str(busy.value)

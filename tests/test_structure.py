@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -147,3 +152,80 @@ def test_no_endpoint_is_named_outside_the_spec() -> None:
             if isinstance(node, ast.Compare):
                 values = {c.value for c in node.comparators if isinstance(c, ast.Constant)}
                 assert not values & names, f"{path.name}:{node.lineno}"
+
+
+EXTRAS = {"page": "report", "cluster": "dask", "simulator": "simulator"}
+"""Parts that need what is in an extra."""
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def _declared(requirements: list[str]) -> set[str]:
+    names = (re.match(r"[\w.-]+", requirement) for requirement in requirements)
+    return {name[0].lower().replace("_", "-") for name in names if name}
+
+
+def _others(path: Path) -> set[str]:
+    """The packages of others that a module imports."""
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            roots.add(node.module.partition(".")[0])
+    return roots - sys.stdlib_module_names - {"oneroster_source"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_imported_is_declared(path: Path) -> None:
+    declared = _declared(PROJECT["dependencies"])
+    extra = EXTRAS.get(_part(path))
+    if extra:
+        declared |= _declared(PROJECT["optional-dependencies"][extra])
+    owners = packages_distributions()
+    for root in _others(path):
+        assert declared & {name.lower().replace("_", "-") for name in owners[root]}, root
+
+
+def test_what_is_declared_is_imported() -> None:
+    owners = packages_distributions()
+    used = {name.lower() for path in MODULES for root in _others(path) for name in owners[root]}
+    # uvicorn's parser; a version that dlt can do with is all that matters of the other
+    assert _declared(PROJECT["dependencies"]) <= used
+    assert _declared(PROJECT["optional-dependencies"]["simulator"]) <= used | {"httptools"}
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "extra"),
+    [
+        (["simulate"], "uvicorn", "simulator"),
+        (["demo"], "starlette", "simulator"),
+        (["report"], "jinja2", "report"),
+    ],
+)
+def test_a_command_says_which_extra_it_needs(
+    tmp_path: Path, words: list[str], missing: str, extra: str
+) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['oneroster', *{words!r}];"
+        " from oneroster_source.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"needs {missing}" in done.stderr and f"oneroster-source[{extra}]" in done.stderr
+
+
+def test_all_else_works_without_any_extra(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(['starlette', 'uvicorn', 'httptools', 'jinja2',"
+        " 'markupsafe', 'altair', 'vl_convert', 'distributed', 'psycopg2']);"
+        "import oneroster_source.warehouse, oneroster_source.screen, oneroster_source.check;"
+        "sys.argv = ['oneroster', 'fields']; from oneroster_source.cli import main; main()"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)

@@ -13,7 +13,9 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from oneroster_source.errors import MOST_LETTERS, clean
 from oneroster_source.page import charts
 from oneroster_source.page.charts import Row
 from oneroster_source.quality import SEVERITIES
@@ -41,7 +43,9 @@ def page(answers: Answers, *, source: str, now: datetime) -> str:
         now: When it is made.
     """
     schools, faults = answers["schools"], _by_school(answers["faults"])
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_fit
+    )
     template = environment.from_string(files(__name__).joinpath("template.html").read_text("utf-8"))
     one = len(schools) == 1
     checked = _first(answers["checks"]).get("checked_at") is not None
@@ -60,6 +64,11 @@ def page(answers: Answers, *, source: str, now: datetime) -> str:
         quality_note=_quality_note(answers),
         runs=[_run(run) for run in answers["runs"]],
     )
+
+
+def _fit(value: Any) -> Any:
+    """What the template writes."""
+    return value if isinstance(value, Markup) else clean(value, limit=MOST_LETTERS)
 
 
 def _first(rows: Sequence[Row]) -> Row:
@@ -145,25 +154,26 @@ def _schools_note(count: int, checked: bool) -> str:
 
 
 def _charts(answers: Answers) -> Iterable[dict[str, str]]:
+    # a picture is of our own making, and as long as it is
     if answers["sizes"]:
         yield {
             "title": "How large the classes are",
             "note": "Classes by the number of pupils who are in them today.",
-            "picture": charts.sizes(answers["sizes"]),
+            "picture": Markup(charts.sizes(answers["sizes"])),
             "told": "Bars: the number of classes for each size.",
         }
     if answers["years"]:
         yield {
             "title": "Pupils in each year",
             "note": "Every pupil once, by the year group that the school states.",
-            "picture": charts.years(answers["years"]),
+            "picture": Markup(charts.years(answers["years"])),
             "told": "Bars: the number of pupils in each year group.",
         }
     if answers["changes"]:
         yield {
             "title": "Who joined and left classes",
             "note": "Pupils week by week, without the weeks in which a term begins.",
-            "picture": charts.changes(answers["changes"]),
+            "picture": Markup(charts.changes(answers["changes"])),
             "told": "Bars: pupils who joined above the line, and who left below it, in each week.",
         }
 

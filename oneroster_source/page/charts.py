@@ -10,6 +10,8 @@ import altair as alt
 import pyarrow as pa
 import vl_convert
 
+from oneroster_source.errors import clean
+
 Row: TypeAlias = Mapping[str, Any]
 
 WIDTH, HEIGHT = 290, 170
@@ -44,7 +46,11 @@ def years(rows: Sequence[Row]) -> str:
         return not name, int(name) if name.isdecimal() else 99, name
 
     data = [
-        {"year": row["year_group"] or "none", "pupils": int(row["students"]), "place": place_}
+        {
+            "year": clean(row["year_group"] or "none", limit=20),
+            "pupils": int(row["students"]),
+            "place": place_,
+        }
         for place_, row in enumerate(sorted(rows, key=place))
     ]
     return _bars(data, "year", "pupils", "year group", GREEN)

@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oneroster_source.errors import BadResponse
+from oneroster_source.errors import BadResponse, label
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.shape.query import queries
 from oneroster_source.shape.sql import literal
@@ -346,10 +346,18 @@ class Shaper:
                 pa.repeat(self.endpoint.name, len(parents)),
                 wide.column("sourced_id").take(parents),
                 _positions(problems, parents),
-                problems.flatten(),
+                _reasons(problems.flatten()),
             ],
             schema=arrow_schema(REJECTED_ROWS),
         )
+
+
+def _reasons(problems: pa.Array) -> pa.Array:
+    """Why something could not be read, without a name of an attribute that may be a value."""
+    encoded = problems.dictionary_encode()
+    parts = [reason.rpartition(": ") for reason in encoded.dictionary.to_pylist()]
+    reasons = [(label(name) + mark if mark else "") + reason for name, mark, reason in parts]
+    return pa.array(reasons, problems.type).take(encoded.indices)
 
 
 def _with_oddities(wide: pa.Table, odd: pa.Table | None = None) -> pa.Table:

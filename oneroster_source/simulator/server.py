@@ -16,7 +16,7 @@ from oneroster_source.simulator.front import Front
 from oneroster_source.simulator.recorder import Recorder, Request
 from oneroster_source.simulator.school import School
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds that starting and stopping may take."""
 
 

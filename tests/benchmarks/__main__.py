@@ -45,18 +45,17 @@ SCHOOL = {
 Cost = dict[str, float]
 app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
 Rounds = Annotated[int, typer.Option(min=1, help="How often each way runs.")]
+Rows = Annotated[int, typer.Option(min=1, help="How much data there is, to try it with less.")]
 
 
 @app.command()
-def compare(rounds: Rounds = 5, short: bool = False) -> None:
+def compare(rounds: Rounds = 5, short: bool = False, rows: Rows = 700_000) -> None:
     """Our first load against dlt's rest_api, and against what can be written by hand."""
-    size = {"users": 20_000, "enrollments": 50_000}
-    if not short:
-        size = {name: 10 * rows for name, rows in size.items()}
+    size = _size(rows // 10 if short else rows)
     ways = ["fetch_only", "by_hand", "by_hand_duckdb", "ours", "rest_api_tuned", "rest_api"]
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
     with serving(size) as address, folder() as files:
-        for i in range(2 if short else rounds):
+        for i in range(min(rounds, 2) if short else rounds):
             for way in ways:
                 served = f"{address}/tenth" if way == "rest_api" else address
                 costs[way].append(load(way, served, files / f"{way}{i}", **ONLY))
@@ -66,19 +65,19 @@ def compare(rounds: Rounds = 5, short: bool = False) -> None:
                 if file.is_file():
                     file.unlink()
     total = sum(size.values())
-    rows = []
+    found = []
     for way in ways:
         part = total / 10 if way == "rest_api" else total
         ratios = [
             a["seconds"] / part * total / b["seconds"]
             for a, b in zip(costs[way], costs["by_hand"], strict=True)
         ]
-        rows.append((way, f"{part:,.0f}", *figures(costs[way], part), spread(ratios)))
-    table(("way", "rows", *FIGURES, "time for each row, by hand = 1"), rows)
+        found.append((way, f"{part:,.0f}", *figures(costs[way], part), spread(ratios)))
+    table(("way", "rows", *FIGURES, "time for each row, by hand = 1"), found)
 
 
 @app.command()
-def delta(rows: int = 5_000_000, rounds: Rounds = 5) -> None:
+def delta(rows: Rows = 5_000_000, rounds: Rounds = 5) -> None:
     """Runs over many enrollments that the destination has."""
     costs: dict[str, list[Cost]] = {"nothing changed": [], "0.1% changed": []}
     options = {"endpoints": ["enrollments"]}
@@ -101,12 +100,11 @@ def delta(rows: int = 5_000_000, rounds: Rounds = 5) -> None:
 
 
 @app.command()
-def rows(rounds: Rounds = 3) -> None:
+def rows(rounds: Rounds = 3, most: Rows = 5_000_000) -> None:
     """First loads of more and more rows, two users to five enrollments, in pages of 1,000."""
     found, before = [], (0.0, 0.0)
-    for total in (10_000, 100_000, 1_000_000, 5_000_000):
-        users = total * 2 // 7
-        with serving({"users": users, "enrollments": total - users}) as address, folder() as files:
+    for total in [n for n in (10_000, 100_000, 1_000_000, 5_000_000) if n <= most] or [most]:
+        with serving(_size(total)) as address, folder() as files:
             costs = [
                 load("ours", address, files / f"{i}", page_size=1000, **ONLY)
                 for i in range(rounds if total < 5_000_000 else 1)
@@ -119,7 +117,7 @@ def rows(rounds: Rounds = 3) -> None:
 
 
 @app.command()
-def schools(rounds: Rounds = 3, most: int = 1000) -> None:
+def schools(rounds: Rounds = 3, most: Rows = 1000) -> None:
     """Runs over more and more schools of 1,586 rows each, in pages of 1,000."""
     found = []
     before: dict[str, tuple[int, float]] = {}
@@ -146,7 +144,7 @@ def schools(rounds: Rounds = 3, most: int = 1000) -> None:
 
 
 @app.command()
-def latency(seconds: float = 0.05, rows: int = 100_000, concurrency: int = 4) -> None:
+def latency(seconds: float = 0.05, rows: Rows = 100_000, concurrency: int = 4) -> None:
     """A first load in pages of 1,000 from a server that waits before each answer."""
     options = {"endpoints": ["enrollments"], "page_size": 1000, "concurrency": concurrency}
     found = []
@@ -167,11 +165,11 @@ def latency(seconds: float = 0.05, rows: int = 100_000, concurrency: int = 4) ->
 
 
 @app.command()
-def postgres(rounds: Rounds = 3) -> None:
+def postgres(rounds: Rounds = 3, rows: Rows = 140_000) -> None:
     """First loads into Postgres 15 and into DuckDB, in turns."""
     import postgres as servers
 
-    size = {"users": 40_000, "enrollments": 100_000}
+    size = _size(rows)
     costs: dict[str, list[Cost]] = {"DuckDB": [], "Postgres": []}
     with serving(size) as address, folder() as files, servers.server() as url:
         for i in range(rounds):
@@ -191,9 +189,9 @@ def postgres(rounds: Rounds = 3) -> None:
 
 
 @app.command()
-def privacy(rounds: Rounds = 3) -> None:
+def privacy(rounds: Rounds = 3, rows: Rows = 350_000) -> None:
     """First loads with each profile, in turns."""
-    size = {"users": 100_000, "enrollments": 250_000}
+    size = _size(rows)
     profiles = ("full", "no-contact", "pseudonymous")
     costs: dict[str, list[Cost]] = {profile: [] for profile in profiles}
     with serving(size) as address, folder() as files:
@@ -202,16 +200,16 @@ def privacy(rounds: Rounds = 3) -> None:
                 options = {**ONLY, "privacy": profile, "privacy_key": "0123456789abcdef" * 4}
                 costs[profile].append(load("ours", address, files / f"{profile}{i}", **options))
     total = sum(size.values())
-    rows = []
+    found = []
     for profile in profiles:
         pairs = zip(costs[profile], costs["full"], strict=True)
         ratios = spread(a["seconds"] / b["seconds"] for a, b in pairs)
-        rows.append((profile, *figures(costs[profile], total), ratios))
-    table(("privacy", *FIGURES, "full = 1"), rows)
+        found.append((profile, *figures(costs[profile], total), ratios))
+    table(("privacy", *FIGURES, "full = 1"), found)
 
 
 @app.command()
-def history(rows: int = 5_000_000, rounds: Rounds = 3, on_postgres: bool = False) -> None:
+def history(rows: Rows = 5_000_000, rounds: Rounds = 3, on_postgres: bool = False) -> None:
     """Runs with and without versions, in turns; then ways to keep versions of a tenth of the rows.
 
     On Postgres, only the first.
@@ -274,16 +272,8 @@ def _ways_to_keep_versions(rows: int, rounds: int, files: Path) -> None:
     ways: dict[str, list[Any]] = {"ours": [], "scd2": [], "both": []}
     for i in range(rounds):
         for way, found in ways.items():
-            command = [sys.executable, HERE / "versions.py", way, files / "source.duckdb"]
-            done = subprocess.run(
-                [*command, files / f"{way}{i}.duckdb"],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=1800,
-                cwd=HERE,
-            )
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            places = (files / "source.duckdb", files / f"{way}{i}.duckdb")
+            found.append(apart("versions.py", way, *places))
     loaded = [f"{n:,} rows" for n in ways["ours"][0]["rows"]]
     found = [
         (way, *(spread(cost["seconds"][step] for cost in costs) for step in range(2)))
@@ -292,17 +282,29 @@ def _ways_to_keep_versions(rows: int, rounds: int, files: Path) -> None:
     table(("way", *loaded), found)
 
 
+def _size(rows: int) -> dict[str, int]:
+    """Two users to five enrollments."""
+    return {"users": rows * 2 // 7, "enrollments": rows - rows * 2 // 7}
+
+
 ONLY: dict[str, Any] = {"endpoints": ["users", "enrollments"]}
 
 
 def load(way: str, address: str, destination: Path | str, **options: Any) -> Cost:
-    """Runs one of the ways in a process of its own."""
+    """Runs one of the ways."""
     if isinstance(destination, Path):
         destination = f"{destination}.duckdb"
     if way != "ours":
         options = {}
+    cost: Cost = apart("contender.py", way, address, destination, json.dumps(options))
+    typer.echo(f"{way}: {cost['seconds']:.2f} s", err=True)
+    return cost
+
+
+def apart(script: str, way: str, *words: Path | str) -> Any:
+    """Runs one of the ways in a process of its own; returns what it prints last."""
     done = subprocess.run(
-        [sys.executable, HERE / "contender.py", way, address, destination, json.dumps(options)],
+        [sys.executable, HERE / script, way, *words],
         capture_output=True,
         text=True,
         check=False,
@@ -311,9 +313,7 @@ def load(way: str, address: str, destination: Path | str, **options: Any) -> Cos
     )
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{done.stderr[-3000:]}")
-    cost: Cost = json.loads(done.stdout.splitlines()[-1])
-    typer.echo(f"{way}: {cost['seconds']:.2f} s", err=True)
-    return cost
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def check(files: Path, ways: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import by_heart
 import duckdb
 
 _REFS = ("user", "class", "school")
-_NOT_BY_HAND = {"estab", "metadata", "extra", "_deleted", "password"}
+_NOT_BY_HAND = {"estab", "metadata", "extra", "_deleted", "_deleted_at", "password"}
 """Columns that only we have, or in which there is nothing."""
 
 

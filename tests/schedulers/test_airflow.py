@@ -3,7 +3,8 @@
 Airflow brings a hundred packages, and pins of its own, so that it is in no extra:
 
     uv run --isolated --no-project --python 3.11 --with 'apache-airflow>=3.1,<4' --with pytest \
-        --with '.[postgres]' pytest -c /dev/null --rootdir . tests/schedulers/test_airflow.py
+        --with '.[postgres,simulator]' \
+        pytest -c /dev/null --rootdir . tests/schedulers/test_airflow.py
 """
 
 from __future__ import annotations

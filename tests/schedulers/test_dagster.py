@@ -3,7 +3,8 @@
 It is in no extra, for the same reason as Airflow:
 
     uv run --isolated --no-project --python 3.11 --with 'dagster>=1.13,<2' --with pytest \
-        --with '.[postgres]' pytest -c /dev/null --rootdir . tests/schedulers/test_dagster.py
+        --with '.[postgres,simulator]' \
+        pytest -c /dev/null --rootdir . tests/schedulers/test_dagster.py
 """
 
 from __future__ import annotations
