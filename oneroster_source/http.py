@@ -6,6 +6,9 @@ error carries text alone: a `requests` exception would hold the token and the pa
 
 from __future__ import annotations
 
+import http.client
+import io
+import math
 import re
 import ssl
 import threading
@@ -40,7 +43,8 @@ from oneroster_source.errors import (
 
 CONNECT_SECONDS = 10.0
 DRIP = 5
-"""How many times the timeout a whole answer may take, however steadily it drips."""
+"""How many times the timeout a request may take, from the connection to the last byte of the
+answer, however steadily it drips."""
 THREADS = 16
 """Threads for each request that may be under way: most of them wait for their turn, or a retry."""
 _CHUNK = 1 << 18
@@ -80,6 +84,85 @@ class _Plain(AuthBase):
         if self._authorization:
             request.headers["Authorization"] = self._authorization
         return request
+
+
+class _Exchange(threading.local):
+    """The request that a thread has under way."""
+
+    ends = math.inf
+    """When it has to be over, answer and all, by the monotonic clock."""
+
+
+_exchange = _Exchange()
+
+
+class _TooSlow(TimeoutError):
+    """An answer goes on and on."""
+
+
+class _Timed(io.RawIOBase):
+    """What is received of an answer, until its time is over. A socket's own timeout begins again
+    with each byte."""
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._ends = _exchange.ends
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise _TooSlow
+        timeout = self._sock.gettimeout()
+        if timeout is None or left < timeout:
+            self._sock.settimeout(left)
+        try:
+            received: int | None = self._raw.readinto(buffer)
+        except TimeoutError:
+            if time.monotonic() < self._ends:
+                raise
+            raise _TooSlow from None
+        return received
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """Everything that is read from a server is read through this, headers and a proxy's too."""
+
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock))
+
+
+def _timed(manager: urllib3.PoolManager) -> None:
+    """Makes all connections of a manager keep the time."""
+
+    def timed(pool: Any) -> Any:
+        kind = pool.ConnectionCls
+        connection = type(kind.__name__, (kind,), {"response_class": _TimedResponse})
+        return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+    kinds = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: timed(pool) for scheme, pool in kinds.items()}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        _timed(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **more)
+        if not known:
+            _timed(manager)
+        return manager
 
 
 class _Session(requests.Session):
@@ -128,7 +211,7 @@ class Server:
         self._session.headers["Accept-Encoding"] = "gzip"
         # schools share the connections, and must not share a session at the server
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_maxsize=concurrency, max_retries=0)
+        adapter = _Adapter(pool_maxsize=concurrency, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
@@ -151,6 +234,7 @@ class Server:
         """
         if self._closed:
             raise OneRosterError("the run was stopped")
+        _exchange.ends = time.monotonic() + DRIP * self._timeout
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:
@@ -189,7 +273,7 @@ class Server:
 
     def _body(self, response: requests.Response) -> bytearray:
         body = bytearray()
-        chunks = _received(response.raw, time.monotonic() + DRIP * self._timeout)
+        chunks = _received(response.raw)
         packed = response.headers.get("Content-Encoding", "").strip().lower() in _PACKED
         for chunk in _unpacked(chunks) if packed else chunks:
             body += chunk
@@ -201,16 +285,11 @@ class Server:
         return body
 
 
-def _received(raw: Any, deadline: float) -> Iterator[bytes]:
+def _received(raw: Any) -> Iterator[bytes]:
     """A body as it comes in."""
     # `read` would wait until a chunk is full; before urllib3 2.2 there is nothing else
     read = getattr(raw, "read1", raw.read)
     while chunk := read(_CHUNK, decode_content=False):
-        if time.monotonic() > deadline:
-            raise ServerUnavailable(
-                "the server did not finish its answer in time",
-                todo="lower page_size, or raise request_timeout",
-            )
         yield chunk
 
 
@@ -285,6 +364,11 @@ def _named(error: Exception) -> OneRosterError:
         )
     if isinstance(error, zlib.error):
         return BadResponse("the answer's compression is broken", todo="ask the provider")
+    if "_TooSlow" in names:
+        return ServerUnavailable(
+            "the server did not finish its answer in time",
+            todo="lower page_size, or raise request_timeout",
+        )
     if names & {"NameResolutionError", "gaierror"}:
         what = "the server's name cannot be resolved"
     elif "ConnectionRefusedError" in names:

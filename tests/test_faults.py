@@ -13,9 +13,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 from test_cli import environment
@@ -29,7 +30,7 @@ from oneroster_source.errors import (
     InsecureServer,
     ServerUnavailable,
 )
-from oneroster_source.http import Server
+from oneroster_source.http import DRIP, Server
 from oneroster_source.report import Report
 from oneroster_source.simulator import Fault, Quirks, School, Simulator
 
@@ -79,7 +80,7 @@ BOMBS = """
 import sys
 from pathlib import Path
 from oneroster_source.errors import OneRosterError
-from oneroster_source.http import Server
+from oneroster_source.http import DRIP, Server
 
 def memory(what):
     status = Path("/proc/self/status").read_text().split()
@@ -185,6 +186,121 @@ def test_the_same_page_for_ever_is_no_collection(serve, dial, users, page_size, 
     with pytest.raises(IncompleteRead):
         read(line)
     assert len(line.simulator.requests) < 50
+
+
+# too slow
+
+
+@contextmanager
+def talking(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server of bytes: `talk` is called with each connection, in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as threads:
+        listener.settimeout(0.05)
+        open_, ended = [], Event()
+
+        def accept() -> None:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    open_.append(connection)
+                    threads.submit(_quietly, talk, connection)
+
+        accepting = threads.submit(accept)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            accepting.result(10)
+            for connection in open_:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+
+
+def _quietly(talk: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    with suppress(OSError):
+        talk(connection)
+
+
+def head(connection: socket.socket) -> bytes:
+    """A request, up to its body."""
+    got = b""
+    while b"\r\n\r\n" not in got and (more := connection.recv(1 << 16)):
+        got += more
+    return got
+
+
+def drip(connection: socket.socket, before: bytes, again: bytes) -> None:
+    """Sends a little, and a little again and again, never long enough apart for a timeout."""
+    connection.sendall(before)
+    while True:
+        connection.sendall(again)
+        time.sleep(0.02)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+DRIPS = {
+    "its status": (b"HTTP/1.1 200 ", b"x"),
+    "its headers": (OK, b"X-More: 1\r\n"),
+    "one header": (OK + b"X-More: ", b"x"),
+    "that it goes on": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "its body": (OK + b"Content-Length: 9999999\r\n\r\n", b" "),
+    "a body without an end": (OK + b"\r\n", b" "),
+    "chunks": (CHUNKED, b"1\r\n \r\n"),
+    "the size of a chunk": (CHUNKED, b"0"),
+    "what follows the chunks": (CHUNKED + b"0\r\n", b"X-More: 1\r\n"),
+}
+SOON = {"request_timeout": 0.2, "retry_budget": 0}
+
+
+@pytest.mark.parametrize("path", ["users", "auth/token"])
+@pytest.mark.parametrize("parts", DRIPS.values(), ids=DRIPS)
+def test_a_server_that_drips_whatever_it_sends_is_left(dial, serve, users, parts, path) -> None:
+    def talk(connection: socket.socket) -> None:
+        while got := head(connection):
+            if path.encode() in got.partition(b"\r\n")[0]:
+                drip(connection, *parts)
+            token = text(access_token="t", expires_in=3600)
+            connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(token) + token)
+
+    with ThreadPoolExecutor(1) as other, talking(talk) as port:
+        line = dial(serve(users), base_url=f"http://127.0.0.1:{port}/api", **SOON)
+        error = other.submit(line.fails, ServerUnavailable).result(15)
+        assert "did not finish its answer in time" in error.what
+        # others go on
+        assert dial(line.simulator).users() == IDS
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x03\x40\x00"], ids=["nothing", "a record"])
+def test_a_server_that_drips_while_tls_is_agreed_on_is_left(dial, serve, users, hello) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        drip(connection, hello, b"\x02" if hello else b"")
+
+    with ThreadPoolExecutor(1) as other, talking(talk) as port:
+        line = dial(serve(users), base_url=f"https://127.0.0.1:{port}/api", **SOON)
+        error = other.submit(line.fails, ServerUnavailable).result(15)
+    assert "in time" in error.what
+
+
+def test_a_proxy_that_drips_is_left(dial, serve, users, monkeypatch) -> None:
+    def talk(connection: socket.socket) -> None:
+        head(connection)
+        drip(connection, OK, b"X-More: 1\r\n")
+
+    with ThreadPoolExecutor(1) as other, talking(talk) as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        line = dial(serve(users), base_url="https://school.example/api", **SOON)
+        error = other.submit(line.fails, ServerUnavailable).result(15)
+    assert "did not finish its answer in time" in error.what
+
+
+def test_the_time_for_an_answer_begins_again_with_each_request(dial, serve, users) -> None:
+    line = dial(serve(users), request_timeout=0.3)
+    assert line.users() == IDS
+    time.sleep(DRIP * 0.3 + 0.1)
+    assert line.users() == IDS and line.waits == []
 
 
 # elsewhere
