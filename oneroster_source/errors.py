@@ -100,6 +100,10 @@ class ServerUnavailable(OneRosterError):
 
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
+    pausing = ""
+    """The server that wants to be left alone for a while, by all requests; empty if none does."""
+    tries: int | None = None
+    """How often a request may end so, where that is less often than usual."""
 
 
 class BadResponse(ServerUnavailable):

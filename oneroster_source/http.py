@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import orjson
 import requests
@@ -29,6 +29,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from oneroster_source.charset import as_utf8
 from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
@@ -40,6 +41,9 @@ from oneroster_source.errors import (
     ServerUnavailable,
     clean,
 )
+from oneroster_source.patience import Gates, Turns
+
+E = TypeVar("E", bound=OneRosterError)
 
 CONNECT_SECONDS = 10.0
 DRIP = 5
@@ -47,9 +51,11 @@ DRIP = 5
 answer, however steadily it drips."""
 THREADS = 16
 """Threads for each request that may be under way: most of them wait for their turn, or a retry."""
+MOST_TARGET = 120
+"""Characters of an address that a message quotes."""
 _CHUNK = 1 << 18
 _PACKED = ("gzip", "x-gzip", "deflate")
-_TRANSIENT = {408, 425, 429}
+TRANSIENT = {408, 425, 429}
 _DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
 
 
@@ -65,13 +71,26 @@ class Answer:
     """The server's clock."""
     retry_after: float | None
     """Seconds that the server asks to wait."""
+    host: str
+    """Who gave it."""
+    content_type: str
+    target: str
+    """Where it redirects to, without what may be secret; empty if nowhere."""
+
+    def text(self) -> tuple[bytes | bytearray, str]:
+        """The body as UTF-8, and a warning if that was a guess: see `as_utf8`."""
+        return as_utf8(self.body, self.content_type)
+
+    def json(self) -> Any:
+        """What the body holds; None if it is no JSON."""
+        try:
+            return orjson.loads(self.text()[0])
+        except (orjson.JSONDecodeError, BadResponse):
+            return None
 
     def description(self, secrets: tuple[str, ...]) -> str:
         """The server's own words on an error, cut and cleaned; empty if it has none."""
-        try:
-            return clean(_words(orjson.loads(self.body)), secrets=secrets)
-        except orjson.JSONDecodeError:
-            return ""
+        return clean(_words(self.json()), secrets=secrets)
 
 
 class _Plain(AuthBase):
@@ -191,15 +210,21 @@ class Server:
         timeout: Seconds to wait for it to answer.
         max_bytes: Largest body to accept, unpacked.
         ca_bundle: Path of the certificates to trust; empty for those that everyone trusts.
+        gates: Those of the run, which know the pauses that servers asked for.
     """
 
     def __init__(
-        self, *, concurrency: int, timeout: float, max_bytes: int, ca_bundle: str = ""
+        self,
+        *,
+        concurrency: int,
+        timeout: float,
+        max_bytes: int,
+        ca_bundle: str = "",
+        gates: Gates | None = None,
     ) -> None:
         self.pool = ThreadPoolExecutor(THREADS * concurrency, thread_name_prefix="oneroster-page")
-        self.turn = threading.Semaphore(concurrency)
-        """To be held while a request is made and read, and not between two tries: a school that
-        has to wait keeps no other one waiting."""
+        self.turns = Turns(concurrency)
+        self._gates = gates or Gates()
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._closed = False
@@ -227,6 +252,7 @@ class Server:
         """Sends one request, once.
 
         Raises:
+            Paused: The server has asked for a pause; nothing was sent.
             InsecureServer: Its certificate cannot be verified; nothing was sent.
             ServerUnavailable: No answer, or one that broke off.
             BadResponse: The body is not what its encoding says.
@@ -234,6 +260,7 @@ class Server:
         """
         if self._closed:
             raise OneRosterError("the run was stopped")
+        self._gates.of(_host(url)).check()
         _exchange.ends = time.monotonic() + DRIP * self._timeout
         try:
             return self._send(method, url, authorization, form)
@@ -247,6 +274,15 @@ class Server:
         ) as error:
             problem = _named(error)
         raise problem
+
+    def pause(self, host: str, seconds: float) -> None:
+        """Sends nothing to a host for so long, and then fewer requests at once.
+
+        Raises:
+            ServerUnavailable: That is longer than what is left for pauses.
+        """
+        if self._gates.of(host).pause(seconds):
+            self.turns.fewer()
 
     def _send(
         self, method: str, url: str, authorization: str, form: dict[str, str] | None
@@ -263,12 +299,17 @@ class Server:
         ) as response:
             headers = response.headers
             date = _date(headers.get("Date", ""))
+            status = response.status_code
+            location = headers.get("Location", "") if 300 <= status < 400 else ""
             return Answer(
-                status=response.status_code,
+                status=status,
                 body=self._body(response),
                 total=_count(headers.get("X-Total-Count", "")),
                 date=date,
                 retry_after=_retry_after(headers.get("Retry-After", ""), date),
+                host=_host(url),
+                content_type=headers.get("Content-Type", ""),
+                target=_target(url, location),
             )
 
     def _body(self, response: requests.Response) -> bytearray:
@@ -321,20 +362,45 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     if status == 200:
         return answer
     words = answer.description(secrets)
-    more = "; `oneroster check` shows what the server says to it" if words else ""
     kind: type[OneRosterError] = RequestRefused
     todo = "check the filter and page_size, or ask the provider what it supports"
     if status in (401, 403):
         kind, todo = AccessDenied, "ask the provider to grant this school's data to this client"
     elif status in (404, 405, 410) or 300 <= status < 400:
         kind, todo = EndpointNotFound, "check base_url: redirects are not followed"
-    elif status in _TRANSIENT or status >= 500:
+    elif status in TRANSIENT or status >= 500:
         kind, todo = ServerUnavailable, "try again later, or ask the provider"
-    error = kind(f"the server answered {status}", todo=todo + more)
-    error.words = words
+    what = f"the server answered {status}"
+    if answer.target:
+        what += f": it redirects to {clean(answer.target, secrets=secrets, limit=MOST_TARGET)}"
+    error = worded(kind(what, todo=todo), words)
     if isinstance(error, ServerUnavailable):
         error.retry_after = answer.retry_after
+        # what asks for nothing, such as a proxy without its server, is one try that failed
+        if status == 429 or answer.retry_after is not None:
+            error.pausing = answer.host
     raise error
+
+
+def worded(error: E, words: str) -> E:
+    """The error with the server's own words, which may quote rows or what it was sent: for who
+    asks for them, and in no message."""
+    if not words:
+        return error
+    more = "`oneroster check` shows what the server says to it"
+    error = type(error)(error.what, where=error.where, todo=f"{error.todo}; {more}")
+    error.words = words
+    return error
+
+
+def placed(error: E, where: str, what: str = "") -> E:
+    """A new error that says where it happened, if the first one does not; it holds nothing of what
+    led to that one."""
+    new = type(error)(what or error.what, where=error.where or where, todo=error.todo)
+    new.words = error.words
+    if isinstance(error, ServerUnavailable) and isinstance(new, ServerUnavailable):
+        new.retry_after, new.pausing, new.tries = error.retry_after, error.pausing, error.tries
+    return new
 
 
 def _words(payload: object, levels: int = 3) -> str:
@@ -365,10 +431,13 @@ def _named(error: Exception) -> OneRosterError:
     if isinstance(error, zlib.error):
         return BadResponse("the answer's compression is broken", todo="ask the provider")
     if "_TooSlow" in names:
-        return ServerUnavailable(
+        slow = ServerUnavailable(
             "the server did not finish its answer in time",
             todo="lower page_size, or raise request_timeout",
         )
+        # it has taken some timeouts already
+        slow.tries = 2
+        return slow
     if names & {"NameResolutionError", "gaierror"}:
         what = "the server's name cannot be resolved"
     elif "ConnectionRefusedError" in names:
@@ -392,6 +461,23 @@ def _reasons(error: BaseException) -> list[BaseException]:
             found.append(item)
             waiting += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
     return found
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _target(url: str, location: str) -> str:
+    """Scheme, host and path of where an answer redirects to."""
+    try:
+        parts = urlsplit(urljoin(url, location))
+        _ = parts.port
+    except ValueError:
+        return ""
+    if not location or parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
+    # behind a ';' servers put sessions
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.partition(';')[0]}"
 
 
 def _count(text: str) -> int | None:

@@ -21,7 +21,7 @@ import orjson
 Format = Literal["plain", "text", "json"]
 
 _log = logging.getLogger("oneroster_source")
-_FOR_PEOPLE = {"run_stopped", "run_failed", None}
+_FOR_PEOPLE = {"run_stopped", "run_failed", "pause", None}
 """Events that stand on no screen otherwise."""
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from threading import Event
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from test_cli import environment
@@ -268,6 +272,9 @@ def test_a_server_that_drips_whatever_it_sends_is_left(dial, serve, users, parts
         line = dial(serve(users), base_url=f"http://127.0.0.1:{port}/api", **SOON)
         error = other.submit(line.fails, ServerUnavailable).result(15)
         assert "did not finish its answer in time" in error.what
+        assert error.where == f"school {ESTAB}, " + (
+            "users at offset 0" if path == "users" else "login"
+        )
         # others go on
         assert dial(line.simulator).users() == IDS
 
@@ -301,6 +308,84 @@ def test_the_time_for_an_answer_begins_again_with_each_request(dial, serve, user
     assert line.users() == IDS
     time.sleep(DRIP * 0.3 + 0.1)
     assert line.users() == IDS and line.waits == []
+
+
+# too busy
+
+
+class Limited(ThreadingHTTPServer):
+    """Answers so many requests in a while, logins too, and asks all others to wait for the next.
+
+    Args:
+        requests: How many.
+        seconds: The while.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _LimitedHandler)
+        self.rows = [u | {"sourcedId": f"{n:04}"} for n in range(150) for u in USERS[:1]]
+        self._requests, self._seconds = requests, seconds
+        self._lock = threading.Lock()
+        self._ends, self._left = 0.0, 0
+        self.refused = 0
+
+    def admits(self) -> int:
+        """0 for a request that is answered; or the seconds to wait."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._ends:
+                self._ends, self._left = now + self._seconds, self._requests
+            self._left -= 1
+            self.refused += self._left < 0
+            return 0 if self._left >= 0 else math.ceil(self._ends - now)
+
+
+class _LimitedHandler(BaseHTTPRequestHandler):
+    server: Limited
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        wait = self.server.admits()
+        asked = dict(parse_qsl(urlsplit(self.path).query))
+        begin = int(asked.get("offset", 0))
+        rows = self.server.rows[begin : begin + int(asked.get("limit", 100))]
+        body = text(users=rows) if "token" not in self.path else text(access_token="t")
+        self.send_response(429 if wait else 200)
+        if wait:
+            self.send_header("Retry-After", str(wait))
+        self.send_header("X-Total-Count", str(len(self.server.rows)))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_counts_requests_is_loaded_whole(warehouse) -> None:
+    """Each pause counts once, though all that have come meanwhile wait for it: the pauses of all
+    requests together would be some times the budget of retries."""
+    schools = [{"estab": estab, "rp": "rp", "shared_secret": "s"} for estab in "123"]
+    server, report = Limited(30, 2), Report()
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        reach = {"base_url": f"http://127.0.0.1:{server.server_port}", "schools": schools}
+        only = {"endpoints": ["users"], "page_size": 5, "privacy": "full"}
+        warehouse.load(report, **reach, **only, retry_budget=10)
+    finally:
+        server.shutdown()
+        server.server_close()
+        serving.join()
+    assert report.good, [outcome.error for outcome in report.failed]
+    assert server.refused >= 2
+    loaded = [row[:2] for row in held(warehouse.name, "users")]
+    expected = [(s["estab"], row["sourcedId"]) for s in schools for row in server.rows]
+    assert sorted(loaded) == sorted(expected)
 
 
 # elsewhere

@@ -28,6 +28,8 @@ ORDER = (
     "schools_file",
     "schools",
     "config",
+    "charset",
+    "patience",
     "http",
     "auth",
     "client",
