@@ -110,6 +110,7 @@ class _Exchange(threading.local):
 
     ends = math.inf
     """When it has to be over, answer and all, by the monotonic clock."""
+    server: Server | None = None
 
 
 _exchange = _Exchange()
@@ -126,12 +127,14 @@ class _Timed(io.RawIOBase):
     def __init__(self, raw: Any, sock: Any) -> None:
         self._raw = raw
         self._sock = sock
-        self._ends = _exchange.ends
+        self._ends, self._server = _exchange.ends, _exchange.server
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self._server is not None:
+            self._server.go_on()
         left = self._ends - time.monotonic()
         if left <= 0:
             raise _TooSlow
@@ -246,6 +249,11 @@ class Server:
         self.pool.shutdown(cancel_futures=True)
         self._session.close()
 
+    def go_on(self) -> None:
+        """Raises an error if nobody waits for answers any more."""
+        if self._closed:
+            raise OneRosterError("the run was stopped")
+
     def request(
         self, method: str, url: str, *, authorization: str, form: dict[str, str] | None = None
     ) -> Answer:
@@ -258,10 +266,9 @@ class Server:
             BadResponse: The body is not what its encoding says.
             ResponseTooLarge: It is larger than what may be kept in memory.
         """
-        if self._closed:
-            raise OneRosterError("the run was stopped")
+        self.go_on()
         self._gates.of(_host(url)).check()
-        _exchange.ends = time.monotonic() + DRIP * self._timeout
+        _exchange.ends, _exchange.server = time.monotonic() + DRIP * self._timeout, self
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from oneroster_source import log
 from oneroster_source.errors import ServerUnavailable
@@ -26,12 +27,20 @@ class Paused(Exception):
 class Gate:
     """One server: open, or closed until a pause is over. Thread-safe."""
 
-    def __init__(self, host: str, budget: float, clock: Callable[[], float], tell: Tell) -> None:
+    def __init__(
+        self,
+        host: str,
+        budget: float,
+        clock: Callable[[], float],
+        tell: Tell,
+        about: Mapping[str, Any],
+    ) -> None:
         self._host = host
         self._budget = budget
         self._left = budget
         self._clock = clock
         self._tell = tell
+        self._about = about
         self._until = 0.0
         self._refused = 0.0
         """A pause that nobody waits for, since it is too long."""
@@ -89,6 +98,7 @@ class Gate:
                 f"{self._host} asked for a pause of {seconds:.0f} s; waiting until"
                 f" {until:%H:%M:%S}Z",
                 level=logging.WARNING,
+                **self._about,
                 server=self._host,
                 seconds=round(seconds, 1),
                 until=until,
@@ -112,6 +122,7 @@ class Gates:
         budget: Seconds that all pauses of one server may take.
         clock: Seconds that never go back.
         tell: Called with a server and the time at which its pause ends.
+        **about: What the log is told of each pause.
     """
 
     def __init__(
@@ -120,8 +131,9 @@ class Gates:
         *,
         clock: Callable[[], float] = time.monotonic,
         tell: Tell = lambda host, until: None,
+        **about: Any,
     ) -> None:
-        self._new = (budget, clock, tell)
+        self._new = (budget, clock, tell, about)
         self._found: dict[str, Gate] = {}
         self._lock = threading.Lock()
 

@@ -454,8 +454,10 @@ class _Run:
                 refuse_other_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
                 self._suppressed = self._listed()
                 self._stopped.clear()
-                pauses = self._report.pauses
-                self._gates = Gates(settings.pause_budget, tell=pauses.__setitem__)
+                run = self._report
+                self._gates = Gates(
+                    settings.pause_budget, tell=run.pauses.__setitem__, run_id=run.run_id
+                )
                 # asked once: dlt takes back what it has seen as soon as a table gets new rows
                 schema = dlt.current.source_schema()
                 self._known = {

@@ -279,6 +279,48 @@ def test_a_server_that_drips_whatever_it_sends_is_left(dial, serve, users, parts
         assert dial(line.simulator).users() == IDS
 
 
+def test_a_run_that_is_stopped_does_not_wait_for_an_answer_that_drips(dial, serve, users) -> None:
+    dripping = Event()
+
+    def talk(connection: socket.socket) -> None:
+        head(connection)
+        dripping.set()
+        drip(connection, OK, b" ")
+
+    with ThreadPoolExecutor(2) as other, talking(talk) as port:
+        line = dial(serve(users), base_url=f"http://127.0.0.1:{port}/api", request_timeout=600)
+        asked = other.submit(line.fails)
+        assert dripping.wait(10)
+        line.server.close()
+        assert "the run was stopped" in asked.result(15).what
+
+
+def test_a_school_whose_login_hangs_keeps_no_other_school_waiting(dial, serve, users) -> None:
+    come, go = Event(), Event()
+
+    def talk(connection: socket.socket) -> None:
+        while got := head(connection):
+            if b"/slow/auth/token" in got:
+                come.set()
+                go.wait(30)
+            body = text(users=USERS, access_token="t", expires_in=3600)
+            connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    with ThreadPoolExecutor(8) as other, talking(talk) as port:
+        own = {"base_url": f"http://127.0.0.1:{port}", "concurrency": 2}
+        quick = dial(simulator := serve(users), **own)
+        slow = dial(simulator, **own | {"base_url": own["base_url"] + "/slow"})
+        slow.client.server = slow.client._token._server = quick.server
+        waiting = [other.submit(slow.users) for _ in range(6)]
+        try:
+            assert come.wait(10)
+            assert other.submit(quick.users).result(15) == IDS
+            assert not any(future.done() for future in waiting)
+        finally:
+            go.set()
+        assert [future.result(15) for future in waiting] == [IDS] * 6
+
+
 @pytest.mark.parametrize("hello", [b"", b"\x16\x03\x03\x40\x00"], ids=["nothing", "a record"])
 def test_a_server_that_drips_while_tls_is_agreed_on_is_left(dial, serve, users, hello) -> None:
     def talk(connection: socket.socket) -> None:
@@ -383,6 +425,7 @@ def test_a_server_that_counts_requests_is_loaded_whole(warehouse) -> None:
         serving.join()
     assert report.good, [outcome.error for outcome in report.failed]
     assert server.refused >= 2
+    assert list(report.pauses) == [f"127.0.0.1:{server.server_port}"]
     loaded = [row[:2] for row in held(warehouse.name, "users")]
     expected = [(s["estab"], row["sourcedId"]) for s in schools for row in server.rows]
     assert sorted(loaded) == sorted(expected)
