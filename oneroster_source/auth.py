@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 from oneroster_source.config import Settings
 from oneroster_source.errors import LoginError, OneRosterError, clean
@@ -86,14 +86,22 @@ def _secrets(school: School) -> Iterator[str]:
 def spellings(*secrets: str) -> tuple[str, ...]:
     """Secrets in every way in which a request has them, or a server may repeat them."""
     found: set[str] = set()
-    for secret in filter(None, secrets):
+    # some take UTF-8 for Latin-1
+    taken = {secret.encode().decode("latin-1") for secret in secrets}
+    for secret in filter(None, {*secrets, *taken}):
         packed = b64encode(secret.encode()).decode("ascii")
         found |= {secret, packed, packed.rstrip("="), html.escape(secret), repr(secret)[1:-1]}
-        for percent in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
-            found |= {percent, re.sub("%..", lambda code: code[0].lower(), percent)}
+        # other languages leave other characters as they are
+        for percent in (quote(secret), *(quote(secret, safe=s) for s in ("", "*", "!'()*"))):
+            for spaced in (percent, percent.replace("%20", "+"), percent.replace("~", "%7E")):
+                found |= {spaced, re.sub("%..", lambda code: code[0].lower(), spaced)}
         for ascii_ in (True, False):
             escaped = json.dumps(secret, ensure_ascii=ascii_)[1:-1]
-            found |= {escaped, escaped.replace("/", r"\/")}
+            found |= {
+                escaped,
+                re.sub(r"\\u....", lambda code: r"\u" + code[0][2:].upper(), escaped),
+            }
+            found |= {escaped.replace("/", r"\/")}
     return _longest_first(found)
 
 

@@ -20,8 +20,11 @@ _TEXT = re.compile(
     r"|gb2312|gbk|gb18030|big5\w*|shift_jis\w*|euc_\w+|iso2022_\w+|tis-620"
 )
 """Python has names for more: some change what escapes mean, or unpack."""
-_SINGLE = re.compile(r"ascii|iso8859-\d+|cp125\d")
-"""Charsets of a byte for each character that servers name by default, whatever they send."""
+_SINGLE = re.compile(r"ascii|iso8859-\d+|cp(125\d|437|8\d\d)|koi8-\w+|mac-\w+")
+"""Charsets of a byte for each character, in which no text with accents is UTF-8 by chance. Servers
+name them by default, whatever they send."""
+_OTHERWISE = re.compile(r"utf-(16|32).*|iso2022.*")
+"""Charsets in which ASCII has other bytes, or its bytes mean something else."""
 
 
 def is_utf8(body: Body) -> bool:
@@ -58,17 +61,19 @@ def as_utf8(body: Body, content_type: str) -> tuple[Body, str]:
     name = _codec(found[1]) if found else ""
     if sign == "utf-8-sig":
         body, name = body[len(codecs.BOM_UTF8) :], "utf-8"
-    if name and not _SINGLE.fullmatch(name) and not name.startswith("utf-8"):
+    if _OTHERWISE.fullmatch(name):
         return _decoded(body, name), ""
     if body.isascii():
         return body, ""
     utf8 = is_utf8(body)
     if utf8 and (not name or name.startswith("utf-8")):
         return body, ""
-    if utf8:
-        # in such a charset, no text with accents is UTF-8 by chance
-        said = clean(found[1], limit=20) if found else ""
+    said = clean(found[1], limit=20) if found else ""
+    if utf8 and _SINGLE.fullmatch(name):
         return body, f"the server says that its answer is {said}; it is UTF-8, and was read as that"
+    if utf8:
+        warning = f"the answer may be UTF-8, though the server says {said}; it was read as {said}"
+        return _decoded(body, name), warning
     if not name:
         warning = f"the answer is not UTF-8; it was read as {_FALLBACK}"
         return _decoded(body, _FALLBACK), warning

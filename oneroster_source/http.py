@@ -471,7 +471,7 @@ def _reasons(error: BaseException) -> list[BaseException]:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
 def _target(url: str, location: str) -> str:

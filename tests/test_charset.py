@@ -78,7 +78,14 @@ READ = {
     "Latin-2": (users("Łukasz"), "iso-8859-2", f"{JSON}; charset=iso-8859-2", ""),
     "Latin-9": (users("Zoë"), "iso-8859-15", f"{JSON}; charset=latin9", ""),
     "Japanese": (users("山田"), "shift_jis", f"{JSON}; charset=Shift_JIS", ""),
-    "Chinese that may be UTF-8": (users("联通"), "gbk", f"{JSON}; charset=gbk", ""),
+    "Chinese": (users("王伟"), "gbk", f"{JSON}; charset=gbk", ""),
+    "Chinese that may be UTF-8": (
+        users("模瞻"),
+        "gbk",
+        f"{JSON}; charset=gbk",
+        "the answer may be UTF-8, though the server says gbk; it was read as gbk",
+    ),
+    "Japanese in seven bits": (users("山田"), "iso2022_jp", f"{JSON}; charset=iso-2022-jp", ""),
     "UTF-16 that is named": (users(*NAMES), "utf-16-le", f"{JSON}; charset=utf-16le", ""),
     **{
         f"UTF-8, named {name}": (
@@ -87,7 +94,7 @@ READ = {
             f"{JSON}; charset={name}",
             f"the server says that its answer is {name}; it is UTF-8, and was read as that",
         )
-        for name in ("iso-8859-1", "windows-1252", "us-ascii", "ISO_8859-15")
+        for name in ("iso-8859-1", "windows-1252", "us-ascii", "ISO_8859-15", "koi8-r", "cp850")
     },
 }
 

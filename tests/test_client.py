@@ -40,7 +40,7 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.http import Server
-from oneroster_source.patience import Gates, Turns
+from oneroster_source.patience import Gates, Paused, Turns
 from oneroster_source.reader import Page, read
 from oneroster_source.shape import Engine, Shaper
 from oneroster_source.simulator import Fault, Quirks, Request, School, Simulator
@@ -786,6 +786,29 @@ def test_a_pause_of_a_token_endpoint_elsewhere_keeps_data_coming(dial) -> None:
     other.server.close()
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(1, 60)), max_size=20), st.integers(0, 300)
+)
+@hypothesis_settings(deadline=None)
+def test_pauses_cost_the_time_that_the_server_is_left_alone_and_no_more(asked, budget) -> None:
+    now, closed = 0, set()
+    gate = Gates(budget, clock=lambda: 1000.0 + now).of("a")
+    for passed, seconds in asked:
+        now += passed
+        wanted = closed | set(range(now, now + seconds))
+        if len(wanted) > budget:
+            with pytest.raises(ServerUnavailable, match=f"a pause of {seconds} s; .* {budget} s, "):
+                gate.pause(seconds)
+            with pytest.raises(ServerUnavailable, match=f"{budget - len(closed)} s are left"):
+                gate.check()
+            return
+        assert gate.pause(seconds) == (now not in closed)
+        closed = wanted
+        with pytest.raises(Paused):
+            gate.check()
+    assert gate._left == budget - len(closed)
+
+
 def test_a_pause_is_told_of_once(line, caplog) -> None:
     line.happens(Fault("users", status=429, headers=(("Retry-After", "30"),)))
     with caplog.at_level(logging.INFO, logger="oneroster_source"):
@@ -1089,6 +1112,11 @@ def spelled(secret: str) -> set[str]:
         json.dumps(secret, ensure_ascii=False)[1:-1],
         json.dumps(secret)[1:-1].replace("/", "\\/"),
         html.escape(secret),
+        quote_plus(secret, safe="*").replace("~", "%7E"),
+        quote(secret, safe="!'()*"),
+        secret.encode().decode("latin-1"),
+        quote(secret.encode().decode("latin-1")),
+        json.dumps(secret)[1:-1].replace("u00e4", "u00E4"),
     }
 
 
