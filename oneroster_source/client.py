@@ -107,8 +107,7 @@ class Client:
             token, new = self._token.get(refused=token, alone=alone)
             if new:
                 logins.append(token)
-            sent()
-            answer = self.server.request("GET", url, authorization=f"Bearer {token}")
+            answer = self.server.request("GET", url, authorization=f"Bearer {token}", sent=sent)
             if answer.status == 200:
                 return answer
             if answer.status != 401 or len(logins) >= LOGINS:

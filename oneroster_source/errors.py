@@ -101,7 +101,7 @@ class ServerUnavailable(OneRosterError):
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
     pausing = ""
-    """The server that wants to be left alone for a while, by all requests; empty if none does."""
+    """The server, if it asked for a pause of all requests to it; empty if it did not."""
     tries: int | None = None
     """How often a request may end so, where that is less often than usual."""
 

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -255,9 +255,15 @@ class Server:
             raise OneRosterError("the run was stopped")
 
     def request(
-        self, method: str, url: str, *, authorization: str, form: dict[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        authorization: str,
+        form: dict[str, str] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """Sends one request, once.
+        """Sends one request, once; calls `sent` before that, if it may be sent.
 
         Raises:
             Paused: The server has asked for a pause; nothing was sent.
@@ -268,6 +274,7 @@ class Server:
         """
         self.go_on()
         self._gates.of(_host(url)).check()
+        sent()
         _exchange.ends, _exchange.server = time.monotonic() + DRIP * self._timeout, self
         try:
             return self._send(method, url, authorization, form)

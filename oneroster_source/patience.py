@@ -1,5 +1,5 @@
-"""The pauses that servers ask for. A pause is one for all requests to a server, whoever sends them,
-and counts once, by the clock."""
+"""The pauses that servers ask for. A pause holds for all requests to a server, and
+counts once, by the clock."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Turns:
             self._changed.notify()
 
     def good(self) -> None:
-        """Takes notice of a good answer."""
+        """Counts a good answer."""
         if self.limit == self._most:
             return
         with self._changed:
@@ -183,6 +183,6 @@ class Turns:
                 self._changed.notify()
 
     def fewer(self) -> None:
-        """Takes notice that there were too many."""
+        """Halves the limit."""
         with self._changed:
             self.limit, self._good = max(1, self.limit // 2), 0

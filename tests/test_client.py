@@ -1072,9 +1072,10 @@ def test_what_the_headers_say_comes_with_the_rows(line) -> None:
     assert timedelta(days=1) < reply.date - datetime.now(UTC) < timedelta(days=3)
 
 
-def test_every_request_for_data_is_counted(line) -> None:
+@pytest.mark.parametrize("status", [503, 429])
+def test_every_request_for_data_is_counted(line, status) -> None:
     counted: list[int] = []
-    line.happens(Fault("users", status=503, times=2))
+    line.happens(Fault("users", status=status, times=2))
     line.client.get("/users", PAGE, ids, sent=lambda: counted.append(1))
     assert len(counted) == 3 == len(line.received("users"))
 
