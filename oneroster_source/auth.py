@@ -6,14 +6,20 @@ import threading
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-
-import orjson
 
 from oneroster_source.config import Settings
 from oneroster_source.errors import LoginError, OneRosterError, clean
-from oneroster_source.http import Answer, Server, checked
+from oneroster_source.http import (
+    MOST_TARGET,
+    TRANSIENT,
+    Answer,
+    Server,
+    checked,
+    placed,
+    worded,
+)
 from oneroster_source.schools import School
 
 UNKNOWN_LIFE = 300.0
@@ -61,15 +67,28 @@ LOGINS: dict[str, Callable[[School, Settings], TokenRequest]] = {
 }
 
 
+def _secrets(school: School) -> Iterator[str]:
+    pairs = {
+        f"{school.rp}|{school.estab}": school.shared_secret,
+        school.client_id: school.client_secret,
+    }
+    for user, secret in pairs.items():
+        if secret:
+            # the header too: a server may repeat what it was sent
+            yield from (secret, _basic(user, secret).removeprefix("Basic "))
+
+
+class LoggingIn(Exception):
+    """Another thread logs in for the same school."""
+
+
 class Token:
     """A school's bearer token: fetched when first needed, renewed before it ends. Thread-safe."""
 
     def __init__(self, school: School, settings: Settings, server: Server) -> None:
         self._request = LOGINS[settings.login](school, settings)
         self._server = server
-        # the header too: a server may repeat what it was sent
-        basic = self._request.authorization.removeprefix("Basic ")
-        self._secrets = (school.shared_secret, school.client_secret, basic)
+        self._secrets = tuple(_secrets(school))
         self._issued: deque[str] = deque(maxlen=_REMEMBERED)
         self._todo = (
             "check rp, estab and shared_secret; a school that authorises again gets a new secret"
@@ -99,13 +118,15 @@ class Token:
             LoginError: The server refused, or its answer has no token.
             ConfigurationError: The school has a problem, so that the server was not asked.
             ServerUnavailable: It gave no usable answer; worth another try.
+            Paused: It has asked for a pause.
+            LoggingIn: Another thread logs in. Wait for it, and keep nobody waiting meanwhile.
         """
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            raise LoggingIn
+        try:
             if self._refusal is not None:
                 # final: to try the same secret for each endpoint may lock the account
-                raise type(self._refusal)(
-                    self._refusal.what, where=self._refusal.where, todo=self._refusal.todo
-                )
+                raise placed(self._refusal, self._where)
             if not alone and self._value not in ("", refused) and time.monotonic() < self._until:
                 return self._value, False
             try:
@@ -119,47 +140,70 @@ class Token:
                 self._until = time.monotonic() + life - min(60.0, life / 10)
                 self._value = token
             return token, True
+        finally:
+            self._lock.release()
+
+    def wait(self) -> None:
+        """Waits for the login that is under way."""
+        with self._lock:
+            pass
 
     def _login(self) -> tuple[str, float]:
-        request = self._request
+        problem: OneRosterError
+        try:
+            return self._ask()
+        except OneRosterError as error:
+            problem = placed(error, self._where)
+        # raised here, outside the handler, so that it holds nothing of what went before
+        raise problem
+
+    def _ask(self) -> tuple[str, float]:
+        request, secrets = self._request, self.secrets
         answer = self._server.request(
             "POST", request.url, authorization=request.authorization, form=request.form
         )
-        if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
-            words = answer.description(self._secrets)
-            raise LoginError(
-                f"the login was refused with {answer.status}" + (f": {words}" if words else ""),
-                where=self._where,
-                todo=self._todo
-                if answer.status not in (404, 405, 410)
-                else "check base_url or token_url: no token endpoint is there",
-            )
-        return _token(checked(answer, self._secrets), self._secrets, self._where)
+        status = answer.status
+        if 200 <= status < 300:
+            return _token(answer, secrets)
+        what, todo = f"the login was refused with {status}", self._todo
+        if 300 <= status < 400:
+            what = f"the login was answered with a redirect ({status})"
+            if answer.target:
+                target = clean(answer.target, secrets=secrets, limit=MOST_TARGET)
+                what = f"the login redirects to {target} ({status})"
+            todo = "check base_url or token_url: redirects are not followed"
+        elif status in TRANSIENT or not 400 <= status < 500:
+            checked(answer, secrets)
+        elif status in (404, 405, 410):
+            todo = "check base_url or token_url: no token endpoint is there"
+        raise worded(LoginError(what, todo=todo), answer.description(secrets))
 
 
-def _token(answer: Answer, secrets: tuple[str, ...], where: str) -> tuple[str, float]:
+def _token(answer: Answer, secrets: tuple[str, ...]) -> tuple[str, float]:
     """The token, and the seconds that it lives."""
-    try:
-        payload = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        payload = None
+    payload = answer.json()
     token = payload.get("access_token") if isinstance(payload, dict) else None
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
-        words = answer.description(secrets)
-        raise LoginError(
-            "the token endpoint answered 200, but with no token" + (f": {words}" if words else ""),
-            where=where,
-            todo="check base_url or token_url",
+        raise worded(
+            LoginError(
+                f"the token endpoint answered {answer.status}, but with no token",
+                todo="check base_url or token_url",
+            ),
+            answer.description(secrets),
         )
     kind = payload.get("token_type") or "Bearer"
-    if str(kind).lower() != "bearer":
-        raise LoginError(
-            f"the token is of the type {clean(kind, secrets=(*secrets, token), limit=20)!r},"
-            " not Bearer",
-            where=where,
+    if str(kind).strip().lower() != "bearer":
+        said = clean(kind, secrets=(*secrets, token), limit=20)
+        raise worded(
+            LoginError(
+                "the token is of another type than Bearer",
+                todo="ask the provider for OneRoster 1.1 with bearer tokens",
+            ),
+            said,
         )
     try:
-        life = float(payload.get("expires_in"))
+        said = payload.get("expires_in")
+        life = UNKNOWN_LIFE if isinstance(said, bool) else float(said)
     except (TypeError, ValueError):
         life = UNKNOWN_LIFE
     return token, life if 0 < life < 10**9 else UNKNOWN_LIFE

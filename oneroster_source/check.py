@@ -12,6 +12,7 @@ from oneroster_source.config import Settings
 from oneroster_source.errors import BadResponse, OneRosterError, clean
 from oneroster_source.filters import where
 from oneroster_source.http import Server
+from oneroster_source.patience import Gates
 from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, engine
 
@@ -30,12 +31,14 @@ class Finding:
 
 def check(settings: Settings) -> Iterator[Finding]:
     """Asks every school's server: login, versions, and each endpoint with filter and sort."""
+    gates = Gates(settings.pause_budget)
     for school in settings.schools:
         server = Server(
             concurrency=1,
             timeout=settings.request_timeout,
             max_bytes=settings.max_page_mb << 20,
             ca_bundle=settings.ca_bundle,
+            gates=gates,
         )
         try:
             yield from _check_school(school, settings, server)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
-import tenacity
-
-from oneroster_source.auth import Token
+from oneroster_source.auth import LoggingIn, Token
 from oneroster_source.config import Settings
 from oneroster_source.errors import OneRosterError, ServerUnavailable
 from oneroster_source.filters import encode
-from oneroster_source.http import Answer, Server, checked
+from oneroster_source.http import Answer, Server, checked, placed
+from oneroster_source.patience import Paused
 from oneroster_source.schools import School
 
 T = TypeVar("T")
@@ -35,6 +34,8 @@ class Reply(Generic[T]):
     value: T
     total: int | None
     date: datetime | None
+    warning: str = ""
+    """What is odd about the answer, though it could be read."""
 
 
 class Client:
@@ -59,7 +60,6 @@ class Client:
         self.server = server
         self._token = Token(school, settings, server)
         self._sleep = sleep
-        self._budget = settings.retry_budget
         self._left = settings.retry_budget
         self._lock = threading.Lock()
 
@@ -92,9 +92,9 @@ class Client:
         logins: list[str] = []
 
         def once() -> Reply[T]:
-            with self.server.turn:
-                answer = self._authorised(url, sent, logins)
-                return Reply(read(answer.body), answer.total, answer.date)
+            answer = self._authorised(url, sent, logins)
+            body, warning = answer.text()
+            return Reply(read(body), answer.total, answer.date, warning)
 
         return self._repeated(once, where)
 
@@ -107,8 +107,9 @@ class Client:
             token, new = self._token.get(refused=token, alone=alone)
             if new:
                 logins.append(token)
-            sent()
-            answer = self.server.request("GET", url, authorization=f"Bearer {token}")
+            answer = self.server.request("GET", url, authorization=f"Bearer {token}", sent=sent)
+            if answer.status == 200:
+                return answer
             if answer.status != 401 or len(logins) >= LOGINS:
                 return checked(answer, self._token.secrets)
             refusals += 1
@@ -122,41 +123,72 @@ class Client:
         self._repeated(self._token.get, f"school {self.school.estab}, login")
 
     def _repeated(self, once: Callable[[], T], where: str) -> T:
-        def wait(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked: float | None = getattr(error, "retry_after", None)
-            # jitter: many schools that fail together do not come back together
-            pause = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (state.attempt_number - 1))
-            pause *= random.uniform(0.5, 1.0)
-            return pause if asked is None else asked + random.uniform(0, 0.1)
+        tries = pauses = 0
+        while True:
+            problem: ServerUnavailable
+            try:
+                return self._in_turn(once, pauses)
+            except Paused as paused:
+                paused.gate.wait(self._sleep)
+                continue
+            except LoggingIn:
+                self._token.wait()
+                continue
+            except ServerUnavailable as error:
+                problem = placed(error, where)
+            except OneRosterError as error:
+                final = placed(error, where)
+                break
+            if problem.pausing:
+                # limited by the server's budget, and not by what each request has to wait for
+                pauses += 1
+                continue
+            tries += 1
+            wait = _backoff(tries)
+            if tries >= min(TRIES, problem.tries or TRIES) or not self._take(wait):
+                final = problem
+                break
+            self._sleep(wait)
+        # raised here, outside the handlers, so that it holds nothing of what went before
+        raise final
 
-        problem: OneRosterError
+    def _in_turn(self, once: Callable[[], T], pauses: int) -> T:
+        """One try, when it is its turn; it has led to so many pauses until now."""
+        with self.server.turns:
+            try:
+                found = once()
+            except ServerUnavailable as error:
+                if error.pausing:
+                    asked = error.retry_after
+                    least = _backoff(pauses + (asked is None))
+                    self._pause(error, max(least, (asked or 0) + _jitter()))
+                raise
+            self.server.turns.good()
+            return found
+
+    def _pause(self, error: ServerUnavailable, seconds: float) -> None:
         try:
-            return tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type(ServerUnavailable),
-                wait=wait,
-                stop=lambda state: state.attempt_number >= TRIES or not self._take(state),
-                sleep=self._sleep,
-                reraise=True,
-            )(once)
-        except OneRosterError as error:
-            asked, what = getattr(error, "retry_after", None), error.what
-            if asked is not None and asked > self._left:
-                what += (
-                    f" (it asks to wait {asked:.0f} s; of the retry_budget of {self._budget:.0f} s,"
-                    f" {self._left:.0f} s are left)"
-                )
-            problem = type(error)(what, where=error.where or where, todo=error.todo)
-            problem.words, problem.status = error.words, error.status
-            if isinstance(problem, ServerUnavailable):
-                problem.retry_after = asked
-        # raised here, outside the handler, so that it holds nothing of what went before
-        raise problem
+            self.server.pause(error.pausing, seconds)
+        except ServerUnavailable as refused:
+            what = f"{error.what} and {refused.what.removeprefix('the server ')}"
+            refused.retry_after = error.retry_after
+            raise placed(refused, error.where, what) from None
 
-    def _take(self, state: tenacity.RetryCallState) -> bool:
-        """Takes the coming pause from the school's budget, if it still has that much."""
+    def _take(self, seconds: float) -> bool:
+        """Takes a wait from the school's budget, if it still has that much."""
         with self._lock:
-            if state.upcoming_sleep > self._left:
+            if seconds > self._left:
                 return False
-            self._left -= state.upcoming_sleep
+            self._left -= seconds
             return True
+
+
+def _backoff(tries: int) -> float:
+    """Seconds to wait after so many tries that failed; none after none. Never quite the same: many
+    schools that fail together do not come back together."""
+    longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1)) if tries else 0.0
+    return longest * random.uniform(0.5, 1.0)
+
+
+def _jitter() -> float:
+    return random.uniform(0, 0.1)

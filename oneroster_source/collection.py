@@ -520,6 +520,8 @@ class _Pages:
                 raise
             # some servers have no page beyond the end; that it is the end, the reader verifies
             return Page([], self._collection.redact(self._shaper.parse(b"[]")))
+        if reply.warning:
+            self._outcome.warn(reply.warning)
         if not offset:
             self.answer = f"{digest} {reply.total}"
         if reply.value is None:

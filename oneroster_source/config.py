@@ -33,6 +33,7 @@ class Settings:
     concurrency: int
     request_timeout: float
     retry_budget: float
+    pause_budget: float
     max_page_mb: int
     max_rows: int
     lag: int
@@ -167,6 +168,7 @@ def _settings(options: Options) -> Settings:
         concurrency=within("concurrency", 1, 64),
         request_timeout=within("request_timeout", 0.001, 86_400),
         retry_budget=within("retry_budget", 0, 86_400),
+        pause_budget=within("pause_budget", 0, 86_400),
         max_page_mb=within("max_page_mb", 1, 1024),
         max_rows=within("max_rows", 1, 10**9),
         lag=within("lag", 0, 10 * 365 * 86_400),

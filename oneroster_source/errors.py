@@ -28,7 +28,7 @@ import re
 from base64 import b64encode
 from collections.abc import Collection, Iterator
 from functools import lru_cache
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 _UNSEEN = (
     "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -56,9 +56,8 @@ def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> s
     """Text of others, fit for a message: one line, cut, without what a terminal would obey or not
     show, and without `secrets`, logins in addresses, and e-mail addresses."""
     line = str(text)
-    for secret in secrets:
-        if secret:
-            line = _encoded(secret).sub(HIDDEN, line)
+    if any(secrets):
+        line = _forms(tuple(filter(None, secrets))).sub(HIDDEN, line)
     line = masked(" ".join(_CONTROL.sub(" ", line).split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -110,25 +109,36 @@ def listed(items: Collection[str]) -> str:
     return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
-@lru_cache(maxsize=256)
-def _encoded(secret: str) -> re.Pattern[str]:
-    """A secret in every form in which it is sent, or may be echoed."""
+@lru_cache(maxsize=64)
+def _forms(secrets: tuple[str, ...]) -> re.Pattern[str]:
+    """Secrets in every form in which they are sent, or may be echoed; of two of which one is a part
+    of the other, the longer one is looked for first."""
+    # some servers take UTF-8 for Latin-1
+    taken = {secret.encode("utf-8", "surrogatepass").decode("latin-1") for secret in secrets}
+    patterns = {form for secret in {*secrets, *taken} for form in _encoded(secret)}
+    return re.compile("|".join(sorted(patterns, key=len, reverse=True)))
+
+
+def _encoded(secret: str) -> Iterator[str]:
     octets = secret.encode("utf-8", "surrogatepass")
-    plain = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    plain |= {html.escape(secret), secret.replace("'", "&#39;"), repr(secret)[1:-1]}
-    for form in (quote, quote_plus):
-        plain |= {form(octets), form(octets, safe="")}
-    patterns = [re.escape(form) for form in plain]
-    # percent signs may be followed by small letters
-    patterns += [f"(?i:{re.escape(form)})" for form in plain if "%" in form]
+    yield from map(re.escape, (secret, html.escape(secret), secret.replace("'", "&#39;")))
+    yield re.escape(repr(secret)[1:-1])
+    for is_ascii in (True, False):
+        escaped = json.dumps(secret, ensure_ascii=is_ascii)[1:-1]
+        upper = re.sub(r"\\u....", lambda code: r"\u" + code[0][2:].upper(), escaped)
+        yield from map(re.escape, (escaped, upper, escaped.replace("/", r"\/")))
+    # languages differ in the characters that they leave as they are
+    for percent in (quote(octets, safe=safe) for safe in ("/", "", "*", "!'()*")):
+        for form in (percent, percent.replace("%20", "+"), percent.replace("~", "%7E")):
+            # percent signs may be followed by small letters
+            yield f"(?i:{re.escape(form)})" if "%" in form else re.escape(form)
     # as a part of what is encoded whole, such as user:secret, which begins at any bit
     for start in range(3):
         encoded = b64encode(bytes(start) + octets).decode()
         # letters in which bits of what stands before or behind are
         inner = encoded[-(-start * 8 // 6) : (start + len(octets)) * 8 // 6]
         for core in {inner, inner.translate({43: "-", 47: "_"})} if len(inner) >= 6 else ():
-            patterns.append(rf"{re.escape(core)}[\w+/=-]*")
-    return re.compile("|".join(sorted(patterns, key=len, reverse=True)))
+            yield rf"{re.escape(core)}[\w+/=-]*"
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -198,6 +208,10 @@ class ServerUnavailable(OneRosterError):
 
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
+    pausing = ""
+    """The server, if it asked for a pause of all requests to it; empty if it did not."""
+    tries: int | None = None
+    """How often a request may end so, where that is less often than usual."""
 
 
 class BadResponse(ServerUnavailable):

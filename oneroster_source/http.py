@@ -6,19 +6,22 @@ error carries text alone: a `requests` exception would hold the token and the pa
 
 from __future__ import annotations
 
+import http.client
+import io
+import math
 import re
 import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import orjson
 import requests
@@ -26,6 +29,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from oneroster_source.charset import as_utf8
 from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
@@ -37,15 +41,21 @@ from oneroster_source.errors import (
     ServerUnavailable,
     clean,
 )
+from oneroster_source.patience import Gates, Turns
+
+E = TypeVar("E", bound=OneRosterError)
 
 CONNECT_SECONDS = 10.0
 DRIP = 5
-"""How many times the timeout a whole answer may take, however steadily it drips."""
+"""How many times the timeout a request may take, from the connection to the last byte of the
+answer, however steadily it drips."""
 THREADS = 16
 """Threads for each request that may be under way: most of them wait for their turn, or a retry."""
+MOST_TARGET = 120
+"""Characters of an address that a message quotes."""
 _CHUNK = 1 << 18
 _PACKED = ("gzip", "x-gzip", "deflate")
-_TRANSIENT = {408, 425, 429}
+TRANSIENT = {408, 425, 429}
 _DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
 
 
@@ -61,13 +71,26 @@ class Answer:
     """The server's clock."""
     retry_after: float | None
     """Seconds that the server asks to wait."""
+    host: str
+    """Who gave it."""
+    content_type: str
+    target: str
+    """Where it redirects to, without what may be secret; empty if nowhere."""
+
+    def text(self) -> tuple[bytes | bytearray, str]:
+        """The body as UTF-8, and a warning if that was a guess: see `as_utf8`."""
+        return as_utf8(self.body, self.content_type)
+
+    def json(self) -> Any:
+        """What the body holds; None if it is no JSON."""
+        try:
+            return orjson.loads(self.text()[0])
+        except (orjson.JSONDecodeError, BadResponse):
+            return None
 
     def description(self, secrets: tuple[str, ...]) -> str:
         """The server's own words on an error, cut and cleaned; empty if it has none."""
-        try:
-            return clean(_words(orjson.loads(self.body)), secrets=secrets)
-        except orjson.JSONDecodeError:
-            return ""
+        return clean(_words(self.json()), secrets=secrets)
 
 
 class _Plain(AuthBase):
@@ -80,6 +103,88 @@ class _Plain(AuthBase):
         if self._authorization:
             request.headers["Authorization"] = self._authorization
         return request
+
+
+class _Exchange(threading.local):
+    """The request that a thread has under way."""
+
+    ends = math.inf
+    """When it has to be over, answer and all, by the monotonic clock."""
+    server: Server | None = None
+
+
+_exchange = _Exchange()
+
+
+class _TooSlow(TimeoutError):
+    """An answer goes on and on."""
+
+
+class _Timed(io.RawIOBase):
+    """What is received of an answer, until its time is over. A socket's own timeout begins again
+    with each byte."""
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._ends, self._server = _exchange.ends, _exchange.server
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._server is not None:
+            self._server.go_on()
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise _TooSlow
+        timeout = self._sock.gettimeout()
+        if timeout is None or left < timeout:
+            self._sock.settimeout(left)
+        try:
+            received: int | None = self._raw.readinto(buffer)
+        except TimeoutError:
+            if time.monotonic() < self._ends:
+                raise
+            raise _TooSlow from None
+        return received
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """Everything that is read from a server is read through this, headers and a proxy's too."""
+
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock))
+
+
+def _timed(manager: urllib3.PoolManager) -> None:
+    """Makes all connections of a manager keep the time."""
+
+    def timed(pool: Any) -> Any:
+        kind = pool.ConnectionCls
+        connection = type(kind.__name__, (kind,), {"response_class": _TimedResponse})
+        return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+    kinds = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: timed(pool) for scheme, pool in kinds.items()}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        _timed(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **more)
+        if not known:
+            _timed(manager)
+        return manager
 
 
 class _Session(requests.Session):
@@ -108,15 +213,21 @@ class Server:
         timeout: Seconds to wait for it to answer.
         max_bytes: Largest body to accept, unpacked.
         ca_bundle: Path of the certificates to trust; empty for those that everyone trusts.
+        gates: Those of the run, which know the pauses that servers asked for.
     """
 
     def __init__(
-        self, *, concurrency: int, timeout: float, max_bytes: int, ca_bundle: str = ""
+        self,
+        *,
+        concurrency: int,
+        timeout: float,
+        max_bytes: int,
+        ca_bundle: str = "",
+        gates: Gates | None = None,
     ) -> None:
         self.pool = ThreadPoolExecutor(THREADS * concurrency, thread_name_prefix="oneroster-page")
-        self.turn = threading.Semaphore(concurrency)
-        """To be held while a request is made and read, and not between two tries: a school that
-        has to wait keeps no other one waiting."""
+        self.turns = Turns(concurrency)
+        self._gates = gates or Gates()
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._closed = False
@@ -128,7 +239,7 @@ class Server:
         self._session.headers["Accept-Encoding"] = "gzip"
         # schools share the connections, and must not share a session at the server
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_maxsize=concurrency, max_retries=0)
+        adapter = _Adapter(pool_maxsize=concurrency, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
@@ -138,19 +249,33 @@ class Server:
         self.pool.shutdown(cancel_futures=True)
         self._session.close()
 
+    def go_on(self) -> None:
+        """Raises an error if nobody waits for answers any more."""
+        if self._closed:
+            raise OneRosterError("the run was stopped")
+
     def request(
-        self, method: str, url: str, *, authorization: str, form: dict[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        authorization: str,
+        form: dict[str, str] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """Sends one request, once.
+        """Sends one request, once; calls `sent` before that, if it may be sent.
 
         Raises:
+            Paused: The server has asked for a pause; nothing was sent.
             InsecureServer: Its certificate cannot be verified; nothing was sent.
             ServerUnavailable: No answer, or one that broke off.
             BadResponse: The body is not what its encoding says.
             ResponseTooLarge: It is larger than what may be kept in memory.
         """
-        if self._closed:
-            raise OneRosterError("the run was stopped")
+        self.go_on()
+        self._gates.of(_host(url)).check()
+        sent()
+        _exchange.ends, _exchange.server = time.monotonic() + DRIP * self._timeout, self
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:
@@ -163,6 +288,15 @@ class Server:
         ) as error:
             problem = _named(error)
         raise problem
+
+    def pause(self, host: str, seconds: float) -> None:
+        """Sends nothing to a host for so long, and then fewer requests at once.
+
+        Raises:
+            ServerUnavailable: That is longer than what is left for pauses.
+        """
+        if self._gates.of(host).pause(seconds):
+            self.turns.fewer()
 
     def _send(
         self, method: str, url: str, authorization: str, form: dict[str, str] | None
@@ -179,17 +313,22 @@ class Server:
         ) as response:
             headers = response.headers
             date = _date(headers.get("Date", ""))
+            status = response.status_code
+            location = headers.get("Location", "") if 300 <= status < 400 else ""
             return Answer(
-                status=response.status_code,
+                status=status,
                 body=self._body(response),
                 total=_count(headers.get("X-Total-Count", "")),
                 date=date,
                 retry_after=_retry_after(headers.get("Retry-After", ""), date),
+                host=_host(url),
+                content_type=headers.get("Content-Type", ""),
+                target=_target(url, location),
             )
 
     def _body(self, response: requests.Response) -> bytearray:
         body = bytearray()
-        chunks = _received(response.raw, time.monotonic() + DRIP * self._timeout)
+        chunks = _received(response.raw)
         packed = response.headers.get("Content-Encoding", "").strip().lower() in _PACKED
         for chunk in _unpacked(chunks) if packed else chunks:
             body += chunk
@@ -201,16 +340,11 @@ class Server:
         return body
 
 
-def _received(raw: Any, deadline: float) -> Iterator[bytes]:
+def _received(raw: Any) -> Iterator[bytes]:
     """A body as it comes in."""
     # `read` would wait until a chunk is full; before urllib3 2.2 there is nothing else
     read = getattr(raw, "read1", raw.read)
     while chunk := read(_CHUNK, decode_content=False):
-        if time.monotonic() > deadline:
-            raise ServerUnavailable(
-                "the server did not finish its answer in time",
-                todo="lower page_size, or raise request_timeout",
-            )
         yield chunk
 
 
@@ -242,20 +376,46 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     if 200 <= status < 300:
         return answer
     words = answer.description(secrets)
-    more = "; `oneroster check` shows what the server says to it" if words else ""
     kind: type[OneRosterError] = RequestRefused
     todo = "check the filter and page_size, or ask the provider what it supports"
     if status in (401, 403):
         kind, todo = AccessDenied, "ask the provider to grant this school's data to this client"
     elif status in (404, 405, 410) or 300 <= status < 400:
         kind, todo = EndpointNotFound, "check base_url: redirects are not followed"
-    elif status in _TRANSIENT or (status >= 500 and status != 501):
+    elif status in TRANSIENT or (status >= 500 and status != 501):
         kind, todo = ServerUnavailable, "try again later, or ask the provider"
-    error = kind(f"the server answered {status}", todo=todo + more)
-    error.words, error.status = words, status
+    what = f"the server answered {status}"
+    if answer.target:
+        what += f": it redirects to {clean(answer.target, secrets=secrets, limit=MOST_TARGET)}"
+    error = worded(kind(what, todo=todo), words)
+    error.status = status
     if isinstance(error, ServerUnavailable):
         error.retry_after = answer.retry_after
+        # what asks for nothing, such as a proxy without its server, is one try that failed
+        if status == 429 or answer.retry_after is not None:
+            error.pausing = answer.host
     raise error
+
+
+def worded(error: E, words: str) -> E:
+    """The error with the server's own words, which may quote rows or what it was sent: for who
+    asks for them, and in no message."""
+    if not words:
+        return error
+    more = "`oneroster check` shows what the server says to it"
+    error = type(error)(error.what, where=error.where, todo=f"{error.todo}; {more}")
+    error.words = words
+    return error
+
+
+def placed(error: E, where: str, what: str = "") -> E:
+    """A new error that says where it happened, if the first one does not; it holds nothing of what
+    led to that one."""
+    new = type(error)(what or error.what, where=error.where or where, todo=error.todo)
+    new.words, new.status = error.words, error.status
+    if isinstance(error, ServerUnavailable) and isinstance(new, ServerUnavailable):
+        new.retry_after, new.pausing, new.tries = error.retry_after, error.pausing, error.tries
+    return new
 
 
 def _words(payload: object, levels: int = 3) -> str:
@@ -285,6 +445,14 @@ def _named(error: Exception) -> OneRosterError:
         )
     if isinstance(error, zlib.error):
         return BadResponse("the answer's compression is broken", todo="ask the provider")
+    if "_TooSlow" in names:
+        slow = ServerUnavailable(
+            "the server did not finish its answer in time",
+            todo="lower page_size, or raise request_timeout",
+        )
+        # it has taken some timeouts already
+        slow.tries = 2
+        return slow
     if names & {"NameResolutionError", "gaierror"}:
         what = "the server's name cannot be resolved"
     elif "ConnectionRefusedError" in names:
@@ -308,6 +476,23 @@ def _reasons(error: BaseException) -> list[BaseException]:
             found.append(item)
             waiting += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
     return found
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def _target(url: str, location: str) -> str:
+    """Scheme, host and path of where an answer redirects to."""
+    try:
+        parts = urlsplit(urljoin(url, location))
+        _ = parts.port
+    except ValueError:
+        return ""
+    if not location or parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
+    # behind a ';' servers put sessions
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.partition(';')[0]}"
 
 
 def _count(text: str) -> int | None:

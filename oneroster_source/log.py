@@ -38,7 +38,7 @@ def _clean(record: logging.LogRecord) -> bool:
 # of all handlers, those of other programs too
 _log.addFilter(_clean)
 
-_FOR_PEOPLE = {"run_stopped", "run_failed", None}
+_FOR_PEOPLE = {"run_stopped", "run_failed", "pause", None}
 """Events that stand on no screen otherwise."""
 
 

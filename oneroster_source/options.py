@@ -128,6 +128,11 @@ class Options(BaseConfiguration):
     retry_budget: float = _option(
         300.0, "Seconds that one school's retries may wait in a run, in all.", "0 to 86400"
     )
+    pause_budget: float = _option(
+        900.0,
+        "Seconds that the pauses which a server asks for may take in a run, in all.",
+        "0 to 86400",
+    )
     max_page_mb: int = _option(64, "Largest answer to accept, in MiB when unpacked.", "1 to 1024")
     max_rows: int = _option(
         10_000_000,

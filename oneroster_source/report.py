@@ -105,6 +105,8 @@ class Report:
     nobody_erased: bool = field(default=False, repr=False)
     """Whether whoever loads has found that the destination has no list of erased people, so that
     the source need not look; it does where nobody has. Not part of what is shown."""
+    pauses: dict[str, datetime] = field(default_factory=dict, repr=False)
+    """When the last pause that a server asked for ends, by server. Not part of what is shown."""
     _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
     """The outcomes of each school of which one has not ended."""
 

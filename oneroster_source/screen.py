@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -84,7 +84,14 @@ def doing(report: Report) -> str:
     done = sum(o.state in ("read", "failed") for o in outcomes)
     rows = sum(o.rows for o in outcomes)
     what = "Loading" if outcomes and done == len(outcomes) else "Reading"
-    return f"{what}: {done} of {len(outcomes)} collections read, {number(rows)} rows"
+    now = datetime.now(UTC)
+    waits = [
+        f"; {server} asked for a pause, waiting until {until:%H:%M:%S}Z"
+        for server, until in list(report.pauses.items())
+        if until > now
+    ]
+    said = f"{what}: {done} of {len(outcomes)} collections read, {number(rows)} rows"
+    return said + "".join(waits[:3])
 
 
 FEW_SCHOOLS = 10

@@ -36,6 +36,7 @@ from oneroster_source.merge import (
     no_rejected,
     row_merge,
 )
+from oneroster_source.patience import Gates
 from oneroster_source.report import Outcome, Report
 from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
@@ -143,6 +144,7 @@ class _Run:
         """Erased people, by school."""
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
+        self._gates = Gates()
         self._servers: dict[str, Server] = {}
         self._clients: dict[str, Client] = {}
 
@@ -434,6 +436,7 @@ class _Run:
                     timeout=self._settings.request_timeout,
                     max_bytes=self._settings.max_page_mb << 20,
                     ca_bundle=self._settings.ca_bundle,
+                    gates=self._gates,
                 )
             client = self._clients.get(school.estab)
             if client is None:
@@ -453,6 +456,10 @@ class _Run:
                 refuse_other_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
                 self._suppressed = self._listed()
                 self._stopped.clear()
+                run = self._report
+                self._gates = Gates(
+                    settings.pause_budget, tell=run.pauses.__setitem__, run_id=run.run_id
+                )
                 # asked once: dlt takes back what it has seen as soon as a table gets new rows
                 schema = dlt.current.source_schema()
                 self._known = {

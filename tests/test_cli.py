@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from conftest import later, settings
@@ -216,13 +217,27 @@ def test_a_failed_endpoint_is_told_in_the_last_lines_and_exits_with_1(
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_wrong_password_names_the_school_and_the_servers_words(run: Run, serve, school) -> None:
+def test_a_wrong_password_names_the_school_and_check_the_servers_words(
+    run: Run, serve, school, tmp_path
+) -> None:
     env = environment(serve(school), School("3281110", shared_secret="not-the-secret"))
-    done = run("sync", env=env)
+    echo = f"not-the-secret is wrong, and so is {quote('not-the-secret', safe='')}"
+    body = json.dumps({"error_description": echo}).encode()
+    school.faults.append(Fault("auth/token", status=401, body=body, times=99))
+    done = run("sync", "--report", "report.json", env=env)
     assert done.returncode == 1
     assert "school 3281110, login: the login was refused with 401" in done.stdout
-    assert "Request contains an invalid client ID or secret" in done.stdout
-    assert "not-the-secret" not in done.stdout + done.stderr
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "roster.duckdb"), read_only=True) as connection:
+        told = connection.sql("SELECT DISTINCT reason FROM oneroster.sync_run_details").fetchall()
+    ((reason,),) = told
+    assert reason == "school 3281110, login: the login was refused with 401"
+    shown = done.stdout + done.stderr + (tmp_path / "report.json").read_text() + reason
+    assert "is wrong" not in shown
+    checked = run("check", env=env)
+    assert "*** is wrong, and so is ***" in " ".join(checked.stdout.split())
+    assert "not-the-secret" not in shown + checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import logging
+import threading
 import time
 import zlib
 from base64 import b64encode
@@ -16,8 +18,12 @@ from functools import partial
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from oneroster_source import auth
 from oneroster_source.client import TRIES, Client
@@ -34,6 +40,7 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.http import Server
+from oneroster_source.patience import Gates, Paused, Turns
 from oneroster_source.reader import Page, read
 from oneroster_source.shape import Engine, Shaper
 from oneroster_source.simulator import Fault, Quirks, Request, School, Simulator
@@ -57,15 +64,21 @@ class Line:
 
     def __init__(self, simulator: Simulator, school: School, **settings: Any) -> None:
         own = {"estab": school.estab, "rp": school.rp, "shared_secret": school.shared_secret}
+        self.given = settings
         self.settings = resolve(**{"base_url": simulator.base_url} | own | settings)
         self.simulator, self.school = simulator, school
+        # nobody waits, and the clock goes on all the same
+        self.waits: list[float] = []
+        self.gates = Gates(
+            self.settings.pause_budget, clock=lambda: time.monotonic() + sum(self.waits)
+        )
         self.server = Server(
             concurrency=self.settings.concurrency,
             timeout=self.settings.request_timeout,
             max_bytes=self.settings.max_page_mb << 20,
             ca_bundle=self.settings.ca_bundle,
+            gates=self.gates,
         )
-        self.waits: list[float] = []
         self.client = Client(
             self.settings.schools[0], self.settings, self.server, sleep=self.waits.append
         )
@@ -280,7 +293,8 @@ def test_a_refused_login_is_final(dial) -> None:
     error = line.fails(LoginError)
     assert line.statuses == [("auth/token", 401)] and line.waits == []
     assert f"school {ESTAB}" in str(error) and "401" in error.what
-    assert "Request contains an invalid client ID or secret" in error.what
+    assert error.words == "Request contains an invalid client ID or secret"
+    assert error.words not in str(error) and "oneroster check" in error.todo
     assert "shared_secret" in error.todo
 
 
@@ -290,6 +304,7 @@ def test_a_refused_login_is_final_for_all_collections_of_the_school(dial) -> Non
     with pytest.raises(LoginError) as caught:
         line.client.get("/orgs", PAGE, bytes)
     assert caught.value.what == first.what and len(line.simulator.requests) == 1
+    assert caught.value.words == first.words != ""
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
@@ -297,7 +312,9 @@ def test_a_token_endpoint_that_refuses_is_asked_once(line, status) -> None:
     line.happens(Fault("auth/token", status=status, body=text(error_description="no way")))
     error = line.fails(LoginError)
     assert line.statuses == [("auth/token", status)]
-    assert all(word in str(error) for word in (ESTAB, str(status), "no way", "What to do"))
+    assert all(word in str(error) for word in (ESTAB, str(status), "What to do"))
+    # a server may repeat what it was sent, and a run writes its errors down
+    assert error.words == "no way" and "no way" not in str(error)
 
 
 @pytest.mark.parametrize("status", [404, 405])
@@ -324,11 +341,51 @@ def test_a_token_endpoint_that_is_not_there_is_a_matter_of_the_address(line, sta
         pytest.param(text(access_token="t", token_type="mac"), id="another type"),
     ],
 )
-def test_an_answer_of_200_without_a_token_is_a_login_error(line, body) -> None:
-    line.happens(Fault("auth/token", status=200, body=body))
+@pytest.mark.parametrize("status", [200, 201, 202, 299])
+def test_an_answer_without_a_token_is_a_login_error(line, body, status) -> None:
+    line.happens(Fault("auth/token", status=status, body=body))
     error = line.fails(LoginError)
-    assert line.statuses == [("auth/token", 200)]
-    assert f"school {ESTAB}" in str(error)
+    assert line.statuses == [("auth/token", status)]
+    assert error.where == f"school {ESTAB}, login"
+    assert str(status) in error.what or "type" in error.what
+    # whatever it says, it says to nobody
+    assert not any(said in str(error) for said in ("invalid_client", "mac", "log in", "X-Evil"))
+
+
+def test_an_answer_of_204_is_a_login_error(line) -> None:
+    line.happens(Fault("auth/token", status=204, body=b""))
+    error = line.fails(LoginError)
+    assert error.where == f"school {ESTAB}, login" and "204" in error.what
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 206])
+def test_a_token_is_a_token_with_every_status_of_success(line, status) -> None:
+    granted = text(access_token=line.school.tokens.issue(3600), expires_in=3600)
+    line.happens(Fault("auth/token", status=status, body=granted))
+    assert line.users() == IDS and logins(line) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        pytest.param(Fault("auth/token", status=500, times=99), ServerUnavailable, id="500"),
+        pytest.param(Fault("auth/token", status=502, times=99), ServerUnavailable, id="502"),
+        pytest.param(Fault("auth/token", status=429, times=99), ServerUnavailable, id="429"),
+        pytest.param(Fault("auth/token", kind="reset", times=99), ServerUnavailable, id="a reset"),
+        pytest.param(Fault("auth/token", kind="bad_gzip", times=99), BadResponse, id="bad gzip"),
+        pytest.param(
+            Fault("auth/token", status=200, body=b" " * (1 << 21)), ResponseTooLarge, id="too much"
+        ),
+        pytest.param(Fault("auth/token", kind="redirect"), LoginError, id="302"),
+        pytest.param(Fault("auth/token", status=304, body=b""), LoginError, id="304"),
+        pytest.param(Fault("auth/token", kind="html"), LoginError, id="an HTML page"),
+    ],
+)
+def test_whatever_is_wrong_with_the_login_is_told_of_the_login(dial, fault, kind) -> None:
+    line = dial(max_page_mb=1, pause_budget=60)
+    line.happens(fault)
+    error = line.fails()
+    assert type(error) is kind and error.where == f"school {ESTAB}, login" and error.todo
 
 
 @pytest.mark.parametrize("said", [None, 0, -1, "soon", "", [], {}, "nan"], ids=repr)
@@ -414,7 +471,7 @@ def test_oauth2_credentials_go_in_the_body_and_there_alone(dial) -> None:
 def test_a_refused_oauth2_login_names_its_own_settings(dial, place) -> None:
     line = oauth2(dial, client_auth=place, client_secret="wrong")
     error = line.fails(LoginError)
-    assert "invalid client ID or secret" in error.what
+    assert "invalid client ID or secret" in error.words
     assert "client_secret" in error.todo and "shared_secret" not in error.todo
     line.server.close()
 
@@ -480,7 +537,8 @@ def test_what_does_not_pass_becomes_its_own_error(line, fault, kind, said) -> No
     error = line.fails()
     assert type(error) is kind and said in error.what + error.words and error.todo
     assert f"school {ESTAB}, users at offset 0: " in str(error)
-    assert len(line.received("users")) == TRIES
+    if fault.status != 429:  # which is a pause: see below
+        assert len(line.received("users")) == TRIES
 
 
 def test_a_server_that_hangs_is_left_and_asked_again(dial) -> None:
@@ -538,8 +596,7 @@ TOLD = {
 def test_the_servers_own_words_are_found_in_every_form_of_error(line, path, told) -> None:
     line.happens(Fault(path, status=400, body=json.dumps(told).encode()))
     error = line.fails()
-    assert (error.words or error.what.rpartition("400: ")[2]) == "it is [31m full"
-    assert bool(error.words) == (path == "users")
+    assert error.words == "it is [31m full" and error.words not in str(error)
 
 
 def test_a_huge_error_is_cut(line) -> None:
@@ -616,7 +673,13 @@ def test_a_wait_beyond_the_budget_is_an_error_at_once(line, said) -> None:
     line.happens(Fault("users", status=429, headers=(("Retry-After", said),)))
     error = line.fails(ServerUnavailable)
     assert line.waits == [] and len(line.received("users")) == 1
-    assert "asks to wait" in error.what and "retry_budget of 300 s" in error.what
+    assert "429 and asks for a pause of" in error.what and "pause_budget" in error.todo
+    assert "of the pause_budget of 900 s, 900 s are left" in error.what
+    # nor is anything else sent to it, by whomever, until that time
+    with pytest.raises(ServerUnavailable, match="asks for a pause of") as caught:
+        line.client.get("/orgs", PAGE, bytes)
+    assert f"school {ESTAB}, orgs" in caught.value.where
+    assert line.waits == [] and len(line.statuses) == 2
 
 
 @pytest.mark.parametrize("header", ["Retry-After", "X-Total-Count"])
@@ -635,11 +698,160 @@ def test_the_error_still_knows_how_long_the_server_asked_to_wait(line) -> None:
 
 def test_all_requests_of_a_school_share_one_budget(dial) -> None:
     line = dial(retry_budget=10)
-    line.happens(Fault("users", status=429, headers=(("Retry-After", "4"),), times=99))
-    for expected in (2, 2):
-        error = line.fails(ServerUnavailable)
-        assert len(line.waits) == expected and sum(line.waits) <= 10
-    assert "asks to wait 4 s" in error.what and "budget of 10 s" in error.what
+    line.happens(Fault("users", status=503, times=99))
+    for _ in range(4):
+        line.fails(ServerUnavailable)
+        assert sum(line.waits) <= 10
+    assert sum(line.waits) > 9
+
+
+PAUSES = {
+    "429 that says how long": (429, (("Retry-After", "4"),)),
+    "429 that does not say": (429, ()),
+    "429 that says now": (429, (("Retry-After", "0"),)),
+    "503 that says how long": (503, (("Retry-After", "4"),)),
+    "500 that says how long": (500, (("Retry-After", "4"),)),
+}
+
+
+@pytest.mark.parametrize(("status", "headers"), PAUSES.values(), ids=PAUSES)
+def test_pauses_have_a_limit_of_their_own(dial, status, headers) -> None:
+    line = dial(retry_budget=0, pause_budget=20)
+    line.happens(Fault("users", status=status, headers=headers, times=99))
+    error = line.fails(ServerUnavailable)
+    assert 8 < sum(line.waits) <= 20 and len(line.received("users")) == len(line.waits) + 1 < 20
+    assert f"answered {status} and asks for a pause of" in error.what
+    assert "of the pause_budget of 20 s" in error.what
+
+
+@pytest.mark.parametrize(("status", "headers"), PAUSES.values(), ids=PAUSES)
+def test_a_pause_is_kept_however_often_it_is_asked_for(line, status, headers) -> None:
+    line.happens(Fault("users", status=status, headers=headers, times=TRIES + 3))
+    assert line.users() == IDS and len(line.received("users")) == TRIES + 4
+
+
+def test_a_pause_is_one_for_all_schools_and_logins_of_a_server(serve, caplog) -> None:
+    schools = [School(estab, collections={"users": USERS}) for estab in "123456"]
+    server = serve(*schools)
+    lines = [Line(server, school, concurrency=4) for school in schools]
+    gates, told = lines[0].gates, []
+    for line in lines:
+        # one run, one server
+        line.client.server, line.client._token._server = lines[0].server, lines[0].server
+    lines[0].server._gates = gates = Gates(60, tell=lambda *what: told.append(what))
+    began = time.monotonic()
+    schools[0].faults.append(Fault("users", status=429, headers=(("Retry-After", "2"),)))
+    with pytest.raises(BaseException, match="stop"):
+        lines[0].client._sleep = stop
+        lines[0].users()
+    seen = len(server.requests)
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(12) as pool:
+        for line in lines:
+            line.client._sleep = time.sleep
+        asked = [pool.submit(line.users) for line in lines for _ in range(2)]
+        time.sleep(0.3)
+        assert len(server.requests) == seen or time.monotonic() - began > 1.5
+        assert [future.result(30) for future in asked] == [IDS] * 12
+    assert time.monotonic() - began > 2
+    # once, though twelve requests waited for it
+    ((host, until),) = told
+    assert host == server.base_url.split("/")[2] and until > datetime.now(UTC) - timedelta(60)
+    assert 57 < gates.of(host)._left < 58.1
+    for line in lines:
+        line.server.close()
+
+
+def stop(seconds: float) -> None:
+    raise OneRosterError("stop")
+
+
+def test_a_pause_of_a_token_endpoint_elsewhere_keeps_data_coming(dial) -> None:
+    line, elsewhere = dial(), dial()
+    own = {
+        "login": "oauth2",
+        "token_url": elsewhere.simulator.oauth_url,
+        "client_id": f"partner-rp|{ESTAB}",
+        "client_secret": SECRET,
+    }
+    line.users()
+    other = Line(line.simulator, line.school, **own)
+    other.gates = line.gates
+    other.server._gates = line.server._gates
+    elsewhere.happens(Fault("oauth/token", status=429, headers=(("Retry-After", "30"),)))
+    other.client._sleep = stop
+    other.fails()
+    assert line.users() == IDS and line.waits == []
+    other.server.close()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(1, 60)), max_size=20), st.integers(0, 300)
+)
+@hypothesis_settings(deadline=None)
+def test_pauses_cost_the_time_that_the_server_is_left_alone_and_no_more(asked, budget) -> None:
+    now, closed = 0, set()
+    gate = Gates(budget, clock=lambda: 1000.0 + now).of("a")
+    for passed, seconds in asked:
+        now += passed
+        wanted = closed | set(range(now, now + seconds))
+        if len(wanted) > budget:
+            with pytest.raises(ServerUnavailable, match=f"a pause of {seconds} s; .* {budget} s, "):
+                gate.pause(seconds)
+            with pytest.raises(ServerUnavailable, match=f"{budget - len(closed)} s are left"):
+                gate.check()
+            return
+        assert gate.pause(seconds) == (now not in closed)
+        closed = wanted
+        with pytest.raises(Paused):
+            gate.check()
+    assert gate._left == budget - len(closed)
+
+
+def test_a_pause_is_told_of_once(line, caplog) -> None:
+    line.happens(Fault("users", status=429, headers=(("Retry-After", "30"),)))
+    with caplog.at_level(logging.INFO, logger="oneroster_source"):
+        assert line.users() == IDS
+    (told,) = [r for r in caplog.records if getattr(r, "event", "") == "pause"]
+    host = line.simulator.base_url.split("/")[2]
+    assert told.getMessage().startswith(f"{host} asked for a pause of 30 s; waiting until ")
+    assert told.fields["server"] == host and 30 <= told.fields["seconds"] <= 30.1
+
+
+def test_fewer_requests_at_once_follow_a_pause_and_more_follow_good_answers(dial) -> None:
+    line = dial(concurrency=8)
+    line.users()
+    turns = line.server.turns
+    for limit in (4, 2, 1, 1):
+        line.happens(Fault("users", status=429, headers=(("Retry-After", "1"),)))
+        assert line.users() == IDS and turns.limit == limit
+    for limit in (2, 3, 4):
+        for _ in range(Turns.GOOD):
+            line.users()
+        assert turns.limit == limit
+    for _ in range(Turns.GOOD * 6):
+        line.users()
+    assert turns.limit == 8
+
+
+@given(st.lists(st.sampled_from(["good", "fewer"]), max_size=60), st.integers(1, 9))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_there_are_never_more_turns_than_the_limit_of_the_moment(events, most) -> None:
+    turns, under_way, lock, seen = Turns(most), [0], threading.Lock(), []
+
+    def work(event: str) -> None:
+        with turns:
+            with lock:
+                under_way[0] += 1
+                seen.append(under_way[0])
+            getattr(turns, event)()
+            with lock:
+                under_way[0] -= 1
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, events, timeout=30))
+    assert max(seen, default=0) <= most and 1 <= turns.limit <= most
+    with turns:
+        pass
 
 
 def test_threads_share_the_budget_too(dial) -> None:
@@ -662,7 +874,7 @@ def test_without_a_budget_nothing_is_tried_again(dial) -> None:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip that unpacks to more"])
 def test_an_answer_that_is_too_large_is_refused(dial, packed) -> None:
-    line = dial(max_page_mb=1)
+    line = dial(max_page_mb=1, pause_budget=60)
     body = b'{"users":[' + b" " * (1 << 20) + b"]}"
     headers = (("content-encoding", "gzip"),) if packed else ()
     body = gzip.compress(body) if packed else body
@@ -674,7 +886,7 @@ def test_an_answer_that_is_too_large_is_refused(dial, packed) -> None:
 
 
 def test_an_answer_just_small_enough_is_taken(dial) -> None:
-    line = dial(max_page_mb=1)
+    line = dial(max_page_mb=1, pause_budget=60)
     start, end = b'{"users":[', b"]}"
     body = start + b" " * ((1 << 20) - len(start) - len(end)) + end
     line.happens(Fault("users", status=200, body=body))
@@ -723,9 +935,38 @@ def test_a_redirect_is_never_followed_to_another_server(dial, path, status) -> N
     line, other = dial(), dial()
     target = (("location", f"{other.simulator.base_url}/{path}"),)
     line.happens(Fault(path, kind="redirect", status=status, headers=target))
-    error = line.fails(EndpointNotFound)
+    error = line.fails(LoginError if path == "auth/token" else EndpointNotFound)
     assert str(status) in error.what and other.simulator.requests == []
     assert [r.path for r in line.simulator.requests][-1] == path
+    assert f"redirects to {other.simulator.base_url}/{path}" in error.what
+
+
+@pytest.mark.parametrize("path", ["users", "auth/token"])
+@pytest.mark.parametrize(
+    ("location", "named"),
+    [
+        pytest.param("https://u:p@b.example:8/x?code=1#y", "https://b.example:8/x", id="all parts"),
+        pytest.param("//b.example/x", "http://b.example/x", id="without a scheme"),
+        pytest.param("/login;session=1?next=/a", "http://{own}/login", id="on the same server"),
+        pytest.param("HTTPS://[::1]:8/x", "https://[::1]:8/x", id="an address"),
+        pytest.param("https://b.example", "https://b.example", id="a host alone"),
+        pytest.param("https://b.example/a\x9b31m", "https://b.example/a 31m", id="a control"),
+        pytest.param("https://b.example/" + "x" * 5000, "https://b.example/xxx", id="a long one"),
+        pytest.param(f"https://b.example/{SECRET}/x", "https://b.example/***/x", id="the secret"),
+        pytest.param("javascript:alert(1)", None, id="no address"),
+        pytest.param("https://b.example:port/x", None, id="no port"),
+        pytest.param("http://[::1", None, id="half an address"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_a_redirect_names_its_target_and_nothing_else_of_it(line, path, location, named) -> None:
+    line.happens(Fault(path, kind="redirect", headers=(("location", location),)))
+    error = line.fails()
+    own = line.simulator.base_url.split("/")[2]
+    said = error.what.replace(" (302)", "").partition(" redirects to ")[2]
+    assert said.startswith((named or "").format(own=own)) and bool(said) == bool(named)
+    assert len(said) < 200 and "302" in error.what and clean(error.what, limit=999) == error.what
+    assert not any(part in str(error) for part in ("u:p", "code", "session", "next", "alert"))
 
 
 def test_cookies_are_not_sent_back(line) -> None:
@@ -831,9 +1072,10 @@ def test_what_the_headers_say_comes_with_the_rows(line) -> None:
     assert timedelta(days=1) < reply.date - datetime.now(UTC) < timedelta(days=3)
 
 
-def test_every_request_for_data_is_counted(line) -> None:
+@pytest.mark.parametrize("status", [503, 429])
+def test_every_request_for_data_is_counted(line, status) -> None:
     counted: list[int] = []
-    line.happens(Fault("users", status=503, times=2))
+    line.happens(Fault("users", status=status, times=2))
     line.client.get("/users", PAGE, ids, sent=lambda: counted.append(1))
     assert len(counted) == 3 == len(line.received("users"))
 
@@ -855,8 +1097,32 @@ def shown(error: BaseException | None) -> str:
     return "\n".join(own) + shown(error.__cause__) + shown(error.__context__)
 
 
+def spelled(secret: str) -> set[str]:
+    """A secret in every way that a request, or who repeats one, spells it."""
+    raw = secret.encode()
+    return {
+        secret,
+        repr(secret)[1:-1],
+        b64encode(raw).decode(),
+        b64encode(raw).decode().rstrip("="),
+        quote(secret),
+        quote(secret, safe=""),
+        quote(secret, safe="").lower(),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
+        html.escape(secret),
+        quote_plus(secret, safe="*").replace("~", "%7E"),
+        quote(secret, safe="!'()*"),
+        secret.encode().decode("latin-1"),
+        quote(secret.encode().decode("latin-1")),
+        json.dumps(secret)[1:-1].replace("u00e4", "u00E4"),
+    }
+
+
 def holds_no_secret(seen: str) -> bool:
-    return not any(secret in seen for secret in (CANARY, repr(CANARY)[1:-1], TOKEN, BASIC))
+    return not any(way in seen for way in (BASIC, *spelled(CANARY), *spelled(TOKEN)))
 
 
 LEAKS = {
@@ -906,6 +1172,30 @@ def test_a_refused_token_is_not_shown_after_it_was_renewed(line) -> None:
         Fault("users", status=403, body=text(error_description=f"{first} is no good")),
     )
     assert first not in shown(line.fails(AccessDenied))
+
+
+@pytest.mark.parametrize("way", ["xporter", "header", "body"])
+@pytest.mark.parametrize("path", ["token", "users"])
+def test_no_secret_is_in_the_servers_own_words_however_it_is_spelled(dial, way, path) -> None:
+    line = dial(CANARY)
+    if way != "xporter":
+        line = oauth2(dial, client_auth=way, client_secret=CANARY)
+        line.school.shared_secret = CANARY
+    line.school.tokens._ends[TOKEN] = time.monotonic() + 3600
+    token = "auth/token" if way == "xporter" else "oauth/token"
+    own, others = sorted(spelled(CANARY)), sorted(spelled(TOKEN) if path == "users" else [])
+    for said in (*own, *others, f"Basic {BASIC}", f"it is {BASIC.rstrip('=')}!"):
+        line = Line(line.simulator, line.school, **line.given)
+        granted = text(access_token=TOKEN, expires_in=3600)
+        if path == "users":
+            line.happens(Fault(token, status=200, body=granted))
+        line.happens(
+            Fault(token if path == "token" else path, status=400, body=text(message=f"<{said}>"))
+        )
+        error = line.fails()
+        line.server.close()
+        assert "***" in error.words and "***" not in str(error), said
+        assert holds_no_secret(shown(error)), said
 
 
 @pytest.mark.parametrize("show", [repr, str])

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from threading import Event
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from test_cli import environment
@@ -29,7 +34,7 @@ from oneroster_source.errors import (
     InsecureServer,
     ServerUnavailable,
 )
-from oneroster_source.http import Server
+from oneroster_source.http import DRIP, Server
 from oneroster_source.report import Report
 from oneroster_source.simulator import Fault, Quirks, School, Simulator
 
@@ -79,7 +84,7 @@ BOMBS = """
 import sys
 from pathlib import Path
 from oneroster_source.errors import OneRosterError
-from oneroster_source.http import Server
+from oneroster_source.http import DRIP, Server
 
 def memory(what):
     status = Path("/proc/self/status").read_text().split()
@@ -185,6 +190,245 @@ def test_the_same_page_for_ever_is_no_collection(serve, dial, users, page_size, 
     with pytest.raises(IncompleteRead):
         read(line)
     assert len(line.simulator.requests) < 50
+
+
+# too slow
+
+
+@contextmanager
+def talking(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server of bytes: `talk` is called with each connection, in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as threads:
+        listener.settimeout(0.05)
+        open_, ended = [], Event()
+
+        def accept() -> None:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    open_.append(connection)
+                    threads.submit(_quietly, talk, connection)
+
+        accepting = threads.submit(accept)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            accepting.result(10)
+            for connection in open_:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+
+
+def _quietly(talk: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    with suppress(OSError):
+        talk(connection)
+
+
+def head(connection: socket.socket) -> bytes:
+    """A request, up to its body."""
+    got = b""
+    while b"\r\n\r\n" not in got and (more := connection.recv(1 << 16)):
+        got += more
+    return got
+
+
+def drip(connection: socket.socket, before: bytes, again: bytes) -> None:
+    """Sends a little, and a little again and again, never long enough apart for a timeout."""
+    connection.sendall(before)
+    while True:
+        connection.sendall(again)
+        time.sleep(0.02)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+DRIPS = {
+    "its status": (b"HTTP/1.1 200 ", b"x"),
+    "its headers": (OK, b"X-More: 1\r\n"),
+    "one header": (OK + b"X-More: ", b"x"),
+    "that it goes on": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "its body": (OK + b"Content-Length: 9999999\r\n\r\n", b" "),
+    "a body without an end": (OK + b"\r\n", b" "),
+    "chunks": (CHUNKED, b"1\r\n \r\n"),
+    "the size of a chunk": (CHUNKED, b"0"),
+    "what follows the chunks": (CHUNKED + b"0\r\n", b"X-More: 1\r\n"),
+}
+SOON = {"request_timeout": 0.2, "retry_budget": 0}
+
+
+@pytest.mark.parametrize("path", ["users", "auth/token"])
+@pytest.mark.parametrize("parts", DRIPS.values(), ids=DRIPS)
+def test_a_server_that_drips_whatever_it_sends_is_left(dial, serve, users, parts, path) -> None:
+    def talk(connection: socket.socket) -> None:
+        while got := head(connection):
+            if path.encode() in got.partition(b"\r\n")[0]:
+                drip(connection, *parts)
+            token = text(access_token="t", expires_in=3600)
+            connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(token) + token)
+
+    with ThreadPoolExecutor(1) as other, talking(talk) as port:
+        line = dial(serve(users), base_url=f"http://127.0.0.1:{port}/api", **SOON)
+        error = other.submit(line.fails, ServerUnavailable).result(15)
+        assert "did not finish its answer in time" in error.what
+        assert error.where == f"school {ESTAB}, " + (
+            "users at offset 0" if path == "users" else "login"
+        )
+        # others go on
+        assert dial(line.simulator).users() == IDS
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_an_answer_that_drips(dial, serve, users) -> None:
+    dripping = Event()
+
+    def talk(connection: socket.socket) -> None:
+        head(connection)
+        dripping.set()
+        drip(connection, OK, b" ")
+
+    with ThreadPoolExecutor(2) as other, talking(talk) as port:
+        line = dial(serve(users), base_url=f"http://127.0.0.1:{port}/api", request_timeout=600)
+        asked = other.submit(line.fails)
+        assert dripping.wait(10)
+        line.server.close()
+        assert "the run was stopped" in asked.result(15).what
+
+
+def test_a_school_whose_login_hangs_keeps_no_other_school_waiting(dial, serve, users) -> None:
+    come, go = Event(), Event()
+
+    def talk(connection: socket.socket) -> None:
+        while got := head(connection):
+            if b"/slow/auth/token" in got:
+                come.set()
+                go.wait(30)
+            body = text(users=USERS, access_token="t", expires_in=3600)
+            connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    with ThreadPoolExecutor(8) as other, talking(talk) as port:
+        own = {"base_url": f"http://127.0.0.1:{port}", "concurrency": 2}
+        quick = dial(simulator := serve(users), **own)
+        slow = dial(simulator, **own | {"base_url": own["base_url"] + "/slow"})
+        slow.client.server = slow.client._token._server = quick.server
+        waiting = [other.submit(slow.users) for _ in range(6)]
+        try:
+            assert come.wait(10)
+            assert other.submit(quick.users).result(15) == IDS
+            assert not any(future.done() for future in waiting)
+        finally:
+            go.set()
+        assert [future.result(15) for future in waiting] == [IDS] * 6
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x03\x40\x00"], ids=["nothing", "a record"])
+def test_a_server_that_drips_while_tls_is_agreed_on_is_left(dial, serve, users, hello) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        drip(connection, hello, b"\x02" if hello else b"")
+
+    with ThreadPoolExecutor(1) as other, talking(talk) as port:
+        line = dial(serve(users), base_url=f"https://127.0.0.1:{port}/api", **SOON)
+        error = other.submit(line.fails, ServerUnavailable).result(15)
+    assert "in time" in error.what
+
+
+def test_a_proxy_that_drips_is_left(dial, serve, users, monkeypatch) -> None:
+    def talk(connection: socket.socket) -> None:
+        head(connection)
+        drip(connection, OK, b"X-More: 1\r\n")
+
+    with ThreadPoolExecutor(1) as other, talking(talk) as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        line = dial(serve(users), base_url="https://school.example/api", **SOON)
+        error = other.submit(line.fails, ServerUnavailable).result(15)
+    assert "did not finish its answer in time" in error.what
+
+
+def test_the_time_for_an_answer_begins_again_with_each_request(dial, serve, users) -> None:
+    line = dial(serve(users), request_timeout=0.3)
+    assert line.users() == IDS
+    time.sleep(DRIP * 0.3 + 0.1)
+    assert line.users() == IDS and line.waits == []
+
+
+# too busy
+
+
+class Limited(ThreadingHTTPServer):
+    """Answers so many requests in a while, logins too, and asks all others to wait for the next.
+
+    Args:
+        requests: How many.
+        seconds: The while.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _LimitedHandler)
+        self.rows = [u | {"sourcedId": f"{n:04}"} for n in range(150) for u in USERS[:1]]
+        self._requests, self._seconds = requests, seconds
+        self._lock = threading.Lock()
+        self._ends, self._left = 0.0, 0
+        self.refused = 0
+
+    def admits(self) -> int:
+        """0 for a request that is answered; or the seconds to wait."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._ends:
+                self._ends, self._left = now + self._seconds, self._requests
+            self._left -= 1
+            self.refused += self._left < 0
+            return 0 if self._left >= 0 else math.ceil(self._ends - now)
+
+
+class _LimitedHandler(BaseHTTPRequestHandler):
+    server: Limited
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        wait = self.server.admits()
+        asked = dict(parse_qsl(urlsplit(self.path).query))
+        begin = int(asked.get("offset", 0))
+        rows = self.server.rows[begin : begin + int(asked.get("limit", 100))]
+        body = text(users=rows) if "token" not in self.path else text(access_token="t")
+        self.send_response(429 if wait else 200)
+        if wait:
+            self.send_header("Retry-After", str(wait))
+        self.send_header("X-Total-Count", str(len(self.server.rows)))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_counts_requests_is_loaded_whole(warehouse) -> None:
+    """Each pause counts once, though all that have come meanwhile wait for it: the pauses of all
+    requests together would be some times the budget of retries."""
+    schools = [{"estab": estab, "rp": "rp", "shared_secret": "s"} for estab in "123"]
+    server, report = Limited(30, 2), Report()
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        reach = {"base_url": f"http://127.0.0.1:{server.server_port}", "schools": schools}
+        only = {"endpoints": ["users"], "page_size": 5, "privacy": "full"}
+        warehouse.load(report, **reach, **only, retry_budget=10)
+    finally:
+        server.shutdown()
+        server.server_close()
+        serving.join()
+    assert report.good, [outcome.error for outcome in report.failed]
+    assert server.refused >= 2
+    assert list(report.pauses) == [f"127.0.0.1:{server.server_port}"]
+    loaded = [row[:2] for row in held(warehouse.name, "users")]
+    expected = [(s["estab"], row["sourcedId"]) for s in schools for row in server.rows]
+    assert sorted(loaded) == sorted(expected)
 
 
 # elsewhere

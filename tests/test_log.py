@@ -11,14 +11,16 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_cli import Run, environment, run, umask  # noqa: F401
 
-from oneroster_source import cli, log
+from oneroster_source import cli, log, screen
 from oneroster_source.lock import early
+from oneroster_source.report import Report
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
 
 TIME = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -114,6 +116,27 @@ def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Pa
     assert "Failed: users" in text and "1 of 2 collections loaded" in text
     # what failed is told once, at the end
     assert "Error: " not in text and not re.search(TIME, text)
+
+
+def test_progress_says_which_server_is_waited_for() -> None:
+    report, now = Report(), datetime.now(UTC)
+    report.pauses["over.example"] = now - timedelta(seconds=1)
+    assert screen.doing(report) == "Reading: 0 of 0 collections read, 0 rows"
+    report.pauses["busy.example:8"] = until = now + timedelta(minutes=5)
+    said = f"busy.example:8 asked for a pause, waiting until {until:%H:%M:%S}Z"
+    assert screen.doing(report).endswith(f"0 rows; {said}")
+
+
+def test_a_pause_that_a_server_asks_for_is_told_with_the_run(run: Run, serve, school) -> None:  # noqa: F811
+    server = serve(school)
+    school.faults.append(Fault("users", status=429, headers=(("Retry-After", "1"),)))
+    done = run(*JSON, "--endpoints", "users", env=environment(server, school))
+    assert done.returncode == 0
+    started, *middle, _ = objects(done)
+    (pause,) = [line for line in middle if line["event"] == "pause"]
+    host = server.base_url.split("/")[2]
+    assert (pause["server"], pause["run_id"]) == (host, started["run_id"])
+    assert pause["message"].startswith(f"{host} asked for a pause of 1 s; waiting until ")
 
 
 def test_progress_is_told_now_and_then(

@@ -33,6 +33,8 @@ ORDER = (
     "schools_file",
     "schools",
     "config",
+    "charset",
+    "patience",
     "http",
     "auth",
     "client",

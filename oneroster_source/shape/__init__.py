@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oneroster_source.charset import is_utf8
 from oneroster_source.errors import BadResponse, label
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.shape.query import queries
@@ -157,15 +158,6 @@ class Desk:
         return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
 
-def _is_utf8(body: Body) -> bool:
-    if body.isascii():
-        return True
-    try:
-        return bool(body.decode())
-    except UnicodeDecodeError:
-        return False
-
-
 def _mended_texts(text: str) -> str:
     """JSON text that every database can hold, with U+FFFD for NUL and for half surrogates."""
     if "\\" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
@@ -239,7 +231,7 @@ class Shaper:
     def _strictly(self, body: Body) -> pa.Table | None:
         """The rows of a body with nothing odd in it; None for any other."""
         envelope = _ENVELOPE.match(body)
-        if envelope is None or _NUL in body or not _is_utf8(body):
+        if envelope is None or _NUL in body or not is_utf8(body):
             return None
         if envelope[1] is None:
             body, name = b'{"rows":' + body.removeprefix(BOM_UTF8) + b"}", "rows"

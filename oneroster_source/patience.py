@@ -1,0 +1,188 @@
+"""The pauses that servers ask for. A pause holds for all requests to a server, and
+counts once, by the clock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from oneroster_source import log
+from oneroster_source.errors import ServerUnavailable
+
+Tell = Callable[[str, datetime], None]
+
+
+class Paused(Exception):
+    """A request was not sent, since the server has asked for a pause. Wait for `gate`."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+
+class Gate:
+    """One server: open, or closed until a pause is over. Thread-safe."""
+
+    def __init__(
+        self,
+        host: str,
+        budget: float,
+        clock: Callable[[], float],
+        tell: Tell,
+        about: Mapping[str, Any],
+    ) -> None:
+        self._host = host
+        self._budget = budget
+        self._left = budget
+        self._clock = clock
+        self._tell = tell
+        self._about = about
+        self._until = 0.0
+        self._refused = 0.0
+        """A pause that nobody waits for, since it is too long."""
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Lets a request pass, or not.
+
+        Raises:
+            Paused: The server wants a pause.
+            ServerUnavailable: It wants a longer one than it may.
+        """
+        with self._lock:
+            if self._until <= self._clock():
+                return
+            if not self._refused:
+                raise Paused(self)
+            raise self._too_long()
+
+    def wait(self, sleep: Callable[[float], None]) -> None:
+        """Waits until the pause is over."""
+        while True:
+            with self._lock:
+                seconds = self._until - self._clock()
+                if seconds <= 0 or self._refused:
+                    return
+            sleep(seconds)
+
+    def pause(self, seconds: float) -> bool:
+        """Closes for so long from now on, at least.
+
+        Returns:
+            Whether it was open until now.
+
+        Raises:
+            ServerUnavailable: That is longer than what is left for pauses.
+        """
+        with self._lock:
+            now = self._clock()
+            new = self._until <= now
+            more = seconds if new else now + seconds - self._until
+            if more <= 0:
+                return False
+            self._until = now + seconds
+            self._refused = seconds if more > self._left else 0.0
+            if self._refused:
+                raise self._too_long()
+            self._left -= more
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        self._tell(self._host, until)
+        # others may have been under way when it closed: they tell of the same pause
+        if seconds >= 1 and (new or more >= 1):
+            log.event(
+                "pause",
+                f"{self._host} asked for a pause of {seconds:.0f} s; waiting until"
+                f" {until:%H:%M:%S}Z",
+                level=logging.WARNING,
+                **self._about,
+                server=self._host,
+                seconds=round(seconds, 1),
+                until=until,
+            )
+        return new
+
+    def _too_long(self) -> ServerUnavailable:
+        error = ServerUnavailable(
+            f"the server asks for a pause of {self._refused:.0f} s; of the pause_budget of"
+            f" {self._budget:.0f} s, {self._left:.0f} s are left",
+            todo="run again later, lower concurrency, or raise pause_budget",
+        )
+        error.retry_after, error.tries = self._refused, 1
+        return error
+
+
+class Gates:
+    """The servers of a run.
+
+    Args:
+        budget: Seconds that all pauses of one server may take.
+        clock: Seconds that never go back.
+        tell: Called with a server and the time at which its pause ends.
+        **about: What the log is told of each pause.
+    """
+
+    def __init__(
+        self,
+        budget: float = 900.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Tell = lambda host, until: None,
+        **about: Any,
+    ) -> None:
+        self._new = (budget, clock, tell, about)
+        self._found: dict[str, Gate] = {}
+        self._lock = threading.Lock()
+
+    def of(self, host: str) -> Gate:
+        with self._lock:
+            gate = self._found.get(host)
+            if gate is None:
+                gate = self._found[host] = Gate(host, *self._new)
+            return gate
+
+
+class Turns:
+    """Limits the requests that are under way at once: half as many where the server asks for a
+    pause, one more after so many good answers in a row.
+
+    To be entered while a request is made and read, and not between two tries: a school that has
+    to wait keeps no other one waiting.
+    """
+
+    GOOD = 20
+
+    def __init__(self, most: int) -> None:
+        self._most = self.limit = most
+        self._busy = 0
+        self._good = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._busy >= self.limit:
+                self._changed.wait()
+            self._busy += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify()
+
+    def good(self) -> None:
+        """Counts a good answer."""
+        if self.limit == self._most:
+            return
+        with self._changed:
+            self._good += 1
+            if self._good >= self.GOOD and self.limit < self._most:
+                self.limit, self._good = self.limit + 1, 0
+                self._changed.notify()
+
+    def fewer(self) -> None:
+        """Halves the limit."""
+        with self._changed:
+            self.limit, self._good = max(1, self.limit // 2), 0
