@@ -314,6 +314,22 @@ def _holds(
     return True
 
 
+def answered(
+    status: int, body: bytes, total: int | None = None, date: datetime | None = None
+) -> Answer:
+    """An answer as a request gives it."""
+    return Answer(
+        status=status,
+        body=body,
+        total=total,
+        date=date,
+        retry_after=None,
+        host="memory",
+        content_type="application/json",
+        target="",
+    )
+
+
 def _chance(*what: object) -> float:
     """A number from 0 to 1, always the same for the same things."""
     return crc32(repr(what).encode()) / 2**32
@@ -450,7 +466,7 @@ class Provider(Server):
 
     def _answer(self, status: int, body: bytes, total: int | None = None) -> Answer:
         now = self.school.now.replace(microsecond=0) if self.habits.tells_time else None
-        return Answer(status=status, body=body, total=total, date=now, retry_after=None)
+        return answered(status, body, total, now)
 
 
 @contextmanager
@@ -464,7 +480,7 @@ def serving(provider: Provider) -> Iterator[Provider]:
                 if urlsplit(self.path).path.endswith(("/users", "/token")):
                     answer = provider.request(self.command, self.path, authorization="")
                 else:
-                    answer = Answer(200, b"[]", None, None, None)
+                    answer = answered(200, b"[]")
             self.send_response_only(answer.status)
             if answer.total is not None:
                 self.send_header("X-Total-Count", str(answer.total))
