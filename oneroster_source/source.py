@@ -182,7 +182,12 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
+        shaper = Shaper(
+            endpoint,
+            self._engine,
+            references=self._settings.reference_tables,
+            time_zone=self._settings.time_zone,
+        )
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()

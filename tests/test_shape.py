@@ -6,7 +6,9 @@ import json
 import math
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import available_timezones
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +146,13 @@ def test_an_instant_at_which_a_day_begins_where_the_school_is_is_that_day(
     assert tables["enrollments"][0]["begin_date"] == read
     reasons = [r["reason"] for r in tables["rejected_rows"]]
     assert reasons == ([] if read else ["beginDate: not a date"])
+
+
+def test_duckdb_knows_every_time_zone_that_can_be_set() -> None:
+    zones = ", ".join(f"('{name}')" for name in sorted(available_timezones() - {"localtime"}))
+    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+        query = f"SELECT timezone(z, now()) FROM (VALUES {zones}) AS zones (z)"
+        assert len(connection.execute(query).fetchall()) > 400
 
 
 def test_where_clocks_go_forward_at_midnight_the_day_begins_later() -> None:
