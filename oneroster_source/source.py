@@ -405,7 +405,7 @@ class _Run:
 
     def _nothing_rejected(self, endpoint: Endpoint, outcome: Outcome) -> dict[str, pa.Table]:
         """That nothing of the school was rejected, but for what follows."""
-        return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab, pa.array([""]))}
+        return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab)}
 
     def _is_empty(self, endpoint: Endpoint) -> bool:
         """Whether the destination can be asked, and has no row of the endpoint, nor of its lists.
