@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 from oneroster_source.client import Client
 from oneroster_source.config import Settings
-from oneroster_source.errors import EndpointNotFound, OneRosterError, RequestRefused
+from oneroster_source.errors import BadResponse, EndpointNotFound, OneRosterError, RequestRefused
 from oneroster_source.filters import Filter, where
 from oneroster_source.privacy import Redaction
 from oneroster_source.reader import Page, read
 from oneroster_source.report import Mode, Outcome
 from oneroster_source.shape import Shaper
+from oneroster_source.shape.query import ROW_PROBLEMS
 from oneroster_source.spool import Spool
 from oneroster_source.suppression import Suppression
 
@@ -247,6 +248,20 @@ def collect(
     problem: OneRosterError
     try:
         _read(client, shaper, ask, settings, outcome, collection, spool)
+        if spool.is_unread and collection.mode == "delta":
+            # a few rows at fault, or all of them
+            outcome.warn("none of the rows that changed could be read; all rows were read")
+            ask = Ask("full", known=ask.known)
+            collection.whole()
+            _read(client, shaper, ask, settings, outcome, collection, spool)
+        if spool.is_unread:
+            raise _unread(spool)
+        twins = len(spool.twins())
+        if twins:
+            outcome.warn(
+                f"{twins:,} {'id' if twins == 1 else 'ids'} came on more than one row with"
+                " different content; the newest row was kept"
+            )
         return collection
     except OneRosterError as error:
         where_ = f"school {outcome.estab}, {outcome.endpoint}"
@@ -257,6 +272,16 @@ def collect(
         raise
     spool.close()
     raise problem
+
+
+def _unread(spool: Spool) -> OneRosterError:
+    """The error for rows of which none can be told from the others."""
+    found = spool.problems()
+    counts = ", ".join(f"{found[p]:,} times {p!r}" for p in ROW_PROBLEMS if found[p])
+    return BadResponse(
+        f"none of the {spool.rows:,} rows could be read: {counts}",
+        todo="ask the provider: the attribute sourcedId must name each row",
+    )
 
 
 def _read(

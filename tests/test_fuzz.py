@@ -435,7 +435,9 @@ def rows_of(standard: Standard, body: bytes) -> list[Row] | None:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """Each sourcedId once: the row that changed last; of two such, the later one."""
+    """Each sourcedId once: the row that changed last; of two such, the later one. Where another one
+    said something else, that is told."""
+    rows = copy.deepcopy(list(rows))
     best: dict[str, Row] = {}
     for row in rows:
         if row.sourced_id is not None:
@@ -444,7 +446,23 @@ def newest(rows: Iterable[Row]) -> list[Row]:
             theirs = other and other.columns["date_last_modified"]
             if theirs is None or (mine is not None and mine >= theirs):
                 best[row.sourced_id] = row
+    for row in rows:
+        kept = row if row.sourced_id is None else best[row.sourced_id]
+        if _said(row) != _said(kept) and "sent more than once" not in kept.reasons:
+            kept.reasons.append("sent more than once")
     return [row for row in rows if row.sourced_id is None or best[row.sourced_id] is row]
+
+
+def _said(row: Row) -> Any:
+    """What a row says, but for when, to compare it with another."""
+    columns = {
+        k: v if isinstance(v, date) else text(v)
+        for k, v in row.columns.items()
+        if k != "date_last_modified"
+    }
+    children = {k: [tuple(map(text, cells)) for cells in v] for k, v in row.children.items()}
+    reasons = [r for r in row.reasons if r != "sent more than once"]
+    return columns, children, {k: exact(v) for k, v in row.extra.items()}, reasons
 
 
 # -- pages ----------------------------------------------------------------------------------------
@@ -909,7 +927,11 @@ def through_a_server(seeds: range, folder: Path, tally: Tally) -> None:
                 outcome = outcomes[school.estab, endpoint]
                 tally.pages += 1
                 tally.refused += rows is None
-                assert (outcome.state == "failed") == (rows is None), (outcome, rows)
+                unread = bool(rows) and all(row.sourced_id is None for row in rows)
+                assert (outcome.state == "failed") == (rows is None or unread), (outcome, rows)
+                if unread:
+                    # nothing of it is loaded
+                    rows = []
                 rows = newest(rows or [])
                 assert outcome.rejected == sum(len(row.reasons) for row in rows)
                 try:

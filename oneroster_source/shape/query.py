@@ -55,6 +55,8 @@ def _too_long(sourced_id: str) -> str:
     return f"coalesce(strlen({sourced_id}) > {LONGEST_ID}, false)"
 
 
+ROW_PROBLEMS = ("no sourcedId", "sourcedId: too long")
+"""Why a row is rejected whole."""
 _NO_ID = "a reference without sourcedId"
 _TOO_LONG = "a reference whose sourcedId is too long"
 
@@ -172,8 +174,7 @@ def queries(endpoint: Endpoint, zone: str) -> Queries:
     ]
     read = {name: kind for part in own for name, kind in part.read.items()}
     faults = [
-        ("_sent_id IS NULL", "no sourcedId"),
-        (_too_long("_sent_id"), "sourcedId: too long"),
+        *zip(("_sent_id IS NULL", _too_long("_sent_id")), ROW_PROBLEMS, strict=True),
         *(f for part in own for f in part.faults),
     ]
     leftovers = [leftover for part in own for leftover in part.leftovers]
