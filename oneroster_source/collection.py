@@ -277,10 +277,10 @@ def collect(
 def _unread(spool: Spool) -> OneRosterError:
     """The error for rows of which none can be told from the others."""
     found = spool.problems()
-    counts = ", ".join(f"{found[p]:,} times {p!r}" for p in ROW_PROBLEMS if found[p])
+    counts = "; ".join(f"{p} (rows: {found[p]:,})" for p in ROW_PROBLEMS if found[p])
     return BadResponse(
-        f"none of the {spool.rows:,} rows could be read: {counts}",
-        todo="ask the provider: the attribute sourcedId must name each row",
+        f"no row could be read, of {spool.rows:,} that came: {counts}",
+        todo="ask the provider: sourcedId must name each row, in at most 1,000 bytes",
     )
 
 

@@ -99,8 +99,8 @@ def test_a_collection_of_which_nothing_can_be_read_fails_and_says_why(serve, syn
         report = sync(server, school, other, **({"full": True} if again and full else {}))
         [failed] = report.failed
         assert (failed.estab, failed.endpoint) == ("1", "users")
-        assert "none of the 4 rows could be read" in failed.error
-        assert "3 times 'no sourcedId', 1 times 'sourcedId: too long'" in failed.error
+        assert "no row could be read, of 4 that came" in failed.error
+        assert "no sourcedId (rows: 3); sourcedId: too long (rows: 1)" in failed.error
         assert "n0" not in failed.error
     with pytest.raises(OneRosterError, match="school 1, users"):
         report.raise_for_failures()
@@ -117,7 +117,7 @@ def test_rows_that_lose_all_their_ids_fail_and_leave_what_is_there(
     school.lists = {"users": NAMELESS}
     for _ in range(2):
         [failed] = sync(server, school, full=full).failed
-        assert "none of the 3 rows could be read" in failed.error
+        assert "no row could be read, of 3 that came" in failed.error
     now = ask(warehouse.name, "SELECT sourced_id, _deleted FROM oneroster.users ORDER BY ALL")
     assert now == there
 

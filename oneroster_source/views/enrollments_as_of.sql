@@ -11,7 +11,6 @@ SELECT
     e."primary" AS is_primary,
     e.begin_date,
     e.end_date,
-    d.sourced_id IS NULL AS are_dates_known,
     e.user_sourced_id,
     u.given_name,
     u.family_name,
@@ -27,7 +26,8 @@ SELECT
             COALESCE(c.valid_to, TIMESTAMPTZ '9999-12-31 00:00:00+00')
         ),
         TIMESTAMPTZ '9999-12-31 00:00:00+00'
-    ) AS valid_to
+    ) AS valid_to,
+    d.sourced_id IS NULL AS are_dates_known
 FROM enrollments_history AS e
 LEFT JOIN (
     SELECT DISTINCT estab, sourced_id
