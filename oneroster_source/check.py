@@ -61,7 +61,8 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
             # no endpoint needs them, so that a provider without them is as good
             yield Finding(school.estab, path, True, f"not available: {_said(error)}")
     for name in settings.endpoints:
-        yield _check_endpoint(client, Shaper(settings.dialect[name], engine()))
+        shaper = Shaper(settings.dialect[name], engine(), time_zone=settings.time_zone)
+        yield _check_endpoint(client, shaper)
 
 
 def _check_endpoint(client: Client, shaper: Shaper) -> Finding:

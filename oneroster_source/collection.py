@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from oneroster_source.client import Client, Reply
 from oneroster_source.config import Settings
 from oneroster_source.errors import (
+    BadResponse,
     EndpointNotFound,
     OneRosterError,
     RequestRefused,
@@ -26,6 +27,7 @@ from oneroster_source.privacy import Redaction
 from oneroster_source.reader import Page, read
 from oneroster_source.report import Mode, Outcome
 from oneroster_source.shape import Shaper
+from oneroster_source.shape.query import ROW_PROBLEMS
 from oneroster_source.spool import Spool
 from oneroster_source.suppression import Suppression
 
@@ -259,6 +261,20 @@ def collect(
     problem: OneRosterError
     try:
         _read(client, shaper, ask, settings, outcome, collection, spool)
+        if spool.is_unread and collection.mode == "delta":
+            # a few rows at fault, or all of them
+            outcome.warn("none of the rows that changed could be read; all rows were read")
+            ask = Ask("full", known=ask.known)
+            collection.whole()
+            _read(client, shaper, ask, settings, outcome, collection, spool)
+        if spool.is_unread:
+            raise _unread(spool)
+        twins = len(spool.twins())
+        if twins:
+            outcome.warn(
+                f"{twins:,} {'id' if twins == 1 else 'ids'} came on more than one row with"
+                " different content; the newest row was kept"
+            )
         return collection
     except OneRosterError as error:
         where_ = f"school {outcome.estab}, {outcome.endpoint}"
@@ -269,6 +285,16 @@ def collect(
         raise
     spool.close()
     raise problem
+
+
+def _unread(spool: Spool) -> OneRosterError:
+    """The error for rows of which none can be told from the others."""
+    found = spool.problems()
+    counts = "; ".join(f"{p} (rows: {found[p]:,})" for p in ROW_PROBLEMS if found[p])
+    return BadResponse(
+        f"no row could be read, of {spool.rows:,} that came: {counts}",
+        todo="ask the provider: sourcedId must name each row, in at most 1,000 bytes",
+    )
 
 
 Order = Literal["asc", "desc"]
@@ -410,7 +436,8 @@ def _read_in_pages(
                 raise
             refusal = refusal or error
             continue
-        if ask.mode == "delta" and ask.since and narrow and ask.misses(spool.rows, pages.oldest):
+        narrowed = ask.mode == "delta" and narrow and not spool.is_unread
+        if narrowed and ask.since and ask.misses(spool.rows, pages.oldest):
             came = spool.rows
             _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
             if spool.changed_since(ask.since) > came:

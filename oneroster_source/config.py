@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from oneroster_source.errors import ConfigurationError, FilterError
 from oneroster_source.filters import Filter, parse
@@ -26,6 +28,7 @@ class Settings:
     endpoints: tuple[str, ...]
     filters: Mapping[str, Filter]
     page_size: int
+    time_zone: str
     deleted: Deleted
     privacy: Privacy
     history: bool
@@ -161,6 +164,7 @@ def _settings(options: Options) -> Settings:
         endpoints=tuple(name for name in V1P1.names if name in names),
         filters=filters,
         page_size=within("page_size", 1, 100_000),
+        time_zone=_time_zone(options.time_zone, login),
         deleted=one_of("deleted", "keep", "remove"),
         privacy=privacy(options, V1P1),
         history=_history(options),
@@ -180,6 +184,16 @@ def _settings(options: Options) -> Settings:
         scope=_scope(options.scope),
         ca_bundle=_ca_bundle(options.ca_bundle),
     )
+
+
+def _time_zone(name: object, login: str) -> str:
+    if name is None:
+        return "Europe/London" if login == "xporter" else "UTC"
+    # what else stands beside the zones on some machines is none
+    if isinstance(name, str) and not name.startswith(("posix", "right/", "localtime")):
+        with suppress(ZoneInfoNotFoundError, ValueError, OSError):
+            return ZoneInfo(name).key
+    raise wrong("time_zone", f"is {name!r}, which is no time zone")
 
 
 def _scope(scope: object) -> str:

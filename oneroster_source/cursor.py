@@ -93,6 +93,8 @@ class Cursors:
             "pseudonyms": settings.privacy.pseudonyms(endpoint),
             "dialect": settings.dialect.version,
         }
+        if any(field.kind == "date" for field in endpoint.fields):
+            self._how["time_zone"] = settings.time_zone
         self._from = {school.estab: _identity(school) for school in settings.schools}
 
     def _read_as(self, estab: str) -> dict[str, Any]:

@@ -78,13 +78,16 @@ def child_merge(table: Table) -> TDeleteInsertStrategyDict:
 
 
 _COLLECTION = ("estab", "endpoint")
+_WHOLE = -2
+"""The position that stands for a whole collection. An empty id would not: dlt's copy into Postgres
+makes NULL of it."""
 REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "disposition": "merge",
     "strategy": "delete-insert",
     "destination_scope": (
         _staged(*_COLLECTION, "sourced_id")
         + " OR "
-        + _staged(*_COLLECTION, only="sourced_id = ''")
+        + _staged(*_COLLECTION, only=f"position = {_WHOLE}")
         + f" OR (sourced_id IS NULL AND {_staged(*_COLLECTION, only='sourced_id IS NULL')})"
     ),
     "source_filter": f"position >= 0 AND {_AT_ONCE}",
@@ -93,14 +96,16 @@ REJECTED_MERGE: TDeleteInsertStrategyDict = {
 RUN_MERGE: TDeleteInsertStrategyDict = {"disposition": "merge", "strategy": "delete-insert"}
 
 
-def no_rejected(endpoint: Endpoint, estab: Estab, ids: Whose) -> pa.Table:
-    """Rows of `rejected_rows` that stand for "nothing of these was rejected"."""
+def no_rejected(endpoint: Endpoint, estab: Estab, ids: Whose | None = None) -> pa.Table:
+    """Rows of `rejected_rows` that stand for "nothing of these was rejected", or of any."""
+    position = _WHOLE if ids is None else -1
+    ids = pa.array([None], pa.string()) if ids is None else ids
     return pa.table(
         [
             pa.repeat(estab, len(ids)) if isinstance(estab, str) else estab,
             pa.repeat(endpoint.name, len(ids)),
             ids,
-            pa.repeat(pa.scalar(-1, pa.int64()), len(ids)),
+            pa.repeat(pa.scalar(position, pa.int64()), len(ids)),
             pa.repeat("", len(ids)),
         ],
         schema=arrow_schema(REJECTED_ROWS),

@@ -86,6 +86,12 @@ class Options(BaseConfiguration):
         "OneRoster filter expressions by endpoint",
     )
     page_size: int = _option(1000, "Rows to ask for in one request.", "1 to 100000")
+    time_zone: str | None = _option(
+        None,
+        "Where the schools are: a date that comes as an instant is the day that begins then there."
+        " Europe/London where it is not set and `login` is xporter, UTC where it is another.",
+        "an IANA name, such as Europe/Dublin",
+    )
     deleted: str = _option(
         "keep", "What becomes of rows that are marked `tobedeleted`, or gone.", "keep or remove"
     )

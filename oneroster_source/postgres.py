@@ -12,7 +12,7 @@ from typing import Any
 
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source.spec import V1P1, Table
+from oneroster_source.spec import REJECTED_ROWS, V1P1, Table
 
 
 def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[str]) -> None:
@@ -26,8 +26,8 @@ def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[
     Raises:
         DatabaseException: dlt's, if the database refuses it.
     """
-    known = (t for e in V1P1.endpoints for t in (*e.tables(), e.history) if t)
-    tables = [t for t in known if t.name in read and t.name in changed]
+    known = [t for e in V1P1.endpoints for t in (*e.tables(), e.history) if t]
+    tables = [t for t in (*known, REJECTED_ROWS) if t.name in read and t.name in changed]
     if not tables:
         return
     found = client.execute_sql(
@@ -49,5 +49,5 @@ def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[
 
 def _keys(table: Table) -> Iterator[str]:
     """The columns that, with `estab`, lead to rows: of the row itself, and of what it refers to."""
-    yield table.key[1]
+    yield from table.key[1:2]
     yield from (c.name for c in table.columns if c.source.endswith(".sourcedId"))

@@ -186,7 +186,12 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        shaper = Shaper(endpoint, self._engine, references=self._settings.reference_tables)
+        shaper = Shaper(
+            endpoint,
+            self._engine,
+            references=self._settings.reference_tables,
+            time_zone=self._settings.time_zone,
+        )
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()
@@ -404,7 +409,7 @@ class _Run:
 
     def _nothing_rejected(self, endpoint: Endpoint, outcome: Outcome) -> dict[str, pa.Table]:
         """That nothing of the school was rejected, but for what follows."""
-        return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab, pa.array([""]))}
+        return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab)}
 
     def _is_empty(self, endpoint: Endpoint) -> bool:
         """Whether the destination can be asked, and has no row of the endpoint, nor of its lists.

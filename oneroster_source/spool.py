@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import IO, Any
@@ -25,6 +26,8 @@ BATCH_ROWS = 50_000
 """Rows of all tables together that are given out at once."""
 FEW_ROWS = 500
 """Rows that are worth the cost of copying them together; more are not."""
+SENT_TWICE = "sent more than once"
+"""Why a row is not all that the server sent under its sourcedId."""
 
 
 class Spool:
@@ -55,7 +58,12 @@ class Spool:
         """Of the batches in the file, in bytes."""
         self._schema: pa.Schema | None = None
         self.rows = 0
+        self._named = False
         self._doubled = False
+        self._repeats = False
+        """Whether rows may have come twice by the reading alone."""
+        self._twins: set[str] = set()
+        """The sourcedIds of rows with different content in one page."""
         self._last_key = ""
         self._newest: datetime | None = None
 
@@ -76,6 +84,7 @@ class Spool:
         self._pages, self._bytes, self._sizes = [], 0, []
         self._added(-self.rows)
         self.rows, self._doubled, self._last_key = 0, False, ""
+        self._named, self._repeats, self._twins = False, False, set()
         self._newest = None
         self._recent = Recent(self._span)
 
@@ -96,8 +105,12 @@ class Spool:
         self.rows += len(rows)
         self._added(len(rows))
         keys = rows.column("_key").to_pylist()
-        self._doubled |= keys[0] == self._last_key or len(set(keys)) < len(keys)
+        if keys[0] == self._last_key or len(set(keys)) < len(keys):
+            self._doubled = True
+            # all of the page: the row before its first new one was in it too
+            self._twins |= _unlike(content.to_batches)
         self._last_key = keys[-1]
+        self._named |= rows.column("sourced_id").null_count < len(rows)
         newest = pc.max(rows.column("date_last_modified")).as_py()
         if newest is not None:
             self._newest = max(self._newest or newest, newest)
@@ -140,6 +153,26 @@ class Spool:
         keys: list[str] = rows.column("_key").to_pylist()
         return keys
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether there are rows, and none that has a sourcedId."""
+        return self.rows > 0 and not self._named
+
+    def problems(self) -> Counter[str]:
+        """What could not be read, and how often."""
+        found = (pc.list_flatten(rows.column("_problems")).to_pylist() for rows in self._batches())
+        return Counter(problem for problems in found for problem in problems)
+
+    def twins(self) -> set[str]:
+        """The sourcedIds that the server sent on more than one row, with different content.
+
+        What came twice because rows moved while they were read is none of these, unless one page
+        holds both, or both have the same stamp.
+        """
+        if not self._doubled:
+            return set()
+        return self._twins | _unlike(self._batches, of_one_stamp=self._repeats)
+
     def ids(self) -> pa.ChunkedArray:
         """The sourcedId of every row that has one."""
         none = pa.array([], pa.string())
@@ -164,11 +197,13 @@ class Spool:
 
     def expect_repeats(self) -> None:
         """Takes notice that a row may have come twice: only the newest of each is given out."""
-        self._doubled = True
+        self._doubled = self._repeats = True
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows, each sourcedId once, page by page, or some together where pages are small."""
+        """The rows, each sourcedId once, page by page, or some together where pages are small; with
+        a problem more where there was another row with the sourcedId."""
         losers = self._losers() if self._doubled else set()
+        twins = pa.array(sorted(self.twins()), pa.string())
         few: list[pa.RecordBatch] = []
         rows = begin = 0
         for batch in self._batches():
@@ -176,6 +211,8 @@ class Spool:
             if losers:
                 mask = [begin + i not in losers for i in range(len(batch))]
                 kept = batch.filter(pa.array(mask, pa.bool_()))
+            if len(twins):
+                kept = _with_problem(kept, pc.is_in(kept.column("sourced_id"), twins))
             begin += len(batch)
             few.append(kept)
             rows += len(kept)
@@ -276,6 +313,37 @@ class Recent:
         return (
             f"{len(hashes)} {blake2b(content, digest_size=12).hexdigest()}" if self._known else ""
         )
+
+
+Batches = Callable[[], Iterable[pa.RecordBatch]]
+
+
+def _unlike(batches: Batches, *, of_one_stamp: bool = False) -> set[str]:
+    """The sourcedIds of rows that differ in more than their stamps, or though these are the same."""
+    counts = Counter(
+        sourced_id for rows in batches() for sourced_id in rows.column("sourced_id").to_pylist()
+    )
+    several = pa.array([i for i, count in counts.items() if count > 1 and i], pa.string())
+    first: dict[tuple[str, Any], dict[str, Any]] = {}
+    unlike = set()
+    for rows in batches() if len(several) else ():
+        for row in rows.filter(pc.is_in(rows.column("sourced_id"), several)).to_pylist():
+            stamp, sourced_id = row.pop("date_last_modified"), row["sourced_id"]
+            if first.setdefault((sourced_id, of_one_stamp and stamp), row) != row:
+                unlike.add(sourced_id)
+    return unlike
+
+
+def _with_problem(rows: pa.RecordBatch, where: pa.BooleanArray) -> pa.RecordBatch:
+    if not where.true_count:
+        return rows
+    place = rows.schema.get_field_index("_problems")
+    problems = [
+        [*(found or ()), SENT_TWICE] if twice else found
+        for found, twice in zip(rows.column(place).to_pylist(), where.to_pylist(), strict=True)
+    ]
+    field = rows.schema.field(place)
+    return rows.set_column(place, field, pa.array(problems, field.type))
 
 
 _NO_STAMPS = pa.array([], pa.timestamp("us", "UTC"))

@@ -140,6 +140,13 @@ def test_the_default_address_is_the_vendors() -> None:
     assert XPORTER == "https://xporter.groupcall.com/api/ims/oneroster/v1p1/school"
 
 
+def test_the_time_zone_is_that_of_the_schools(project) -> None:
+    assert resolve(**ONE).time_zone == "Europe/London"
+    assert resolve(**OAUTH).time_zone == "UTC"
+    project(config={"time_zone": "America/New_York"})
+    assert resolve(**ONE).time_zone == resolve(**OAUTH).time_zone == "America/New_York"
+
+
 @pytest.mark.parametrize("place", ["env", "secrets", "config"])
 def test_every_kind_of_value_is_read_from_every_place(project, place) -> None:
     given = {
@@ -280,6 +287,12 @@ WRONG_TEXT = [
     ("max_page_mb", "0"),
     ("max_page_mb", "1025"),
     ("lag", "-1"),
+    ("time_zone", "Europe/Londinium"),
+    ("time_zone", "BST"),
+    ("time_zone", "Europe"),
+    ("time_zone", "../UTC"),
+    ("time_zone", "/etc/localtime"),
+    ("time_zone", "posix/Europe/London"),
     ("deleted", "drop"),
     ("reference_tables", "maybe"),
     ("login", "Xporter"),
@@ -338,6 +351,8 @@ def test_a_wrong_value_is_named_with_its_places_and_the_legal_ones(
         pytest.param("max_page_mb", 1.5, id="a fraction that cannot be shifted"),
         pytest.param("page_size", [10], id="a list for a number"),
         pytest.param("reference_tables", "true", id="text for a boolean"),
+        pytest.param("time_zone", "", id="no name of a time zone"),
+        pytest.param("time_zone", 1, id="a number for a time zone"),
         pytest.param("deleted", ["keep"], id="a list for a choice"),
         pytest.param("endpoints", "users", id="text for a list"),
         pytest.param("endpoints", [["users"]], id="a list in a list"),

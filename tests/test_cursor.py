@@ -103,6 +103,22 @@ def test_a_full_pass_when_asked_for_or_when_rows_are_chosen_otherwise(settings) 
     assert cursors(changed, state).ask("1", full=False, now=NOW).mode == "full"
 
 
+@pytest.mark.parametrize(("endpoint", "mode"), [("enrollments", "full"), ("users", "delta")])
+def test_another_time_zone_means_a_full_pass_where_there_are_dates(
+    settings, endpoint, mode
+) -> None:
+    moved = replace(settings, time_zone="Europe/Paris")
+    state: dict[str, Any] = {}
+    collection: Any = SimpleNamespace(
+        mode="full", newest=NOW, clock=NOW, page=0, answer="", fingerprint=lambda since: ""
+    )
+    for found, expected in ((settings, "delta"), (moved, mode)):
+        kept = Cursors(state, settings.dialect[endpoint], found)
+        if found is settings:
+            kept.advance("1", collection, now=NOW)
+        assert kept.ask("1", full=False, now=NOW).mode == expected
+
+
 @pytest.mark.parametrize(
     ("changed", "mode"),
     [

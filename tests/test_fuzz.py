@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -227,10 +228,13 @@ def holds(found: Any, sent: Any) -> bool:
     return bool(exact(read(found)) == exact(sent))
 
 
-MIDNIGHT = re.compile(r"(\d{4}-\d\d-\d\d)([T ]00:00(:00(\.0+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
+MIDNIGHT = re.compile(
+    r"(\d{4}-\d\d-\d\d)([Tt ]00(:00(:00([.,]0+)?)?)?( ?(Z|z|UTC|[+-]\d\d(:?\d\d)?))?)?", re.ASCII
+)
 INSTANT = re.compile(
     # one digit for a part is no standard, and not to be misunderstood
-    r"(\d{4})-(\d\d?)-(\d\d?)([T ](\d\d?):(\d\d?)(:(\d\d?)(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?",
+    r"(\d{4})-(\d\d?)-(\d\d?)([Tt ](\d\d?)(?::(\d\d?)(?::(\d\d?)([.,]\d+)?)?)?"
+    r"( ?(?:Z|z|UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?",
     re.ASCII,
 )
 
@@ -238,20 +242,36 @@ INSTANT = re.compile(
 def as_date(value: Any) -> date | None:
     match = MIDNIGHT.fullmatch(value) if isinstance(value, str) else None
     try:
-        return date.fromisoformat(match[1]) if match else None
+        if match:
+            return date.fromisoformat(match[1])
     except ValueError:
         return None
+    # an instant at which a day begins in UTC, which is where these schools are
+    instant = as_instant(value)
+    if instant is None or not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ].*(Z|z|UTC|[+-][\d:]+)", value):
+        return None
+    return instant.date() if instant.time() == time_of_day.min else None
 
 
 def as_instant(value: Any) -> datetime | None:
     match = INSTANT.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
-    numbers = [int(part or 0) for part in match.group(1, 2, 3, 5, 6, 8)]
-    micros = int(((match[9] or ".") + "000000")[1:7])
-    offset = datetime.strptime((match[10] or "Z"), "%z").tzinfo
+    year, month, day, hour, minute, second = (
+        int(part or 0) for part in match.group(1, 2, 3, 5, 6, 7)
+    )
+    micros = int((match[8] or ".")[1:7].ljust(6, "0"))
+    zone = (match[9] or "Z").strip().replace("UTC", "Z").replace("z", "Z")
+    zone += "00" if re.fullmatch(r"[+-]\d\d", zone) else ""
+    later = timedelta()
+    if (minute, second) == (59, 60):
+        later, second, micros = timedelta(seconds=1), 59, 0
+    elif (hour, minute, second, micros) == (24, 0, 0, 0):
+        later, hour = timedelta(days=1), 0
+    offset = datetime.strptime(zone, "%z").tzinfo
     try:
-        return datetime(*numbers, micros, tzinfo=offset).astimezone(UTC)
+        local = datetime(year, month, day, hour, minute, second, micros, tzinfo=offset)
+        return (local + later).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -265,7 +285,36 @@ def empty(value: Any) -> bool:
     return value in (None, "", [], Members())
 
 
-IDS = ("sourcedId", "sourceId", "id", "sourceID")
+LONGEST = 1000
+IDS = ("sourcedId", "sourceId", "id")
+
+
+def spelt(sent: Members, names: Iterable[str]) -> Members:
+    """An object with these names as the standard writes them, unless it has both."""
+    proper = {name.lower(): name for name in names}
+    return Members(
+        (proper[key.lower()] if proper.get(key.lower(), key) not in sent.names else key, value)
+        for key, value in sent
+    )
+
+
+def spelt_row(standard: Standard, sent: Members) -> Members:
+    """A row with all names that mean something as the standard writes them."""
+    inside = {n: ("type", "identifier") for n in " ".join(standard.object_lists).split()}
+    references = " ".join(standard.references + standard.reference_lists)
+    inside |= dict.fromkeys(references.split(), (*IDS, "type", "href"))
+
+    def value_of(key: str, value: Any) -> Any:
+        if key in inside and isinstance(value, Members):
+            return spelt(value, inside[key])
+        if key in inside and isinstance(value, list):
+            return [
+                spelt(item, inside[key]) if isinstance(item, Members) else item for item in value
+            ]
+        return value
+
+    row = spelt(sent, ("sourcedId", *standard.attributes))
+    return Members((key, value_of(key, value)) for key, value in row)
 
 
 def reference(value: Any) -> tuple[tuple[Any, Any, Any], bool]:
@@ -282,13 +331,21 @@ def reference(value: Any) -> tuple[tuple[Any, Any, Any], bool]:
     return (sourced_id, value.get("type"), value.get("href")), more
 
 
+def is_too_long(sourced_id: Any) -> bool:
+    return len((text(sourced_id) or "").encode()) > LONGEST
+
+
 def expected(standard: Standard, sent: Any) -> Row:
     """What a row of a page amounts to."""
     if not isinstance(sent, Members):
         return Row(None, reasons=["no sourcedId"])
+    sent = spelt_row(standard, sent)
     row = Row(text(sent.get("sourcedId")))
     if row.sourced_id is None:
         row.reasons.append("no sourcedId")
+    elif is_too_long(row.sourced_id):
+        row.sourced_id = None
+        row.reasons.append("sourcedId: too long")
     for name in ("status", *standard.texts.split()):
         row.columns[snake(name)] = sent.get(name)
     row.columns["metadata"] = sent.get("metadata")
@@ -321,33 +378,37 @@ def _nested(standard: Standard, names: str, sent: Members, row: Row) -> None:
     value = sent.get(given[0]) if given else []
     items = value if isinstance(value, list) else [value]
     rows: list[tuple[Any, ...]]
-    more = False
+    more = lengthy = False
     if names in standard.references:
-        (rows, more) = _references(items[:1])
+        (rows, more, lengthy) = _references(items[:1])
         more |= len(items) > 1 or len(rows) < len(items)
         row.columns[snake(name) + "_sourced_id"] = rows[0][0] if rows else None
-        lost = bool(items) and not rows
+        lost = bool(items) and not rows and not lengthy
     else:
         items = [item for item in items if item not in (None, "")]
         if names in standard.reference_lists:
-            rows, more = _references(items)
+            rows, more, lengthy = _references(items)
         elif names in standard.value_lists:
             rows = [(item,) for item in items]
         else:
             rows, more = _user_ids(items)
-        lost = len(rows) < len(items)
+        lost = len(rows) < len(items) - lengthy
     if lost:
         row.reasons.append(f"{name}: a reference without sourcedId")
+    if lengthy:
+        row.reasons.append(f"{name}: a reference whose sourcedId is too long")
     row.children[snake(name)] = rows
     # what comes under a second name has no other place
-    kept = given if more or lost else given[1:]
+    kept = given if more or lost or lengthy else given[1:]
     row.extra |= {alias: sent.get(alias) for alias in kept}
 
 
-def _references(items: list[Any]) -> tuple[list[tuple[Any, ...]], bool]:
+def _references(items: list[Any]) -> tuple[list[tuple[Any, ...]], bool, int]:
+    """The references, whether they say more, and how many have an id that is too long."""
     found = [reference(item) for item in items]
-    rows = [cells for cells, _ in found if text(cells[0]) is not None]
-    return rows, any(more for _, more in found)
+    named = [cells for cells, _ in found if text(cells[0]) is not None]
+    rows = [cells for cells in named if not is_too_long(cells[0])]
+    return rows, any(more for _, more in found), len(named) - len(rows)
 
 
 def _user_ids(items: list[Any]) -> tuple[list[tuple[Any, ...]], bool]:
@@ -380,7 +441,9 @@ def rows_of(standard: Standard, body: bytes) -> list[Row] | None:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """Each sourcedId once: the row that changed last; of two such, the later one."""
+    """Each sourcedId once: the row that changed last; of two such, the later one. Where another one
+    said something else, that is told."""
+    rows = copy.deepcopy(list(rows))
     best: dict[str, Row] = {}
     for row in rows:
         if row.sourced_id is not None:
@@ -389,7 +452,23 @@ def newest(rows: Iterable[Row]) -> list[Row]:
             theirs = other and other.columns["date_last_modified"]
             if theirs is None or (mine is not None and mine >= theirs):
                 best[row.sourced_id] = row
+    for row in rows:
+        kept = row if row.sourced_id is None else best[row.sourced_id]
+        if _said(row) != _said(kept) and "sent more than once" not in kept.reasons:
+            kept.reasons.append("sent more than once")
     return [row for row in rows if row.sourced_id is None or best[row.sourced_id] is row]
+
+
+def _said(row: Row) -> Any:
+    """What a row says, but for when, to compare it with another."""
+    columns = {
+        k: v if isinstance(v, date) else text(v)
+        for k, v in row.columns.items()
+        if k != "date_last_modified"
+    }
+    children = {k: [tuple(map(text, cells)) for cells in v] for k, v in row.children.items()}
+    reasons = [r for r in row.reasons if r != "sent more than once"]
+    return columns, children, {k: exact(v) for k, v in row.extra.items()}, reasons
 
 
 # -- pages ----------------------------------------------------------------------------------------
@@ -432,6 +511,11 @@ STAMPS = [
         "2026-W10-1",
         "2026-09-01T25:00:00Z",
         "2026-09-01T12:00",
+        "2026-08-31T23:00:00-01:00",
+        "2026-09-01T00:00Z",
+        "2026-09-01T03+03",
+        "2026-12-31T23:59:60Z",
+        "2026-09-01T24:00:00Z",
         "\u0662\u0660\u0662\u0666-01-01",
     ),
     *(20260901, 1700000000000, 1.7e9, "1700000000"),
@@ -455,6 +539,11 @@ REFERENCES = [
         {"id": None, "sourcedId": "o1"},
     ),
     *({"href": "http://x/orgs/o1", "type": "org"}, {"sourcedid": "o1"}, {"sourcedId": ["o1"]}),
+    *(
+        {"SourcedId": "o1", "Type": "org"},
+        {"ID": "o1", "sourcedID": None},
+        {"sourcedId": "é" * 501},
+    ),
     *({"sourcedId": "o1", "type": "org", "href": "h", "name": "Hill"}, {"sourcedId": 5, "type": 6}),
     {"sourcedId": 1, "type": 2, "href": 3, "a": 4},
     {"sourcedId": "o1", "type": {"a": 1}, "href": [1]},
@@ -467,6 +556,9 @@ NAMES = [
     *(
         "preferredName",
         "SourcedId",
+        "USERNAME",
+        "Status",
+        "BeginDate",
         "username2",
         "",
         " ",
@@ -841,7 +933,11 @@ def through_a_server(seeds: range, folder: Path, tally: Tally) -> None:
                 outcome = outcomes[school.estab, endpoint]
                 tally.pages += 1
                 tally.refused += rows is None
-                assert (outcome.state == "failed") == (rows is None), (outcome, rows)
+                unread = bool(rows) and all(row.sourced_id is None for row in rows)
+                assert (outcome.state == "failed") == (rows is None or unread), (outcome, rows)
+                if unread:
+                    # nothing of it is loaded
+                    rows = []
                 rows = newest(rows or [])
                 assert outcome.rejected == sum(len(row.reasons) for row in rows)
                 try:

@@ -311,8 +311,9 @@ def test_an_attribute_in_an_odd_form_goes_with_its_column(serve, tmp_path) -> No
     deep = "[" * 900 + "]" * 900
     of = {"p1": "gone", "p2": "there"}
     rows = ", ".join(
-        f'{{"sourcedId": "{user}", "status": "active", "givenName": "{what}", "EMAIL": "{MARK}",'
-        f' "sms": ["{MARK}", {{"a": "}}"}}], "big": 1e400, "long": 0.5, "deep": {deep}}}'
+        f'{{"sourcedId": "{user}", "status": "active", "givenName": "{what}", "email": "{MARK}",'
+        f' "EMAIL": "{MARK}", "sms": ["{MARK}", {{"a": "}}"}}],'
+        f' "big": 1e400, "long": 0.5, "deep": {deep}}}'
         for user, what in of.items()
     )
     body = f'{{"users": [{rows}]}}'.encode()

@@ -6,7 +6,9 @@ import json
 import math
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import available_timezones
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +21,14 @@ ENGINE = Engine()
 SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
 
 
-def shaped(endpoint: str, *rows: Any, **options: bool) -> dict[str, list[dict[str, Any]]]:
+LONDON = Shaper(V1P1["enrollments"], ENGINE, time_zone="Europe/London")
+
+
+def shaped(
+    endpoint: str, *rows: Any, shaper: Shaper | None = None, **options: bool
+) -> dict[str, list[dict[str, Any]]]:
     """The tables that these objects become."""
-    shaper = SHAPERS[endpoint]
+    shaper = shaper or SHAPERS[endpoint]
     body = json.dumps({shaper.endpoint.collection: rows}).encode()
     tables = shaper.tables(shaper.parse(body), "1", **options)
     return {name: table.to_pylist() for name, table in tables.items()}
@@ -40,6 +47,15 @@ INSTANTS = {
     "2026-03-21T03:35:42": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
     "2026-03-21 03:35:42": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
     "2026-03-21": datetime(2026, 3, 21, 0, 0, 0, 0, UTC),
+    "2026-03-21T03:35Z": datetime(2026, 3, 21, 3, 35, 0, 0, UTC),
+    "2026-03-21T03": datetime(2026, 3, 21, 3, 0, 0, 0, UTC),
+    "2026-03-21t03:35:42z": datetime(2026, 3, 21, 3, 35, 42, 0, UTC),
+    "2026-03-21T03:35:42,5Z": datetime(2026, 3, 21, 3, 35, 42, 500_000, UTC),
+    "2026-03-21T03:35:42.123456789Z": datetime(2026, 3, 21, 3, 35, 42, 123_456, UTC),
+    "2026-03-21T03:35:42+0530": datetime(2026, 3, 20, 22, 5, 42, 0, UTC),
+    "2026-03-21T03:35-05": datetime(2026, 3, 21, 8, 35, 0, 0, UTC),
+    "2026-03-21T24:00:00Z": datetime(2026, 3, 22, 0, 0, 0, 0, UTC),
+    "2026-12-31T23:59:60Z": datetime(2027, 1, 1, 0, 0, 0, 0, UTC),
     "": None,
     None: None,
 }
@@ -51,6 +67,12 @@ NO_INSTANTS = [
     "0000-01-01T00:00:00Z",
     "9999-12-31T23:59:59-14:00",
     "294247-01-10T00:00:00Z",
+    "20260321T033542Z",
+    "2026-03-21T0335Z",
+    "2026-03-21T24:00:01Z",
+    "2026-03-21T03:35:60Z",
+    "2026-03-21T03:35:42.Z",
+    "2026-03-21T03:35:42+24:00",
     1700000000,
     {"a": 1},
 ]
@@ -66,6 +88,8 @@ DATES = {
     "2026-09-01T00:00:00": date(2026, 9, 1),
     "2026-09-01T00:00:00.000Z": date(2026, 9, 1),
     "2026-09-01T00:00:00+01:00": date(2026, 9, 1),
+    "2026-09-01T00:00Z": date(2026, 9, 1),
+    "2026-09-01T00": date(2026, 9, 1),
     "": None,
     None: None,
 }
@@ -76,6 +100,8 @@ NO_DATES = [
     "0000-01-01",
     "2026-13-01",
     20260901,
+    "20260901",
+    "2026-08-31T23:00:00Z",
     "2026-9-1  ",
     "2026-09-1Z",
     "99999-1-01",
@@ -87,6 +113,55 @@ NO_DATES = [
 @pytest.mark.parametrize(("sent", "read"), DATES.items(), ids=map(str, DATES))
 def test_dates_stay_the_day_that_was_sent(sent: Any, read: date | None) -> None:
     assert row("enrollments", beginDate=sent)["begin_date"] == read
+
+
+LOCAL_DATES = {
+    # midnight of summer time, and of winter time, in London
+    "2026-08-31T23:00:00Z": date(2026, 9, 1),
+    "2026-08-31T23:00:00.000Z": date(2026, 9, 1),
+    "2026-08-31T23:00Z": date(2026, 9, 1),
+    "2026-08-31T22:00:00-01:00": date(2026, 9, 1),
+    "2026-09-01T01:00:00+02:00": date(2026, 9, 1),
+    "2026-08-31T24:00:00+01:00": date(2026, 9, 1),
+    "2026-12-01T01:00:00+01:00": date(2026, 12, 1),
+    # written as midnight, wherever that is
+    "2026-09-01T00:00:00Z": date(2026, 9, 1),
+    "2026-09-01T00:00:00": date(2026, 9, 1),
+    "2026-09-01T00:00:00+05:00": date(2026, 9, 1),
+    "2026-09-01": date(2026, 9, 1),
+    # no midnight there
+    "2026-12-31T23:00:00Z": None,
+    "2026-08-31T23:00:00": None,
+    "2026-08-31T23:00:01Z": None,
+    "2026-09-01T12:00:00Z": None,
+    "2026-08-32T23:00:00Z": None,
+}
+
+
+@pytest.mark.parametrize(("sent", "read"), LOCAL_DATES.items(), ids=map(str, LOCAL_DATES))
+def test_an_instant_at_which_a_day_begins_where_the_school_is_is_that_day(
+    sent: str, read: date | None
+) -> None:
+    tables = shaped("enrollments", {"sourcedId": "a", "beginDate": sent}, shaper=LONDON)
+    assert tables["enrollments"][0]["begin_date"] == read
+    reasons = [r["reason"] for r in tables["rejected_rows"]]
+    assert reasons == ([] if read else ["beginDate: not a date"])
+
+
+def test_duckdb_knows_every_time_zone_that_can_be_set() -> None:
+    zones = ", ".join(f"('{name}')" for name in sorted(available_timezones() - {"localtime"}))
+    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+        query = f"SELECT timezone(z, now()) FROM (VALUES {zones}) AS zones (z)"
+        assert len(connection.execute(query).fetchall()) > 400
+
+
+def test_where_clocks_go_forward_at_midnight_the_day_begins_later() -> None:
+    cairo = Shaper(V1P1["enrollments"], ENGINE, time_zone="Africa/Cairo")
+    # 2026-04-24 began at one o'clock there
+    sent = {"sourcedId": "a", "beginDate": "2026-04-23T22:00:00Z"}
+    assert shaped("enrollments", sent, shaper=cairo)["enrollments"][0]["begin_date"] == date(
+        2026, 4, 24
+    )
 
 
 FLAGS: list[tuple[Any, bool | None]] = [
@@ -149,6 +224,21 @@ REFERENCES: dict[str, tuple[Any, tuple[Any, ...] | None, bool]] = {
     "a number": (7, ("7", None, None), False),
     "sourceId": ({"sourceId": "c1"}, ("c1", None, None), False),
     "sourceID": ({"sourceID": "c1", "type": "class"}, ("c1", "class", None), False),
+    "sourcedID": ({"sourcedID": "c1"}, ("c1", None, None), False),
+    "sourcedid": ({"href": "h", "sourcedid": "c1"}, ("c1", None, "h"), False),
+    "names in .NET's case": (
+        {"SourcedId": "c1", "Type": "class", "Href": "h"},
+        ("c1", "class", "h"),
+        False,
+    ),
+    "ID": ({"ID": 7}, ("7", None, None), False),
+    "a list with sourcedID": ([{"SOURCEDID": "c1"}], ("c1", None, None), False),
+    "an id in two cases": ({"sourcedid": "c2", "sourcedId": "c1"}, ("c1", None, None), True),
+    "three plain values, and a name that is empty": (
+        {"sourcedId": 1, "type": 2, "href": 3, "": ""},
+        ("1", "2", "3"),
+        True,
+    ),
     "a list of one": ([{"sourcedId": "c1"}], ("c1", None, None), False),
     "a list of two": (["c1", "c2"], ("c1", None, None), True),
     "an object that says more": (
@@ -205,6 +295,78 @@ def test_orgs_under_two_names_at_once_are_both_kept() -> None:
     tables = shaped("users", {"sourcedId": "a", "orgs": ["o1"], "orgSourcedIds": ["o2"]})
     assert [r["sourced_id"] for r in tables["users__orgs"]] == ["o1"]
     assert json.loads(tables["users"][0]["extra"]) == {"orgSourcedIds": ["o2"]}
+
+
+@pytest.mark.parametrize("name", ["sourcedID", "sourcedid", "SourcedId", "sourceId", "ID"])
+def test_references_in_lists_in_every_case(name: str) -> None:
+    tables = shaped("users", {"sourcedId": "a", "orgs": [{name: "o1"}, {name: "o2", "Type": "x"}]})
+    found = [(r["sourced_id"], r["type"]) for r in tables["users__orgs"]]
+    assert found == [("o1", None), ("o2", "x")]
+    assert tables["users"][0]["extra"] is None and tables["rejected_rows"] == []
+
+
+@pytest.mark.parametrize("case", [str.lower, str.upper, lambda name: name[0].upper() + name[1:]])
+@pytest.mark.parametrize("more", [{}, {"nobody": "knows"}])
+def test_a_provider_that_writes_all_names_in_another_case(case: Any, more: dict[str, str]) -> None:
+    sent = {
+        "sourcedId": "a",
+        "status": "tobedeleted",
+        "dateLastModified": "2026-03-21T03:35:42Z",
+        "username": "al",
+        "orgs": [{"sourcedId": "o1", "type": "org"}],
+        "userIds": [{"type": "mis", "identifier": "1"}],
+        "metadata": {"SourcedId": "as it was"},
+    }
+
+    def respelt(value: Any) -> Any:
+        if isinstance(value, list):
+            return [respelt(item) for item in value]
+        if isinstance(value, dict) and "SourcedId" not in value:
+            return {case(name): respelt(item) for name, item in value.items()}
+        return value
+
+    found = shaped("users", respelt(sent) | more, {"sourcedId": "b"})
+    assert found == shaped("users", sent | more, {"sourcedId": "b"})
+
+
+def test_a_name_in_two_cases_is_not_changed_and_nothing_is_lost() -> None:
+    tables = shaped("users", {"sourcedId": "a", "username": "x", "UserName": "y", "Nick": 1})
+    assert tables["users"][0]["username"] == "x"
+    assert json.loads(tables["users"][0]["extra"]) == {"UserName": "y", "Nick": 1}
+    body = body_of('"USERNAME": "x", "userName": "y"')
+    [found] = SHAPERS["users"].parse(body).to_pylist()
+    assert (found["username"], json.loads(found["extra"])) == ("x", {"username": ["x", "y"]})
+    assert found["_problems"] == ["username: sent more than once"]
+
+
+TOO_LONG = ["é" * 501, "x" * 1001, "x" * 8000]
+
+
+@pytest.mark.parametrize("sent", TOO_LONG, ids=len)
+def test_a_row_whose_id_is_too_long_for_an_index_is_rejected_and_told(sent: str) -> None:
+    rows = [{"sourcedId": sent, "grades": ["7"]}, {"sourcedId": "é" * 500}, {"sourcedId": "b"}]
+    tables = shaped("users", *rows)
+    assert [r["sourced_id"] for r in tables["users"]] == ["é" * 500, "b"]
+    assert tables["users__grades"] == []
+    [rejected] = tables["rejected_rows"]
+    assert (rejected["sourced_id"], rejected["reason"]) == (None, "sourcedId: too long")
+
+
+@pytest.mark.parametrize("sent", TOO_LONG, ids=len)
+@pytest.mark.parametrize("form", [lambda i: i, lambda i: {"sourcedId": i}], ids=["id", "object"])
+def test_a_reference_whose_id_is_too_long_is_rejected_and_kept_as_sent(
+    sent: str, form: Any
+) -> None:
+    tables = shaped("enrollments", {"sourcedId": "a", "class": form(sent)})
+    [found] = tables["enrollments"]
+    assert found["class_sourced_id"] is None and tables["enrollments__class"] == []
+    assert json.loads(found["extra"]) == {"class": form(sent)}
+    reason = "a reference whose sourcedId is too long"
+    assert [r["reason"] for r in tables["rejected_rows"]] == [f"class: {reason}"]
+    tables = shaped("users", {"sourcedId": "a", "orgs": [form("o1"), form(sent)]})
+    assert [r["sourced_id"] for r in tables["users__orgs"]] == ["o1"]
+    assert json.loads(tables["users"][0]["extra"]) == {"orgs": [form("o1"), form(sent)]}
+    assert [r["reason"] for r in tables["rejected_rows"]] == [f"orgs: {reason}"]
 
 
 def test_lists_of_values_and_of_objects() -> None:
@@ -280,7 +442,12 @@ def test_numbers_that_json_does_not_have_become_texts(sent: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", ["1e200000", "-1.5E+0009999", '{"a":[1,2e99999]}', '{"a":' * 3000 + "1" + "}" * 3000]
+    "sent",
+    [
+        *("1e200000", "-1.5E+0009999", '{"a":[1,2e99999]}', '{"a":' * 3000 + "1" + "}" * 3000),
+        *('{"e":"1e2","a":1e99999}', '{"a\\"":-5e99999}', "[" + "7" * 140_000 + "]"),
+    ],
+    ids=lambda sent: sent[:20],
 )
 def test_json_that_is_more_than_databases_take_becomes_text(sent: str) -> None:
     found = SHAPERS["users"].parse(body_of(f'"metadata": {sent}, "foo": {sent}')).to_pylist()[0]
@@ -292,6 +459,55 @@ def test_json_of_usual_size_stays_as_it_is() -> None:
     sent = '{"a":[' + ",".join('{"b":1.5e300,"c":"e12"}' for _ in range(900)) + "]}"
     found = SHAPERS["users"].parse(body_of(f'"metadata": {sent}')).to_pylist()[0]
     assert found["metadata"] == sent
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"guid": "ac2cb28e-1714-4653-aa7d-8088f314a780"},
+        {"a1e9999": "1e9999", "b": ["7E12345"]},
+        {'q"1e9999': 'x\\"1e9999"', "c": "\\"},
+        {"a": "[{" * 3000, "{[" * 3000: 1},
+        [{"a": [i]} for i in range(3000)],
+        {"digits": "7" * 200_000},
+        {"a": 1e300, "b": 10**4000, "c": 1e-300},
+    ],
+    ids=lambda sent: str(sent)[:20],
+)
+def test_json_in_which_texts_look_like_huge_numbers_or_depths_stays_json(sent: Any) -> None:
+    body = body_of(f'"metadata": {json.dumps(sent)}, "foo": {json.dumps(sent)}')
+    [found] = SHAPERS["users"].parse(body).to_pylist()
+    assert json.loads(found["metadata"]) == sent
+    assert json.loads(found["extra"]) == {"foo": sent}
+
+
+_pieces = st.sampled_from(["e", "E", "1", "9", "-", "+", ".", '"', "\\", "{", "[", ":", ",", "é"])
+_odd_texts = (
+    st.text(max_size=12) | st.lists(_pieces, max_size=14).map("".join) | st.uuids().map(str)
+)
+_stored = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _odd_texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_odd_texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_stored)
+def test_any_json_that_databases_hold_comes_back_as_it_was(sent: Any) -> None:
+    [found] = (
+        SHAPERS["users"]
+        .parse(body_of(f'"metadata": {json.dumps(sent)}, "foo": {json.dumps([sent])}'))
+        .to_pylist()
+    )
+    expected = _storable(sent)
+    assert (found["metadata"] is None) == (sent is None)
+    assert _equal(expected, json.loads(found["metadata"] or "null"))
+    assert _equal({"foo": [expected]}, json.loads(found["extra"]))
 
 
 def test_texts_that_look_like_such_numbers_stay_as_they_are() -> None:
@@ -480,6 +696,56 @@ def test_a_row_is_read_alike_whatever_else_is_in_its_page(data: st.DataObject) -
     found = shaped(endpoint, *sent)
     for name, rows in expected.items():
         assert found[name] == [row for row in rows if "odd one" not in row.values()]
+
+
+_two = st.integers(0, 61).map("{:02}".format) | st.sampled_from(["00", "23", "24", "59", "60", "7"])
+_day = st.dates().map(str) | st.sampled_from(
+    ["2026-08-31", "2026-09-01", "2026-02-30", "9999-12-31", "0001-01-01", "0000-01-01", "20260901"]
+)
+_fraction = st.builds(
+    "{}{}".format, st.sampled_from([".", ","]), st.text("0123456789", max_size=11) | st.just("000")
+)
+_zone = st.sampled_from(
+    [
+        *("", "Z", "z", " Z", "UTC", "+00:00", "-00:00", "+01", "+0100", "+01:00", "-05:30"),
+        *("+14:00", "+23:59", "+24:00", "+1:00", "+01:60"),
+    ]
+)
+_clock = st.one_of(
+    st.builds("{}".format, _two),
+    st.builds("{}:{}".format, _two, _two),
+    st.builds("{}:{}:{}".format, _two, _two, _two),
+    st.builds("{}:{}:{}{}".format, _two, _two, _two, _fraction),
+    st.sampled_from(["0000", "000000", "00:00:00", "23:00:00", "00:00", "23:00"]),
+)
+MOMENTS = _day | st.builds(
+    "{}{}{}{}".format, _day, st.sampled_from(["T", " ", "t", "  ", ""]), _clock, _zone
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MOMENTS)
+def test_a_moment_is_read_alike_alone_and_next_to_an_odd_row(sent: str) -> None:
+    attributes = {"dateLastModified": sent, "beginDate": sent}
+    odd = {"sourcedId": "odd one", "nobody": "knows"}
+    alone = shaped("enrollments", {"sourcedId": "a", **attributes}, shaper=LONDON)
+    beside = shaped("enrollments", {"sourcedId": "a", **attributes}, odd, shaper=LONDON)
+    assert alone["enrollments"] == beside["enrollments"][:1]
+    assert alone["rejected_rows"] == beside["rejected_rows"]
+    # each by itself, since one that is odd lets the other be read in the long way
+    for attribute in attributes:
+        found = shaped("enrollments", {"sourcedId": "a", attribute: sent}, shaper=LONDON)
+        column = {"dateLastModified": "date_last_modified", "beginDate": "begin_date"}[attribute]
+        assert found["enrollments"][0][column] == beside["enrollments"][0][column]
+    # and texts beside a form that Arrow takes from texts alone
+    texts = {"dateLastModified": "2026-03-21T03:35:42.0171239Z", "sourcedId": "b"}
+    among = shaped(
+        "enrollments", {"sourcedId": "a", "dateLastModified": sent}, texts, shaper=LONDON
+    )
+    assert (
+        among["enrollments"][0]["date_last_modified"]
+        == beside["enrollments"][0]["date_last_modified"]
+    )
 
 
 def test_of_a_large_page_the_odd_rows_keep_their_places() -> None:

@@ -77,6 +77,72 @@ def test_repeats_that_are_far_apart_are_found_when_they_are_expected(spool: Spoo
     assert sorted(given_out(spool)) == [("a", "8"), ("b", ""), ("c", "")]
 
 
+def problems(spool: Spool) -> list[tuple[str, str]]:
+    """What `rejected_rows` gets, by sourcedId."""
+    rejected = (SHAPER.tables(table, "1")["rejected_rows"] for table in spool.tables())
+    rows = (row for table in rejected for row in table.to_pylist())
+    return sorted((row["sourced_id"], row["reason"]) for row in rows)
+
+
+TWINS = user("b", 1, "7"), user("b", 2, "8"), user("b", 2, "9")
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5])
+def test_ids_on_several_rows_with_different_content_are_told_once(
+    spool: Spool, page_size: int
+) -> None:
+    users = [user("a"), *TWINS, user("c")]
+    for begin in range(0, len(users), page_size):
+        # with the last row of the page before, as the reader asks for pages
+        page = users[max(begin - 1, 0) : begin + page_size]
+        spool.add(wide(*page), 1 if begin else 0)
+    assert spool.twins() == {"b"}
+    assert problems(spool) == [("b", "sent more than once")]
+    assert sorted(given_out(spool)) == [("a", ""), ("b", "9"), ("c", "")]
+
+
+def test_rows_that_differ_in_nothing_but_their_stamps_are_no_finding(spool: Spool) -> None:
+    spool.add(wide(user("a"), user("a"), user("b", 1), user("b", 2)), 0)
+    assert spool.twins() == set() and problems(spool) == []
+    assert sorted(given_out(spool)) == [("a", ""), ("b", "")]
+
+
+def test_rows_that_the_reading_brought_twice_are_no_finding_unless_one_page_holds_both(
+    spool: Spool,
+) -> None:
+    spool.add(wide(user("a", 1, "7"), user("b"), *TWINS[1:]), 0)
+    spool.add(wide(user("a", 2, "8"), user("c", 1, "7")), 0)
+    spool.add(wide(user("c", 1, "7"), user("c", 1, "8")), 1)
+    spool.expect_repeats()
+    assert problems(spool) == [(key, "sent more than once") for key in "bc"]
+    assert sorted(given_out(spool)) == [("a", "8"), ("b", "9"), ("c", "8")]
+
+
+def test_a_problem_of_the_row_itself_stays_beside(spool: Spool) -> None:
+    odd = [user("b") | {"enabledUser": text} for text in ("perhaps", "never")]
+    spool.add(wide(*odd), 0)
+    assert problems(spool) == [("b", "enabledUser: not a boolean"), ("b", "sent more than once")]
+
+
+def test_twins_of_a_pass_that_begins_again_are_forgotten(spool: Spool) -> None:
+    spool.add(wide(*TWINS), 0)
+    spool.expect_repeats()
+    spool.clear()
+    spool.add(wide(TWINS[0]), 0)
+    assert spool.twins() == set() and problems(spool) == []
+
+
+def test_whether_no_row_has_an_id(spool: Spool) -> None:
+    assert not spool.is_unread
+    spool.add(wide({"username": "x"}, {"sourcedId": "x" * 1001}), 0)
+    assert spool.is_unread
+    assert spool.problems() == {"no sourcedId": 1, "sourcedId: too long": 1}
+    spool.add(wide(user("a")), 0)
+    assert not spool.is_unread
+    spool.clear()
+    assert not spool.is_unread
+
+
 def test_rows_without_an_id_are_not_taken_for_repeats(spool: Spool) -> None:
     spool.add(wide({"username": "x"}, {"username": "x"}, user("a")), 0)
     [table] = spool.tables()

@@ -68,6 +68,7 @@ def fleet() -> list[School]:
         dated(small_school("4")),
         returned(small_school("5")),
         spread(small_school("6")),
+        unread(small_school("7")),
     ]
 
 
@@ -106,7 +107,7 @@ def test_a_view_has_the_grain_that_it_states(view, database: str) -> None:
         assert rows == keys > 0
         if "estab" in view.about["key"]:
             found = connected(f"SELECT DISTINCT estab FROM oneroster.{view.name} ORDER BY 1")
-            assert found == [(f"{n}",) for n in range(1, 7)]
+            assert found == [(f"{n}",) for n in range(1, 8)]
 
 
 def test_students(ask) -> None:
@@ -173,6 +174,94 @@ def dated(school: School) -> School:
 def test_an_enrollment_without_dates_counts_and_its_last_day_too(ask) -> None:
     found = {name for (name,) in ask("current_enrollments", "sourced_id", "estab = '4'")}
     assert {name: name in found for name in DATES} == {n: now for n, (*_, now) in DATES.items()}
+
+
+UNREAD = {
+    # enrollment: first day, last day, state
+    "7A-p1": ("soon", None, "unknown"),
+    "7A-p2": (None, "31/07/2026", "unknown"),
+    "7A-p3": (day(0), "later", "unknown"),
+    "7A-t1": ("soon", day(5), "unknown"),
+    "7A-a1": ("2026-09-01T12:00:00Z", "never", "unknown"),
+    "7A/Ma-p1": ("soon", day(-1), "past"),
+    "7A/Ma-p2": (day(1), "later", "upcoming"),
+    # something else could not be read
+    "7A/Ma-p3": (None, None, "current"),
+    "7A/Ma-t1": ("", "", "current"),
+    # deleted ones are in no view
+    "7A/En-p1": ("soon", None, None),
+    "8A/Ma-p4": ("soon", None, "unknown"),
+}
+
+
+def unread(school: School) -> School:
+    for name, (begin, end, _) in UNREAD.items():
+        school.change("enrollments", name, beginDate=begin, endDate=end)
+    school.change("enrollments", "7A/Ma-p3", primary="perhaps", dateLastModified="yesterday")
+    # of a row with the same id, but no enrollment, and of one at another school
+    school.change("users", "p4", enabledUser="perhaps")
+    school.delete("enrollments", "7A/En-p1")
+    return school
+
+
+def test_where_a_date_could_not_be_read_the_state_is_unknown_and_nobody_is_counted(ask) -> None:
+    here = "estab = '7'"
+    states = dict(ask("enrollment_states", "sourced_id, state", here))
+    assert {name: states.get(name) for name in UNREAD} == {n: s for n, (*_, s) in UNREAD.items()}
+    rest = {name: state for name, state in states.items() if name not in UNREAD}
+    assert len(rest) == 3 and set(rest.values()) == {"current"}
+    now = {name for (name,) in ask("current_enrollments", "sourced_id", here)}
+    assert now == {name for name, state in states.items() if state == "current"}
+    timeline = dict(ask("pupil_timeline", "enrollment_sourced_id, state", here))
+    assert timeline == {n: s for n, s in states.items() if n.partition("-")[2].startswith("p")}
+    columns = "class_title, students, students_ever, teachers"
+    assert ask("class_sizes", columns, here) == [
+        ("7A", 0, 3, 0),
+        ("7A/En", 1, 1, 1),
+        ("7A/Ma", 1, 3, 1),
+        ("8A/Ma", 0, 1, 1),
+    ]
+    rosters = ask("class_rosters", "class_title, teachers, student_sourced_id, is_current", here)
+    assert rosters == [
+        ("7A", None, "p1", False),
+        ("7A", None, "p2", False),
+        ("7A", None, "p3", False),
+        ("7A/En", "Bo Birch", "p2", True),
+        ("7A/Ma", "Ada Ash", "p1", False),
+        ("7A/Ma", "Ada Ash", "p2", False),
+        ("7A/Ma", "Ada Ash", "p3", True),
+        ("8A/Ma", "Bo Birch", "p4", False),
+    ]
+    taught = ask("teacher_timetables", "teacher_sourced_id, class_title, is_current", here)
+    assert taught == [
+        ("t1", "7A", False),
+        ("t1", "7A/Ma", True),
+        ("t2", "7A/En", True),
+        ("t2", "8A/Ma", True),
+    ]
+    assert ask("year_groups", "year_group, students, classes", here) == [("7", 3, 2), ("8", 1, 0)]
+    as_of = dict(ask("enrollments_as_of", "enrollment_sourced_id, are_dates_known", here))
+    unknown = {
+        n for n, (*dates, s) in UNREAD.items() if s and {*dates} & {"soon", "later", "never"}
+    }
+    assert {n for n, known in as_of.items() if not known} == {*unknown, "7A-p2"}
+    # elsewhere the same enrollments are known
+    assert {s for (s,) in ask("enrollment_states", "state", "estab = '1'")} == {"current"}
+
+
+def test_an_enrollment_whose_dates_are_mended_counts_again(serve, sync, warehouse) -> None:
+    school = unread(small_school("7"))
+    server = serve(school)
+    query = "SELECT sourced_id FROM oneroster.current_enrollments WHERE sourced_id = '7A-p1'"
+    for options in ({}, {"full": True}):
+        school.change("enrollments", "7A-p1", beginDate="soon")
+        sync(server, school)
+        with opened(warehouse.name) as connected:
+            assert connected(query) == []
+        school.change("enrollments", "7A-p1", beginDate=day(-1))
+        sync(server, school, **options)
+        with opened(warehouse.name) as connected:
+            assert connected(query) == [("7A-p1",)]
 
 
 def test_class_rosters(ask) -> None:
@@ -329,6 +418,8 @@ TELLS = {
 }
 """Words by which a row of a table is known."""
 VERSIONED = {"users", "classes", "enrollments"}
+REFERS = {("classes", "enrollment_states")}
+"""The ids of these rows are known from others, which refer to them."""
 
 
 def test_deleted_rows_show_in_no_view(tmp_path) -> None:
@@ -341,6 +432,8 @@ def test_deleted_rows_show_in_no_view(tmp_path) -> None:
             if table in VERSIONED:
                 connection.execute(f"UPDATE oneroster.{table}_history SET _deleted = TRUE")
             for view in sorted(set(NAMES) - SHOWS_DELETED):
+                if (table, view) in REFERS:
+                    continue
                 text = str(connection.execute(f"FROM oneroster.{view}").fetchall())
                 # what hangs on it may go with it, or stay without it
                 assert not [word for word in words if word in text], (table, view)

@@ -1,8 +1,9 @@
 -- question: Which enrollments go on though their user is deleted?
 -- severity: warning
 -- of: enrollments
--- What has ended is of the past.
+-- asks: enrollments.end_date
+-- What has ended is of the past. Where the end could not be read, it is not known to go on.
 SELECT e.estab, e.sourced_id
-FROM enrollments AS e
+FROM enrollment_states AS e
 JOIN users AS t ON t.estab = e.estab AND t.sourced_id = e.user_sourced_id AND t._deleted
-WHERE NOT e._deleted AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
+WHERE e.state IN ('current', 'upcoming')

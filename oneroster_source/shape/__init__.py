@@ -27,6 +27,7 @@ from oneroster_source.charset import is_utf8
 from oneroster_source.errors import BadResponse, label
 from oneroster_source.shape.kinds import KINDS
 from oneroster_source.shape.query import queries
+from oneroster_source.shape.spelling import Spelling
 from oneroster_source.shape.sql import literal
 from oneroster_source.shape.strict import ODDITIES, StrictReader
 from oneroster_source.spec import REJECTED_ROWS, Endpoint, Table
@@ -187,14 +188,24 @@ class Shaper:
         endpoint: The endpoint, as the spec declares it.
         engine: The DuckDB to parse in.
         references: Whether single references get child tables of their own.
+        time_zone: Where the schools are: a date that comes as an instant is the day that begins
+            then there.
     """
 
-    def __init__(self, endpoint: Endpoint, engine: Engine, *, references: bool = True) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        engine: Engine,
+        *,
+        references: bool = True,
+        time_zone: str = "UTC",
+    ) -> None:
         self.endpoint = endpoint
         self._engine = engine
         self._children = tuple(endpoint.child_tables(references=references))
-        self._queries = queries(endpoint)
+        self._queries = queries(endpoint, time_zone)
         self._strict = StrictReader(endpoint)
+        self._spelling = Spelling(endpoint)
 
     def column_of(self, attribute: str) -> str | None:
         """The column that holds an attribute, or a path such as `user.sourcedId`, if one does."""
@@ -220,7 +231,11 @@ class Shaper:
         if wide is not None:
             return wide
         try:
-            return self._tolerantly(_mended_numbers(_mended_texts(body.decode("utf-8-sig"))))
+            sent = _mended_numbers(_mended_texts(body.decode("utf-8-sig")))
+            text = self._spelling.corrected(sent)
+            # of a provider that spells all names so, nothing else may be odd
+            wide = None if text is sent else self._strictly(text.encode())
+            return self._tolerantly(text) if wide is None else wide
         except UnicodeDecodeError:
             problem = "the answer is not UTF-8 text"
         except duckdb.Error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from oneroster_source.shape.kinds import KINDS
+from oneroster_source.shape.kinds import KINDS, LONGEST_ID
 from oneroster_source.shape.sql import literal, quoted
 from oneroster_source.spec import ChildList, Endpoint, Field, Ref
 
@@ -30,13 +30,13 @@ class _Part:
     """A condition under which the columns do not hold all, and the member to keep as sent."""
 
 
-def _field(field: Field) -> _Part:
+def _field(field: Field, zone: str = "") -> _Part:
     kind, raw, column = KINDS[field.kind], f"s.{quoted(field.name)}", quoted(field.column.name)
     unread = f"({raw} <> '' AND {column} IS NULL)"
     checked = field.kind != "text"
     return _Part(
         read={field.name: "JSON" if field.kind == "json" else "VARCHAR"},
-        apart=(f"{kind.sql.format(raw=raw)} AS {column}",),
+        apart=(f"{kind.sql.format(raw=raw, zone=literal(zone))} AS {column}",),
         columns=(column,),
         faults=((unread, f"{field.name}: not {kind.label}"),) if checked else (),
         leftovers=((unread, field.name),) if checked else (),
@@ -51,24 +51,38 @@ def _sent(names: tuple[str, ...]) -> str:
     )
 
 
+def _too_long(sourced_id: str) -> str:
+    return f"coalesce(strlen({sourced_id}) > {LONGEST_ID}, false)"
+
+
+ROW_PROBLEMS = ("no sourcedId", "sourcedId: too long")
+"""Why a row is rejected whole."""
+_NO_ID = "a reference without sourcedId"
+_TOO_LONG = "a reference whose sourcedId is too long"
+
+
 def _ref(ref: Ref, table: str) -> _Part:
     names = ref.names
-    sent, x, p = (quoted(f"_{ref.name}_{part}") for part in ("sent", "x", "p"))
-    no_id = f"({x} IS NOT NULL AND ref_id({x}, {p}) IS NULL)"
+    sent, x, p, sent_id = (quoted(f"_{ref.name}_{part}") for part in ("sent", "x", "p", "id"))
+    no_id = f"({x} IS NOT NULL AND {sent_id} IS NULL)"
+    too_long, column = _too_long(sent_id), quoted(ref.column.name)
     return _Part(
         read=dict.fromkeys(names, "JSON"),
         apart=(
             f"{_sent(names)} AS {sent}",
             f"CASE WHEN has_value({sent}) THEN first_item({sent}) END AS {x}",
             f"ref_parts({x}) AS {p}",
+            f"ref_id({x}, {p}) AS {sent_id}",
+            f"CASE WHEN NOT {too_long} THEN {sent_id} END AS {column}",
         ),
-        columns=(f"ref_id({x}, {p}) AS {quoted(ref.column.name)}",),
-        shaped=(
-            f"CASE WHEN ref_id({x}, {p}) IS NOT NULL THEN as_ref({x}, {p}) END AS {quoted(table)}",
-        ),
-        faults=((no_id, f"{ref.name}: a reference without sourcedId"),),
+        columns=(column,),
+        shaped=(f"CASE WHEN {column} IS NOT NULL THEN as_ref({x}, {p}) END AS {quoted(table)}",),
+        faults=((no_id, f"{ref.name}: {_NO_ID}"), (too_long, f"{ref.name}: {_TOO_LONG}")),
         leftovers=tuple(
-            _leftovers(f"ref_has_more({x}, {p}) OR json_array_length({sent}) > 1 OR {no_id}", names)
+            _leftovers(
+                f"ref_has_more({x}, {p}) OR json_array_length({sent}) > 1 OR {no_id} OR {too_long}",
+                names,
+            )
         ),
     )
 
@@ -78,15 +92,17 @@ def _child_list(child: ChildList, table: str) -> _Part:
     items = quoted(f"_{child.name}_items")
     faults: tuple[tuple[str, str], ...] = ()
     if child.target is not None:
-        item = "as_ref(i, ref_parts(i))"
+        item, sent_id = "as_ref(i, ref_parts(i))", "ref_id(i, ref_parts(i))"
         rows = (
             f"list_filter(list_transform({items}, lambda i: {item}),"
-            " lambda r: r.sourced_id IS NOT NULL)"
+            f" lambda r: r.sourced_id IS NOT NULL AND NOT {_too_long('r.sourced_id')})"
         )
-        lost = f"{item}.sourced_id IS NULL"
-        no_id = f"len(list_filter({items}, lambda i: {lost})) > 0"
-        faults = ((no_id, f"{child.name}: a reference without sourcedId"),)
-        odd = f"{lost} OR ref_has_more(i, ref_parts(i))"
+        lost, too_long = f"{sent_id} IS NULL", _too_long(sent_id)
+        faults = tuple(
+            (f"len(list_filter({items}, lambda i: {test})) > 0", f"{child.name}: {problem}")
+            for test, problem in ((lost, _NO_ID), (too_long, _TOO_LONG))
+        )
+        odd = f"{lost} OR {too_long} OR ref_has_more(i, ref_parts(i))"
         more = f"len(list_filter({items}, lambda i: {odd})) > 0"
     elif child.fields:
         known = ", ".join(literal(field.name) for field in child.fields)
@@ -135,23 +151,32 @@ class Queries:
     """`extra`, `_problems` and `_leftovers` of the same rows; only asked where some row is odd."""
 
 
-def queries(endpoint: Endpoint) -> Queries:
+def queries(endpoint: Endpoint, zone: str) -> Queries:
     """The queries that read `endpoint`, in layers: read, take apart, judge.
 
     That nothing was left over is judged for every row, what it was is listed apart: few pages
     hold anything odd, and the lists cost as much as all the rest.
     """
     own = [
-        _Part({"sourcedId": "VARCHAR"}, ("nullif(s.\"sourcedId\", '') AS sourced_id",)),
+        _Part(
+            {"sourcedId": "VARCHAR"},
+            (
+                "nullif(s.\"sourcedId\", '') AS _sent_id",
+                f"CASE WHEN NOT {_too_long('_sent_id')} THEN _sent_id END AS sourced_id",
+            ),
+        ),
         _field(Field("status")),
         _field(Field("dateLastModified", "instant")),
-        *(_field(field) for field in endpoint.fields),
+        *(_field(field, zone) for field in endpoint.fields),
         *(_ref(ref, endpoint.child_name(ref)) for ref in endpoint.refs),
         *(_child_list(child, endpoint.child_name(child)) for child in endpoint.lists),
         _Part({"metadata": "JSON"}, ("as_json(nullif(s.metadata, 'null')) AS metadata",)),
     ]
     read = {name: kind for part in own for name, kind in part.read.items()}
-    faults = [("sourced_id IS NULL", "no sourcedId"), *(f for part in own for f in part.faults)]
+    faults = [
+        *zip(("_sent_id IS NULL", _too_long("_sent_id")), ROW_PROBLEMS, strict=True),
+        *(f for part in own for f in part.faults),
+    ]
     leftovers = [leftover for part in own for leftover in part.leftovers]
     declared = "[" + ", ".join(literal(name) for name in read) + "]"
     sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
@@ -172,7 +197,7 @@ apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in p
         "metadata",
         "is_deleted(status) AS _deleted",
         *(column for part in own for column in part.shaped),
-        "coalesce(sourced_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
+        "coalesce(_sent_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
     ]
     return Queries(
         rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from oneroster_source.shape.kinds import KINDS
+from oneroster_source.shape.kinds import KINDS, LONGEST_ID
 from oneroster_source.spec import ChildList, Endpoint, Field
 
 _REF = {"sourcedId": "sourced_id", "type": "type", "href": "href"}
@@ -133,8 +133,14 @@ def _ask(fine: bool) -> None:
 
 
 def _is_named(ids: pa.StringArray) -> bool:
-    """Whether there is none that is missing or empty."""
-    return not ids.null_count and not _has_empty(ids)
+    """Whether there is none that is missing, empty or too long."""
+    return not ids.null_count and _fit(ids)
+
+
+def _fit(ids: pa.StringArray) -> bool:
+    """Whether none is empty or too long."""
+    ends = pc.min_max(pc.binary_length(ids)).as_py()
+    return ends["min"] is None or (ends["min"] > 0 and ends["max"] <= LONGEST_ID)
 
 
 def _has_empty(texts: pa.StringArray) -> bool:
@@ -171,7 +177,7 @@ def _flag(texts: pa.StringArray) -> pa.BooleanArray:
 
 def _reference(refs: pa.StructArray) -> pa.StructArray:
     ids, *rest = refs.flatten()
-    _ask(ids.null_count == refs.null_count and not _has_empty(ids))
+    _ask(ids.null_count == refs.null_count and _fit(ids))
     mask = refs.is_null() if refs.null_count else None
     return pa.StructArray.from_arrays([ids, *map(_text, rest)], list(_REF.values()), mask=mask)
 
@@ -208,6 +214,6 @@ def _values(texts: pa.StringArray) -> pa.StructArray:
 
 
 def _ids_alone(ids: pa.StringArray) -> pa.StructArray:
-    _ask(not _has_empty(ids))
+    _ask(_fit(ids))
     none = pa.nulls(len(ids), pa.string())
     return pa.StructArray.from_arrays([ids, none, none], list(_REF.values()))

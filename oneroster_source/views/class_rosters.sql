@@ -2,7 +2,7 @@
 -- grain: one row per class and pupil
 -- key: estab, class_sourced_id, student_sourced_id
 -- A pupil who left and came back has one row, from the first day to the last. Teachers are those who
--- have not left yet.
+-- have not left yet. Who has a date that could not be read is not current, and not among the teachers.
 SELECT
     e.estab,
     e.class_sourced_id,
@@ -24,13 +24,9 @@ FROM (
         user_sourced_id AS student_sourced_id,
         CASE WHEN COUNT(begin_date) = COUNT(*) THEN MIN(begin_date) END AS begin_date,
         CASE WHEN COUNT(end_date) = COUNT(*) THEN MAX(end_date) END AS end_date,
-        MAX(
-            CASE
-                WHEN begin_date > CURRENT_DATE OR end_date < CURRENT_DATE THEN 0 ELSE 1
-            END
-        ) = 1 AS is_current
-    FROM enrollments
-    WHERE role ILIKE 'student' AND NOT _deleted
+        MAX(CASE WHEN state = 'current' THEN 1 ELSE 0 END) = 1 AS is_current
+    FROM enrollment_states
+    WHERE role = 'student'
     GROUP BY estab, class_sourced_id, user_sourced_id
 ) AS e
 JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.student_sourced_id AND NOT u._deleted
@@ -50,12 +46,11 @@ LEFT JOIN (
     FROM (
         SELECT e.estab, e.class_sourced_id, e.user_sourced_id,
             TRIM(COALESCE(u.given_name, '') || ' ' || COALESCE(u.family_name, '')) AS teacher,
-            MIN(CASE WHEN e."primary" THEN 0 ELSE 1 END) AS rank
-        FROM enrollments AS e
+            MIN(CASE WHEN e.is_primary THEN 0 ELSE 1 END) AS rank
+        FROM enrollment_states AS e
         JOIN users AS u
             ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted
-        WHERE e.role ILIKE 'teacher' AND NOT e._deleted
-            AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
+        WHERE e.role = 'teacher' AND e.state IN ('current', 'upcoming')
         GROUP BY e.estab, e.class_sourced_id, e.user_sourced_id, u.given_name, u.family_name
     ) AS taught
     GROUP BY estab, class_sourced_id

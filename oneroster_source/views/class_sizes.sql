@@ -25,13 +25,11 @@ LEFT JOIN (
         COUNT(DISTINCT CASE WHEN role = 'teacher' AND is_current THEN user_sourced_id END)
             AS teachers
     FROM (
-        SELECT e.estab, e.class_sourced_id, e.user_sourced_id, LOWER(e.role) AS role,
-            (e.begin_date IS NULL OR e.begin_date <= CURRENT_DATE)
-                AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE) AS is_current
-        FROM enrollments AS e
+        SELECT e.estab, e.class_sourced_id, e.user_sourced_id, e.role,
+            e.state = 'current' AS is_current
+        FROM enrollment_states AS e
         JOIN users AS u
             ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted
-        WHERE NOT e._deleted
     ) AS members
     GROUP BY estab, class_sourced_id
 ) AS n ON n.estab = c.estab AND n.class_sourced_id = c.sourced_id

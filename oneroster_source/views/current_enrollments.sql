@@ -1,12 +1,13 @@
 -- question: Who is in which class today?
 -- grain: one row per enrollment that holds today
 -- key: estab, sourced_id
--- Today lies between its two dates, both included; where there is none, it holds.
+-- Today lies between its two dates, both included; where there is none, it holds. Where a date was
+-- sent that could not be read, it does not.
 SELECT
     e.estab,
     e.sourced_id,
-    LOWER(e.role) AS role,
-    e."primary" AS is_primary,
+    e.role,
+    e.is_primary,
     e.begin_date,
     e.end_date,
     e.user_sourced_id,
@@ -15,9 +16,7 @@ SELECT
     e.class_sourced_id,
     c.title AS class_title,
     e.school_sourced_id
-FROM enrollments AS e
+FROM enrollment_states AS e
 JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.user_sourced_id AND NOT u._deleted
 JOIN classes AS c ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id AND NOT c._deleted
-WHERE NOT e._deleted
-    AND (e.begin_date IS NULL OR e.begin_date <= CURRENT_DATE)
-    AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
+WHERE e.state = 'current'

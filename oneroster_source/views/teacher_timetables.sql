@@ -22,16 +22,12 @@ FROM (
         estab,
         user_sourced_id AS teacher_sourced_id,
         class_sourced_id,
-        MAX(CASE WHEN "primary" THEN 1 ELSE 0 END) = 1 AS is_primary,
+        MAX(CASE WHEN is_primary THEN 1 ELSE 0 END) = 1 AS is_primary,
         CASE WHEN COUNT(begin_date) = COUNT(*) THEN MIN(begin_date) END AS begin_date,
         CASE WHEN COUNT(end_date) = COUNT(*) THEN MAX(end_date) END AS end_date,
-        MAX(
-            CASE
-                WHEN begin_date > CURRENT_DATE OR end_date < CURRENT_DATE THEN 0 ELSE 1
-            END
-        ) = 1 AS is_current
-    FROM enrollments
-    WHERE role ILIKE 'teacher' AND NOT _deleted
+        MAX(CASE WHEN state = 'current' THEN 1 ELSE 0 END) = 1 AS is_current
+    FROM enrollment_states
+    WHERE role = 'teacher'
     GROUP BY estab, user_sourced_id, class_sourced_id
 ) AS e
 JOIN users AS u ON u.estab = e.estab AND u.sourced_id = e.teacher_sourced_id AND NOT u._deleted

@@ -8,11 +8,9 @@ SELECT
     COUNT(DISTINCT s.sourced_id) AS students,
     COUNT(DISTINCT c.sourced_id) AS classes
 FROM students AS s
-LEFT JOIN enrollments AS e
+LEFT JOIN enrollment_states AS e
     ON e.estab = s.estab AND e.user_sourced_id = s.sourced_id
-    AND e.role ILIKE 'student' AND NOT e._deleted
-    AND (e.begin_date IS NULL OR e.begin_date <= CURRENT_DATE)
-    AND (e.end_date IS NULL OR e.end_date >= CURRENT_DATE)
+    AND e.role = 'student' AND e.state = 'current'
 LEFT JOIN classes AS c
     ON c.estab = e.estab AND c.sourced_id = e.class_sourced_id AND NOT c._deleted
 GROUP BY s.estab, s.year_group
