@@ -140,10 +140,10 @@ def _orphans(rows: _Rows, child: Table, table: Table) -> Iterator[str]:
 def _counts(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
     held = rows.count_live(endpoint.table)
     for outcome in report.outcomes:
-        if outcome.endpoint != endpoint.name or outcome.state != "read":
+        if outcome.endpoint != endpoint.name or not outcome.loaded:
             continue
         count = held.get(outcome.estab, 0)
-        most = outcome.live + outcome.kept
+        most = outcome.live + outcome.kept + outcome.held
         if count < outcome.live or (outcome.mode == "full" and count > most):
             yield (
                 f"{endpoint.name}: school {outcome.estab} has {count:,} rows, and"

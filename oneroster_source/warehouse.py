@@ -694,8 +694,8 @@ def _keep_versions(
 ) -> set[str]:
     """Keeps versions of what was loaded into some tables, or of all that is there; returns the
     tables of versions that have changed."""
-    # rows that a full pass found gone are not among the keys
-    whole = {o.endpoint for o in report.outcomes if o.mode == "full" and o.state == "read"}
+    # rows that a full pass found missing are not among the keys
+    whole = {o.endpoint for o in report.outcomes if o.mode == "full" and o.loaded}
     where = (
         None
         if loaded is None
