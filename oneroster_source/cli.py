@@ -538,7 +538,7 @@ def _load(
             console.print(screen.summary(report, narrow=console.width < screen.WIDE))
             for line in screen.lines(report):
                 typer.echo(line)
-    read = [outcome for outcome in report.outcomes if outcome.state == "read"]
+    read = [outcome for outcome in report.outcomes if outcome.loaded]
     typer.echo(
         f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
         f" {len(report.outcomes)} collections loaded into {warehouse.name},"

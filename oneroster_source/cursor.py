@@ -76,7 +76,8 @@ class Cursors:
             (instants in ISO 8601, UTC), `read_as` (what decides which rows are loaded:
             settings, and who the school is to which provider), `recent` (the fingerprint of the
             rows that the next delta will bring again), `page` and `answer` (see `Ask`), `held`
-            (where deletions wait for a decision: the live rows that there were then), `rollover` (see `came`).
+            (where deletions wait for a decision: the live rows that there were then), `rollover`
+            (see `came`).
         endpoint: The endpoint.
         settings: The run's settings.
     """
