@@ -60,13 +60,18 @@ class Decision:
     """In a change of year: new rows that have not yet replaced any."""
     warning: str = ""
 
-    def error(self, outcome: Outcome) -> MassDeletion | None:
-        """What to tell people about deletions that wait."""
+    def error(self, outcome: Outcome, *, planned: bool = False) -> MassDeletion | None:
+        """What to tell people about deletions that wait, or would wait, if it is `planned`."""
         if not self.objection:
             return None
         chosen = f"--schools {outcome.estab} --endpoints {outcome.endpoint}"
         return MassDeletion(
-            f"{self.objection}; all else is loaded, and {self.held:,} deletions wait",
+            f"{self.objection}; "
+            + (
+                f"a load would let these {self.held:,} deletions wait, and load all else"
+                if planned
+                else f"all else is loaded, and {self.held:,} deletions wait"
+            ),
             where=f"school {outcome.estab}, {outcome.endpoint}",
             todo="ask the provider whether that is right, unless a filter of yours leaves them out;"
             f" if it is, run `oneroster sync --full --allow-deletes {chosen}`; if the provider"
@@ -305,17 +310,17 @@ class Decider:
         )
         out = before
         for column, of in people.items() if pc.any(pc.and_not(at, before)).as_py() else ():
-            there = self._ids_held(of.table, estab)
+            there = self.ids(of.table, estab)
             if there is not None:
                 named = rows.column(column)
                 nobody = pc.and_not(pc.is_valid(named), pc.is_in(named, value_set=there))
                 out = pc.or_(out, pc.and_(at, nobody))
         ids, there = rows.filter(out).column("sourced_id"), None
         if len(ids):
-            there = self._ids_held(endpoint.table, estab)
+            there = self.ids(endpoint.table, estab)
         return ids if there is None else ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
 
-    def _ids_held(self, table: Table, estab: str) -> pa.ChunkedArray | None:
+    def ids(self, table: Table, estab: str) -> pa.ChunkedArray | None:
         """The ids of a school's rows in the destination; None where it has not got the table."""
         if table.name not in self._held.tables([table.name]):
             return None

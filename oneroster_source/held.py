@@ -161,6 +161,12 @@ class Held:
         self._patience = patience
         self._refusal: DestinationError | None = None
 
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """For many questions in a row: a DuckDB file that is open already opens at once."""
+        with self._client():
+            yield
+
     def tables(self, names: Iterable[str]) -> frozenset[str]:
         """Those of the tables that are in the destination, whoever made them."""
         with self._client() as client:

@@ -22,6 +22,17 @@ State = Literal["waiting", "reading", "read", "held", "failed"]
 """Of a collection; one that is `held` is loaded, but for deletions that wait for a decision."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a load would do to the rows of one collection that are not deleted."""
+
+    added: int | None = None
+    """None where the destination takes no queries."""
+    changed: int | None = None
+    """Rows whose content is another one, or that live again."""
+    deleted: int = 0
+
+
 @dataclass(slots=True)
 class Outcome:
     """One collection of one school. Filled in while it is read; holds no personal data."""
@@ -59,6 +70,8 @@ class Outcome:
     """Why it failed, or why its deletions wait."""
     cursor: str = ""
     """Where the next delta begins."""
+    plan: Plan | None = None
+    """What would be done, where it was not."""
     _begun: float = 0.0
 
     def begin(self) -> None:
@@ -205,7 +218,7 @@ class Report:
         """The report as JSON types."""
         outcomes = [asdict(outcome) for outcome in self.outcomes]
         for outcome in outcomes:
-            del outcome["_begun"]
+            del outcome["_begun"], outcome["plan"]
             outcome["started"] = outcome["started"] and outcome["started"].isoformat()
         return {
             "run_id": self.run_id,
@@ -215,6 +228,26 @@ class Report:
             "error": self.error,
             "problems": self.problems,
             "collections": outcomes,
+        }
+
+    def plan_as_dict(self) -> dict[str, Any]:
+        """What a load would do, as JSON types."""
+        return {
+            "started": self.started.isoformat(),
+            "good": self.good,
+            "error": self.error,
+            "collections": [
+                {
+                    **{name: getattr(outcome, name) for name in ("estab", "endpoint", "mode")},
+                    "state": outcome.state,
+                    "rows": outcome.rows,
+                    **asdict(outcome.plan or Plan()),
+                    "held": outcome.held,
+                    "reason": outcome.error,
+                    "warnings": outcome.warnings,
+                }
+                for outcome in self.outcomes
+            ],
         }
 
     def totals(self) -> dict[str, int]:

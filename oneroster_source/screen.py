@@ -17,7 +17,7 @@ from oneroster_source.check import Finding
 from oneroster_source.holdings import STATES, Holdings, Standing
 from oneroster_source.quality import SEVERITIES, Result
 from oneroster_source.register import Entry
-from oneroster_source.report import Outcome, Report
+from oneroster_source.report import Outcome, Plan, Report
 from oneroster_source.statement import Statement
 
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -107,6 +107,33 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
             style={"FAILED": "red", "HELD": "yellow"}.get(mode),
         )
     return table
+
+
+def plan(report: Report) -> RenderableType:
+    """What a load would do, a line for each collection of which it would change anything."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("school", "endpoint", "mode"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rows", "added", "changed", "deleted", "held"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    nothing = 0
+    for outcome in sorted(report.outcomes, key=lambda o: o.estab):
+        found = outcome.plan or Plan()
+        numbers = (found.added, found.changed, found.deleted, outcome.held)
+        if outcome.state == "read" and not any(number != 0 for number in numbers):
+            nothing += 1
+            continue
+        shown = ["?" if value is None else number(value) for value in (outcome.rows, *numbers)]
+        table.add_row(
+            outcome.estab,
+            outcome.endpoint,
+            Text(_MODES.get(outcome.state, outcome.mode), style=_STATES[outcome.state]),
+            *shown,
+        )
+    said = (
+        f"{number(nothing)} of {number(len(report.outcomes))} collections would stay as they are."
+    )
+    return Group(*([table] if table.row_count else []), Text(said))
 
 
 def remarks(outcome: Outcome) -> list[str]:

@@ -20,6 +20,7 @@ from dlt.extract import DltResource
 
 from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
+from oneroster_source.compare import Contents, existing
 from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors, refuse_other_pseudonyms
 from oneroster_source.decision import Decider, Decision, Tables
@@ -35,7 +36,7 @@ from oneroster_source.merge import (
     no_rejected,
     row_merge,
 )
-from oneroster_source.report import Outcome, Report
+from oneroster_source.report import Outcome, Plan, Report
 from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, arrow_schema, engine
 from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
@@ -65,6 +66,7 @@ def oneroster(
     only: Sequence[str] | None = None,
     report: Report | None = None,
     alone: bool = False,
+    plan: bool = False,
     **settings: Any,
 ) -> list[DltResource]:
     """School rosters from OneRoster 1.1 APIs: a resource for each endpoint.
@@ -81,6 +83,7 @@ def oneroster(
         alone: A promise that nobody else loads into the destination meanwhile, and that the
             pipeline began with a new working folder: tables that are empty are then filled at
             once, without a merge. What a kept folder would load twice only a merge takes back.
+        plan: Read and compare, and hand nothing over: see `Outcome.plan` in the report.
         **settings: Any setting of README's table, such as `estab`, `schools`, `endpoints`. What is
             not given here comes from dlt's configuration, section `sources.oneroster`.
 
@@ -99,7 +102,15 @@ def oneroster(
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
     window = Ask("window", since=since, until=until) if since or until else None
-    run = _Run(resolved, report, window=window, full=full, allow_deletes=allow_deletes, alone=alone)
+    run = _Run(
+        resolved,
+        report,
+        window=window,
+        full=full,
+        allow_deletes=allow_deletes,
+        alone=alone,
+        plan=plan,
+    )
     return [run.resource(resolved.dialect[name]) for name in resolved.endpoints]
 
 
@@ -115,6 +126,7 @@ class _Run:
         full: bool,
         allow_deletes: bool,
         alone: bool,
+        plan: bool,
     ) -> None:
         self._settings = settings
         self._report = report or Report()
@@ -122,7 +134,8 @@ class _Run:
         self._window = window
         self._full = full
         self._allow_deletes = allow_deletes
-        self._alone = alone
+        self._alone = alone and not plan
+        self._plan = plan
         self._now = datetime.now(UTC)
         self._held = Held(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
@@ -201,7 +214,8 @@ class _Run:
                     for _ in self._finish(future, cursors, reading.pop(future), batch):
                         if batch.rows >= BATCH_ROWS:
                             yield from batch.given_out()
-            yield from batch.given_out()
+            if not self._plan:
+                yield from batch.given_out()
         finally:
             for future in reading:
                 future.add_done_callback(_discard)
@@ -250,18 +264,22 @@ class _Run:
                 stack.callback(collection.close)
                 # asked before anything is handed over, since it may fail
                 decision = self._decide(collection, cursors, outcome, batch)
+                if self._plan:
+                    outcome.plan = self._planned(collection, outcome, batch.shaper, decision)
             except OneRosterError as error:
                 self._report.end(outcome, error)
                 if self._strict:
                     raise
                 batch.note(outcome)
                 return
-            held = decision.error(outcome)
+            held = decision.error(outcome, planned=self._plan)
             if held is not None and self._strict:
                 # nobody would read that deletions wait
                 self._report.end(outcome, held)
                 raise held
-            if collection.is_known:
+            if self._plan:
+                pass
+            elif collection.is_known:
                 outcome.cursor = cursors.stay(outcome.estab, collection)
             else:
                 batch.add(decision.tables)
@@ -274,6 +292,32 @@ class _Run:
                 self._move(collection, cursors, outcome, decision)
         self._report.end(outcome, held)
         batch.note(outcome)
+
+    def _planned(
+        self, collection: Collection, outcome: Outcome, shaper: Shaper, decision: Decision
+    ) -> Plan:
+        """What a load would do, by the content of the rows.
+
+        Raises:
+            DestinationError: The destination cannot be asked.
+        """
+        if collection.is_known:
+            return Plan(0, 0)
+        endpoint, estab = shaper.endpoint, outcome.estab
+        children = tuple(self._child_tables(endpoint))
+        sent = Contents(endpoint, children)
+        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
+            sent.add(shaper.tables(wide, estab))
+        if not sent.rows:
+            return Plan(0, 0, decision.deleted)
+        try:
+            with self._held.open():
+                there = self._decider.ids(endpoint.table, estab)
+                known = [] if there is None else there.to_pylist()
+                found = existing(self._held, endpoint, children, estab)
+        except SqlClientNotAvailable:
+            return Plan(deleted=decision.deleted)
+        return Plan(*sent.changes(found, known), decision.deleted)
 
     def _decide(
         self, collection: Collection, cursors: Cursors, outcome: Outcome, batch: _Batch
@@ -370,6 +414,7 @@ class _Run:
             now=self._now,
             allow_deletes=self._allow_deletes,
             prunes=prunes,
+            exact=self._plan,
         )
 
     def _listed(self) -> dict[str, Suppression]:
@@ -439,7 +484,7 @@ class _Batch:
         self.endpoint = shaper.endpoint
         self.straight = straight
         self.rows = 0
-        self._shaper = shaper
+        self.shaper = shaper
         self._report = report
         self._keep = keep_deleted
         self._direct = {table.name for table in self.endpoint.tables()} if straight else set()
@@ -490,7 +535,7 @@ class _Batch:
             [pa.repeat(estab, len(wide)) for estab, wide in found], pa.string()
         )
         wide = pa.concat_tables([wide for _, wide in found])
-        tables = self._shaper.tables(
+        tables = self.shaper.tables(
             wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
         )
         own = self.endpoint.name

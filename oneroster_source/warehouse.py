@@ -129,13 +129,18 @@ class Warehouse:
         _, self.name = chosen(destination, dataset)
 
     @contextmanager
-    def _pipeline(self, shard: Shard | None = None) -> Iterator[dlt.Pipeline]:
-        """A pipeline that knows only what the destination tells it."""
+    def _pipeline(
+        self, shard: Shard | None = None, *, instead: bool = False
+    ) -> Iterator[dlt.Pipeline]:
+        """A pipeline that knows only what the destination tells it; or one of a new DuckDB file in
+        its working folder, `instead` of one that does not exist and is not to be made."""
         problem: OneRosterError
         layout = f"%s_staging_{shard.name}" if shard else None
         try:
             destination, _ = chosen(self.place, self.dataset, staging=layout)
             with private.umask(), working_folder() as folder:
+                if instead:
+                    destination = dlt.destinations.duckdb(str(folder / "no_file_yet.duckdb"))
                 yield dlt.pipeline(
                     pipeline_name(shard),
                     destination=as_delta(destination),
@@ -261,6 +266,32 @@ class Warehouse:
                     if kept:
                         loaded |= _keep_versions(client, report, loaded if current else None)
                     _try_views(client, loaded, report)
+
+    def preview(self, report: Report, **options: Any) -> None:
+        """Reads as `load` does, and decides, and ends there: nothing is written, neither rows nor
+        tables nor cursors. What would be done is in the report's outcomes.
+
+        Another run may load meanwhile; then the numbers are of before it, or of after.
+
+        Args:
+            report: Filled with what would be done.
+            **options: Those of `oneroster`.
+
+        Raises:
+            OneRosterError: Nothing could be read, or the destination cannot be asked.
+        """
+        source = oneroster(report=report, plan=True, **options)
+        patience = lock_timeout(options.get("lock_timeout"))
+        file = duckdb_file(self.name)
+        with self._pipeline(instead=file is not None and not Path(file).exists()) as pipeline:
+            client = pipeline.destination_client()
+            with opened(client, patience):
+                pipeline.sync_destination()
+                missing = _dropped(pipeline, client)
+            with pipeline.managed_state() as state:
+                _read_whole(state, missing)
+            # only into the working folder, and nothing but where it stands
+            pipeline.extract(source)
 
     def plan(self, count: int, **options: Any) -> list[Shard]:
         """Makes the tables, and divides the schools into shards, by the rows that they had when
@@ -806,24 +837,34 @@ def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) 
         _log.warning("left out from now on, and taken away: %s", names)
 
 
-def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
-    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole;
-    returns their names."""
+def _dropped(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
+    """The tables that dlt takes for there, and that somebody has dropped."""
     if not pipeline.default_schema_name:
         return set()
     expected = pipeline.default_schema.data_table_names(seen_data_only=True)
-    missing = set(expected) - _stored(client, expected)
+    return set(expected) - _stored(client, expected)
+
+
+def _read_whole(state: Any, missing: Collection[str]) -> None:
+    """Has the endpoints read whole that fill some tables."""
+    kept = resources(state)
+    for endpoint in V1P1.endpoints:
+        tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
+        if tables.intersection(missing):
+            kept.pop(endpoint.name, None)
+
+
+def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
+    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole;
+    returns their names."""
+    missing = _dropped(pipeline, client)
     if not missing:
         return missing
     _log.warning("dropped since the last load, and made anew: %s", ", ".join(sorted(missing)))
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
     with changed(pipeline) as state:
-        kept = resources(state)
-        for endpoint in V1P1.endpoints:
-            tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
-            if missing & tables and endpoint.name in kept:
-                del kept[endpoint.name]
+        _read_whole(state, missing)
     # one that knows the schema which was found there
     with pipeline.destination_client() as knowing:
         knowing.update_stored_schema(only_tables=missing, force=True)

@@ -46,6 +46,7 @@ ORDER = (
     "access",
     "rewrite",
     "held",
+    "compare",
     "decision",
     "source",
     "verify",
