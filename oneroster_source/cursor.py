@@ -105,6 +105,10 @@ class Cursors:
         """Whether nothing was ever read whole, of any school."""
         return not self._schools
 
+    def knows(self, estab: str) -> bool:
+        """Whether anything of a school was ever read whole."""
+        return estab in self._schools
+
     def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
         """What to read next: from the cursor, or everything if that is due.
 

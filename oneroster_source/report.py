@@ -40,6 +40,8 @@ class Outcome:
     estab: str
     endpoint: str
     mode: Mode = "full"
+    first: bool = False
+    """Whether it was never loaded before."""
     state: State = "waiting"
     requests: int = 0
     pages: int = 0

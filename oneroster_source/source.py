@@ -225,7 +225,7 @@ class _Run:
         for school in self._settings.schools:
             ask = self._window or cursors.ask(school.estab, full=self._full, now=self._now)
             outcome = self._report.outcome(school.estab, endpoint.name)
-            outcome.mode = ask.mode
+            outcome.mode, outcome.first = ask.mode, not cursors.knows(school.estab)
             yield school, ask, outcome
 
     def _tables_to_make(self, endpoint: Endpoint) -> Tables:

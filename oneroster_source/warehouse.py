@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,7 +79,7 @@ from oneroster_source.state import (
     take_up,
 )
 from oneroster_source.statement import Statement
-from oneroster_source.verify import problems
+from oneroster_source.verify import problems, same_schools
 
 _log = logging.getLogger("oneroster_source")
 _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
@@ -263,6 +263,13 @@ class Warehouse:
                     if loaded and shard is None:
                         report.problems += _problems(pipeline, loaded, report)
                 if shard is None:
+                    settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
+                    _notice_same(
+                        client,
+                        report,
+                        cursors(pipeline.state),
+                        lambda: {school.estab for school in resolve(**settings).schools},
+                    )
                     if kept:
                         loaded |= _keep_versions(client, report, loaded if current else None)
                     _try_views(client, loaded, report)
@@ -388,6 +395,12 @@ class Warehouse:
                 for table in endpoint.tables()
             } & set(pipeline.default_schema.data_table_names(seen_data_only=True))
             report.problems += _problems(pipeline, tables, report)
+            _notice_same(
+                client,
+                report,
+                cursors(pipeline.state),
+                lambda: {estab for shard in shards for estab in shard.estabs},
+            )
             if kept:
                 tables |= _keep_versions(client, report, None)
             _try_views(client, tables, report)
@@ -701,6 +714,41 @@ _BY_SCHOOL = [t for t in V1P1.tables if t not in (HISTORY_KEPT, SUPPRESSED_USERS
 def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:
     with pipeline.sql_client() as client:
         return list(problems(client, V1P1.endpoints, changed, report))
+
+
+def _notice_same(
+    client: JobClientBase,
+    report: Report,
+    known: Mapping[str, Mapping[str, Any]],
+    configured: Callable[[], set[str]],
+) -> None:
+    """Warns where a school that was never loaded before has the rows of another one, which is not
+    configured: it has got another estab, and its people are there twice.
+
+    Args:
+        client: dlt's client of the destination.
+        report: The run's.
+        known: The entries of all cursors, by endpoint and estab.
+        configured: Tells the estabs of the configuration.
+    """
+    new = {o.estab for o in report.outcomes if o.first and o.loaded and o.live}
+    others = {estab for schools in known.values() for estab in schools}
+    others -= {outcome.estab for outcome in report.outcomes}
+    if not new or not others or not isinstance(client, SqlJobClientBase):
+        return
+    others -= configured()
+    endpoints = [V1P1[name] for name in known if name in V1P1.names]
+    there = _stored(client, [endpoint.name for endpoint in endpoints])
+    endpoints = [endpoint for endpoint in endpoints if endpoint.name in there]
+    found = others and same_schools(client.sql_client, endpoints, sorted(new), sorted(others))
+    for estab, by_endpoint in (found or {}).items():
+        olds = sorted(set().union(*by_endpoint.values()))
+        outcome = next(o for o in report.outcomes if o.estab == estab and o.endpoint in by_endpoint)
+        outcome.warn(
+            f"its rows are largely those of school {', '.join(olds)}, which is not configured: if"
+            " the school has got another estab, its people are there twice until you run"
+            f" `oneroster forget --school {','.join(olds)}`"
+        )
 
 
 def _begin_versions(
