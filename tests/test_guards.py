@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from conftest import later, purge
+from conftest import later, purge, settings
+from test_cli import environment
 from test_deletions import deleted, outcome, wrong
 from truth import Truth, held
+from typer.testing import CliRunner
 
+from oneroster_source.cli import app
 from oneroster_source.simulator import School, secondary_school
 
 ESTAB = "3281110"
@@ -225,3 +229,83 @@ def test_a_new_year_is_loaded_and_the_old_one_waits(serve, sync, school, warehou
     if how == "remove":
         assert wrong(warehouse, truth) == {}
     assert len(live(warehouse, "enrollments")) == new
+
+
+# where it shows
+
+
+def test_a_decision_is_for_the_schools_and_endpoints_of_its_run(serve, sync, warehouse) -> None:
+    schools = [secondary_school(7, estab, pupils=20) for estab in ("1", "2")]
+    server = serve(*schools)
+    chosen = {"endpoints": ["users", "classes"]}
+    sync(server, *schools, **chosen)
+    for school in schools:
+        storm(school)
+        storm(school, "classes")
+    every = {(estab, name) for estab in ("1", "2") for name in ("users", "classes")}
+
+    def waiting(**options: Any) -> set[tuple[str, str]]:
+        report = sync(server, *schools, **{**chosen, **options})
+        return {(o.estab, o.endpoint) for o in report.held}
+
+    assert waiting() == every
+    assert waiting(only=["1"], endpoints=["users"], full=True, allow_deletes=True) == set()
+    assert {row[0] for row in held(warehouse.name, "users") if not row[-1]} == {"2"}
+    assert waiting() == every - {("1", "users")}
+    standing = {school.estab: school for school in warehouse.holdings().schools()}
+    assert {estab: school.state for estab, school in standing.items()} == {"1": "held", "2": "held"}
+    assert (standing["1"].held, standing["2"].held) == (1, 2)
+    assert standing["2"].stale is False and "wait" in str(standing["2"].reason)
+
+
+def test_the_command_says_what_waits_and_ends_with_one(
+    serve, school, tmp_path, monkeypatch
+) -> None:
+    server = serve(school)
+    for name, value in environment(server, school).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, [*words])
+        return done.exit_code, done.output
+
+    assert run("sync", "--endpoints", "users,orgs")[0] == 0
+    storm(school)
+    code, said = run("sync", "--endpoints", "users,orgs", "--report", "report.json")
+    assert code == 1 and "HELD" in said and "2 of 2 collections loaded" in said
+    command = f"sync --full --allow-deletes --schools {ESTAB} --endpoints users"
+    assert f"Waiting for a decision: school {ESTAB}, users: " in said and command in said
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    states = {c["endpoint"]: (c["state"], c["held"] > 0) for c in report["collections"]}
+    assert states == {"orgs": ("read", False), "users": ("held", True)} and not report["good"]
+    code, said = run("status")
+    assert code == 0 and f"School {ESTAB}: held" in said
+    assert run(*command.split())[0] == 0
+    assert "held" not in run("status")[1]
+
+
+def test_shards_hold_too(serve, school, postgres) -> None:
+    from oneroster_source import Report, Warehouse
+
+    other = secondary_school(8, "2", pupils=20)
+    server = serve(school, other)
+    options = {**settings(server, school, other), "endpoints": ["users"]}
+    warehouse = Warehouse(postgres)
+
+    def run() -> list[str]:
+        shards, whole = warehouse.plan(2, **options), Report()
+        for shard in shards:
+            part = Report()
+            warehouse.load(part, shard=shard, **options)
+            whole.outcomes += part.outcomes
+            whole.problems += part.problems
+        warehouse.finish(whole, shards)
+        assert not whole.problems and not whole.failed
+        return [outcome.estab for outcome in whole.held]
+
+    assert run() == []
+    storm(school)
+    for _ in range(2):
+        assert run() == [ESTAB]
+    restored = {s.estab: s.state for s in warehouse.holdings().schools()}
+    assert restored == {ESTAB: "held", "2": "good"}
