@@ -60,18 +60,13 @@ class Decision:
     """In a change of year: new rows that have not yet replaced any."""
     warning: str = ""
 
-    def error(self, outcome: Outcome, *, planned: bool = False) -> MassDeletion | None:
-        """What to tell people about deletions that wait, or would wait, if it is `planned`."""
+    def error(self, outcome: Outcome, *, done: str) -> MassDeletion | None:
+        """What to tell people about deletions that wait: why, what was `done`, what to do."""
         if not self.objection:
             return None
         chosen = f"--schools {outcome.estab} --endpoints {outcome.endpoint}"
         return MassDeletion(
-            f"{self.objection}; "
-            + (
-                f"a load would let these {self.held:,} deletions wait, and load all else"
-                if planned
-                else f"all else is loaded, and {self.held:,} deletions wait"
-            ),
+            f"{self.objection}; {done.format(self.held)}",
             where=f"school {outcome.estab}, {outcome.endpoint}",
             todo="ask the provider whether that is right, unless a filter of yours leaves them out;"
             f" if it is, run `oneroster sync --full --allow-deletes {chosen}`; if the provider"
@@ -147,7 +142,7 @@ class Decider:
         estab, full = outcome.estab, collection.mode == "full"
         pruned = self._pruned(endpoint, collection, estab)
         try:
-            existing = self._existing(endpoint, collection, estab)
+            existing = self._existing(endpoint, collection, estab, waiting)
         except SqlClientNotAvailable:
             return Decision(
                 _nothing_rejected(endpoint, estab) if full else {},
@@ -171,7 +166,12 @@ class Decider:
         left = len(live) - ending + fresh
         # what was loaded since they wait makes them no smaller a share
         of = min(len(live), waiting or len(live))
-        why = objection(live=of, ending=ending, left=left, share=self._settings.max_delete_share)
+        why = objection(
+            live=max(of, ending),
+            ending=ending,
+            left=left,
+            share=self._settings.max_delete_share,
+        )
         replaced = left > 0 and came >= REPLACED * ending
         if why and not (self._allow_deletes or (self.since(endpoint) and replaced)):
             dead = without(_absent(existing, read).column("sourced_id"), missing)
@@ -207,7 +207,9 @@ class Decider:
             came=max(came - ending, 0),
         )
 
-    def _existing(self, endpoint: Endpoint, collection: Collection, estab: str) -> pa.Table | None:
+    def _existing(
+        self, endpoint: Endpoint, collection: Collection, estab: str, waiting: int
+    ) -> pa.Table | None:
         """The `sourced_id` and `_deleted` of the rows that the destination has of a school; None
         where nothing hangs on them: a delta of few deletions is believed whatever they are.
 
@@ -218,7 +220,7 @@ class Decider:
         table = endpoint.table
         if table.name not in self.in_storage():
             return arrow_schema(table).empty_table()
-        if collection.mode == "full" or self._exact or self.since(endpoint):
+        if collection.mode == "full" or self._exact or waiting or self.since(endpoint):
             return self._held.ids(table, estab)
         ending = len(_marked(collection)) + len(collection.erased)
         if not ending:
@@ -227,7 +229,7 @@ class Decider:
             self._live[table.name] = self._held.count_live(table)
         live = self._live[table.name].get(estab, 0)
         share = self._settings.max_delete_share
-        if not objection(live=live, ending=ending, left=live - ending, share=share):
+        if not objection(live=live, ending=ending, left=max(live - ending, 0), share=share):
             return None
         return self._held.ids(table, estab)
 

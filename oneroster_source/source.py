@@ -136,6 +136,11 @@ class _Run:
         self._allow_deletes = allow_deletes
         self._alone = alone and not plan
         self._plan = plan
+        self._done = "all else is loaded, and {:,} deletions wait"
+        if plan:
+            self._done = "a load would let these {:,} deletions wait, and load all else"
+        elif self._strict:
+            self._done = "nothing was loaded"
         self._now = datetime.now(UTC)
         self._held = Held(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
@@ -272,26 +277,36 @@ class _Run:
                     raise
                 batch.note(outcome)
                 return
-            held = decision.error(outcome, planned=self._plan)
+            held = decision.error(outcome, done=self._done)
             if held is not None and self._strict:
                 # nobody would read that deletions wait
                 self._report.end(outcome, held)
                 raise held
-            if self._plan:
-                pass
-            elif collection.is_known:
-                outcome.cursor = cursors.stay(outcome.estab, collection)
-            else:
-                batch.add(decision.tables)
-                part = _Part(tombstones=not decision.cleared, partial=collection.mode != "full")
-                if part.partial and batch.endpoint.name in decision.tables:
-                    batch.remember(decision.tables[batch.endpoint.name])
-                for wide in collection.rows(partial(left_out, ids=decision.left_out)):
-                    batch.add_rows(wide, outcome.estab, part)
-                    yield
-                self._move(collection, cursors, outcome, decision)
+            if not self._plan:
+                yield from self._hand_over(collection, cursors, outcome, batch, decision)
         self._report.end(outcome, held)
         batch.note(outcome)
+
+    def _hand_over(
+        self,
+        collection: Collection,
+        cursors: Cursors,
+        outcome: Outcome,
+        batch: _Batch,
+        decision: Decision,
+    ) -> Iterator[None]:
+        """Puts what was decided into the batch, and moves the cursor."""
+        if collection.is_known:
+            outcome.cursor = cursors.stay(outcome.estab, collection)
+            return
+        batch.add(decision.tables)
+        part = _Part(tombstones=not decision.cleared, partial=collection.mode != "full")
+        if part.partial and batch.endpoint.name in decision.tables:
+            batch.remember(decision.tables[batch.endpoint.name])
+        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
+            batch.add_rows(wide, outcome.estab, part)
+            yield
+        self._move(collection, cursors, outcome, decision)
 
     def _planned(
         self, collection: Collection, outcome: Outcome, shaper: Shaper, decision: Decision

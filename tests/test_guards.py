@@ -190,6 +190,21 @@ def test_marks_that_came_a_night_before_do_not_count(serve, sync, school, wareho
     assert wrong(warehouse, Truth(server.base_url, [school])) == {}
 
 
+def test_marks_of_rows_that_never_were_there_hide_no_emptied_table(
+    serve, sync, school, warehouse
+) -> None:
+    server = serve(school)
+    sync(server, school, endpoints=["orgs"])
+    before = live(warehouse, "orgs")
+    storm(school, "orgs")
+    for number in range(3):
+        school.add("orgs", {"sourcedId": f"unknown{number}", "status": "tobedeleted"})
+    report = sync(server, school, endpoints=["orgs"])
+    assert outcome(report, "orgs").mode == "delta"
+    assert outcome(report, "orgs").held == len(before)
+    assert live(warehouse, "orgs") == before
+
+
 # a change of year
 
 
