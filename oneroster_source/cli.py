@@ -101,6 +101,11 @@ def sync(
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only show what would be added, changed, deleted, and held."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
     cluster: Annotated[
         str | None,
         typer.Option(help="Load on the workers of a Dask cluster.", metavar="tcp://SCHEDULER:8786"),
@@ -119,6 +124,24 @@ def sync(
     ] = None,
 ) -> None:
     """Load what changed since the last time; everything at first."""
+    if plan:
+        if cluster is not None or shards is not None or report is not None:
+            raise ConfigurationError(
+                "--plan loads nothing, and goes with none of --cluster, --shards and --report",
+                todo="leave those out; for a file, redirect what --json prints",
+            )
+        _plan(
+            destination,
+            dataset,
+            as_json=as_json,
+            full=full,
+            allow_deletes=allow_deletes,
+            only=_listed(schools),
+            endpoints=_listed(endpoints),
+        )
+        return
+    if as_json:
+        raise ConfigurationError("--json is for --plan", todo="add --plan, or give --report FILE")
     if log_format is None and not sys.stderr.isatty():
         log_format = "text"
     log.use(log_format or "plain")
@@ -524,6 +547,30 @@ def _listed(text: str | None) -> list[str] | None:
     return parts
 
 
+def _plan(destination: str, dataset: str, *, as_json: bool, **options: Any) -> None:
+    """Shows what a load would do; ends as it would end."""
+    log.use("plain")
+    from oneroster_source import screen
+    from oneroster_source.report import Report
+    from oneroster_source.warehouse import Warehouse
+
+    done, console = Report(), _console()
+    warehouse = Warehouse(destination, dataset)
+    try:
+        _run(warehouse.preview, done, _progress(console, done), **options)
+    finally:
+        if as_json:
+            typer.echo(to_json(done.plan_as_dict()))
+        elif done.outcomes:
+            console.print(screen.plan(done))
+            for line in screen.lines(done):
+                typer.echo(told(line))
+    if not as_json:
+        typer.echo(f"Nothing was loaded into {warehouse.name}, dataset {dataset}.")
+    if not done.good:
+        raise typer.Exit(FAILED)
+
+
 def _load(
     warehouse: Warehouse,
     report: Report,
@@ -548,7 +595,7 @@ def _load(
             console.print(screen.summary(report, narrow=console.width < screen.WIDE))
             for line in screen.lines(report):
                 typer.echo(told(line))
-    read = [outcome for outcome in report.outcomes if outcome.state == "read"]
+    read = [outcome for outcome in report.outcomes if outcome.loaded]
     typer.echo(
         f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
         f" {len(report.outcomes)} collections loaded into {warehouse.name},"

@@ -16,6 +16,7 @@ from oneroster_source.filters import Filter, parse
 from oneroster_source.options import OPTIONS, Deleted, Login, Options, look_up, wrong
 from oneroster_source.privacy import SETTINGS as PRIVACY
 from oneroster_source.privacy import Privacy, privacy
+from oneroster_source.rollover import Rollover, rollover
 from oneroster_source.schools import WAYS, School, configured
 from oneroster_source.spec import V1P1, Dialect
 
@@ -42,6 +43,7 @@ class Settings:
     lag: int
     full_refresh_days: float
     max_delete_share: float
+    rollover: Rollover
     lock_timeout: float
     login: Login
     client_auth: Literal["header", "body"]
@@ -178,6 +180,7 @@ def _settings(options: Options) -> Settings:
         lag=within("lag", 0, 10 * 365 * 86_400),
         full_refresh_days=within("full_refresh_days", 0, 3650),
         max_delete_share=within("max_delete_share", 0, 1),
+        rollover=_rollover(options.rollover),
         lock_timeout=_lock_timeout(options),
         login=login,
         client_auth=one_of("client_auth", "header", "body"),
@@ -194,6 +197,18 @@ def _time_zone(name: object, login: str) -> str:
         with suppress(ZoneInfoNotFoundError, ValueError, OSError):
             return ZoneInfo(name).key
     raise wrong("time_zone", f"is {name!r}, which is no time zone")
+
+
+def _rollover(text: object) -> Rollover:
+    if text is None:
+        return Rollover()
+    if not isinstance(text, str):
+        raise wrong("rollover", f"is {text!r}")
+    try:
+        return rollover(text)
+    except ValueError as error:
+        said = str(error)
+    raise wrong("rollover", said)
 
 
 def _scope(scope: object) -> str:

@@ -7,7 +7,7 @@ cannot come apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -75,7 +75,9 @@ class Cursors:
         state: The resource's state in dlt. Layout: `schools` -> estab -> `cursor` and `full`
             (instants in ISO 8601, UTC), `read_as` (what decides which rows are loaded:
             settings, and who the school is to which provider), `recent` (the fingerprint of the
-            rows that the next delta will bring again), `page` and `answer` (see `Ask`).
+            rows that the next delta will bring again), `page` and `answer` (see `Ask`), `held`
+            (where deletions wait for a decision: the live rows that there were then), `rollover`
+            (see `came`).
         endpoint: The endpoint.
         settings: The run's settings.
     """
@@ -105,6 +107,10 @@ class Cursors:
         """Whether nothing was ever read whole, of any school."""
         return not self._schools
 
+    def knows(self, estab: str) -> bool:
+        """Whether anything of a school was ever read whole."""
+        return estab in self._schools
+
     def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
         """What to read next: from the cursor, or everything if that is due.
 
@@ -120,6 +126,8 @@ class Cursors:
             or cursor is None
             # some providers stamp all rows with a year 1, from which nothing can be taken away
             or not _EPOCH + self.span <= cursor <= now + SKEW
+            # what waits for a decision is found by a full pass alone
+            or entry.get("held")
             or entry.get("read_as") != self._read_as(estab)
             or self._is_due(_instant(entry.get("full")), now)
         ):
@@ -149,6 +157,32 @@ class Cursors:
             self._schools[estab] = {**entry, "answer": collection.answer}
         return self.cursor(estab)
 
+    def waiting(self, estab: str) -> int:
+        """Where deletions wait for a decision: the live rows that there were when this began."""
+        return int(self._schools.get(estab, {}).get("held", 0))
+
+    def hold(self, estab: str, *, of: int) -> str:
+        """Notes that deletions wait for a decision: until one is made, or the rows come back,
+        everything is read. Returns the cursor, which stays."""
+        entry = self._schools.get(estab, {})
+        self._schools[estab] = {**entry, "read_as": self._read_as(estab), "held": of}
+        return self.cursor(estab)
+
+    def came(self, estab: str, since: date | None) -> int:
+        """In the change of year that began on a day: the new rows of earlier runs that have not
+        yet replaced any."""
+        kept = self._schools.get(estab, {}).get("rollover", {})
+        return int(kept["came"]) if since and kept.get("since") == since.isoformat() else 0
+
+    def note_came(self, estab: str, since: date | None, rows: int) -> None:
+        """Notes what `came` tells the next run."""
+        entry = self._schools.get(estab)
+        if entry is None:
+            return
+        rest = {name: value for name, value in entry.items() if name != "rollover"}
+        kept = {"rollover": {"since": since.isoformat(), "came": rows}} if since else {}
+        self._schools[estab] = rest | kept
+
     def cursor(self, estab: str) -> str:
         """Where the last good run got, in ISO 8601; empty if there was none."""
         return self._schools.get(estab, {}).get("cursor") or ""
@@ -160,6 +194,7 @@ class Cursors:
     def advance(self, estab: str, collection: Collection, *, now: datetime) -> str:
         """Notes that a collection was read whole and handed to dlt; returns the new cursor."""
         entry = dict(self._schools.get(estab, {}))
+        entry.pop("held", None)
         cursor = next_cursor(_instant(entry.get("cursor")), collection.newest, collection.clock)
         if collection.mode == "full":
             entry |= {"full": now.isoformat(), "page": collection.page}

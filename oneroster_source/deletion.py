@@ -1,4 +1,4 @@
-"""What a full pass did not contain, and whether that can be believed."""
+"""Rows that are deleted at the source, and whether that can be believed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oneroster_source.errors import MassDeletion
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import Table
 
@@ -19,50 +18,32 @@ SKEW = timedelta(days=2)
 """Clocks may differ by as much: what is further in the future is wrong."""
 
 
-def gone(
-    held: pa.Table,
-    read: pa.ChunkedArray,
-    *,
-    share: float,
-    allowed: bool = False,
-    where: str = "",
-    only: str = "",
-) -> pa.Table:
-    """The rows of a school that the destination holds and a full pass did not contain.
+def objection(*, live: int, ending: int, left: int, share: float) -> str:
+    """Why so many deletions at once may be a mistake; empty if they may not.
+
+    How they are told does not matter: marked `tobedeleted` or `inactive`, or missing from a full
+    pass. A collection that would be empty afterwards always counts as a mistake, however small it
+    was: a server that has lost its data looks like that, and one decision costs little.
 
     Args:
-        held: What the destination holds: `sourced_id` and `_deleted`.
-        read: Every sourcedId of the pass.
-        share: Largest share of the rows not yet deleted that may be gone, if they are not few.
-        allowed: Whether more may be gone, even all.
-        where: The collection, for people.
-        only: The options that choose it on the command line.
-
-    Returns:
-        Rows of `held`, those that were deleted before included.
-
-    Raises:
-        MassDeletion: Too many are gone, or all.
+        live: Rows of the school that the destination has and that are not deleted.
+        ending: Of these, rows that would be deleted.
+        left: Rows that would not be deleted afterwards, new ones among them.
+        share: Largest share of the live rows that may be deleted, if these are not few.
     """
-    absent = held.filter(pc.invert(pc.is_in(held.column("sourced_id"), value_set=read)))
-    live, lost = alive(held).num_rows, alive(absent).num_rows
-    if lost and not allowed:
-        if not len(read):
-            what = f"the server gives no rows where the destination holds {live:,}"
-        elif lost > FEW and lost > share * live:
-            what = (
-                f"{lost:,} of {live:,} rows are gone at the server ({lost / live:.0%}), more than"
-                f" max_delete_share ({share:.0%})"
-            )
-        else:
-            return absent
-        raise MassDeletion(
-            f"{what}; nothing was changed",
-            where=where,
-            todo="ask the provider whether that is right, unless a filter of yours leaves them out;"
-            f" if it is, run `oneroster sync --full --allow-deletes{only and ' ' + only}`",
+    if not ending:
+        return ""
+    if not left:
+        return (
+            f"the server gives no rows where the destination has {live:,}, or marks them all as"
+            " deleted"
         )
-    return absent
+    if ending > FEW and ending > share * live:
+        return (
+            f"{ending:,} of {live:,} rows would be deleted ({ending / live:.0%}), more than"
+            f" max_delete_share ({share:.0%})"
+        )
+    return ""
 
 
 def credible(now: datetime) -> tuple[datetime, datetime]:
@@ -76,6 +57,11 @@ def credibly(stamps: pa.ChunkedArray, now: datetime) -> pa.ChunkedArray:
     first, last = (pa.scalar(instant, stamps.type) for instant in credible(now))
     true = pc.and_(pc.greater_equal(stamps, first), pc.less_equal(stamps, last))
     return pc.if_else(true, stamps, pa.scalar(None, stamps.type))
+
+
+def among(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids that are among the others."""
+    return ids.filter(pc.is_in(ids, value_set=others))
 
 
 def without(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -97,8 +83,10 @@ def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
     return rows
 
 
-def unpruned(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+def left_out(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
     """Wide rows but for those that are marked as deleted and have one of these ids."""
+    if not len(ids):
+        return wide
     named = pc.is_in(wide.column("sourced_id"), value_set=ids)
     return wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
 

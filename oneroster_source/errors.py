@@ -12,7 +12,7 @@
     │   └── BadResponse           an answer that is not the JSON that OneRoster describes
     ├── ResponseTooLarge          an answer larger than max_page_mb
     ├── IncompleteRead            the server's pages do not add up to one collection
-    ├── MassDeletion              more rows are gone at the server than max_delete_share allows
+    ├── MassDeletion              more deletions than max_delete_share allows wait for a decision
     └── DestinationError          the warehouse cannot be opened or written
         └── DestinationBusy       another run is loading into it
 
@@ -227,7 +227,7 @@ class IncompleteRead(OneRosterError):
 
 
 class MassDeletion(OneRosterError):
-    """So many rows are gone at the server that it may be a mistake; nothing was changed."""
+    """So many rows would be deleted that it may be a mistake; these deletions wait."""
 
 
 class DestinationError(OneRosterError):

@@ -161,6 +161,12 @@ class Held:
         self._patience = patience
         self._refusal: DestinationError | None = None
 
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """For many questions in a row: a DuckDB file that is open already opens at once."""
+        with self._client():
+            yield
+
     def tables(self, names: Iterable[str]) -> frozenset[str]:
         """Those of the tables that are in the destination, whoever made them."""
         with self._client() as client:
@@ -200,6 +206,20 @@ class Held:
             parts = [part.cast(wanted) for part in cursor.iter_arrow(_ROWS)]
         return pa.concat_tables(parts) if parts else wanted.empty_table()
 
+    def count_live(self, table: Table) -> dict[str, int]:
+        """The rows that are not deleted, by school."""
+        query = "SELECT {estab}, count(*) FROM {table} WHERE {_deleted} = %s GROUP BY {estab}"
+        found = self._asked(query, False, table=table)
+        return {str(estab): int(count) for rows in found for estab, count in rows}
+
+    def all_rows(self, table: Table, estab: str) -> pa.Table:
+        """All rows that a school has in a table, whole."""
+        columns = ", ".join(self._asked_for(table))
+        query = f"SELECT {columns} FROM {{table}} WHERE {{estab}} = %s"
+        as_text = [i for i, column in enumerate(table.columns) if column.kind == "json"]
+        found = self._asked(query, estab, table=table)
+        return _table(found, list(arrow_schema(table)), as_text)
+
     def rows(self, table: Table, estab: str, ids: list[str]) -> pa.Table:
         """Those rows of a school, whole."""
         schema = arrow_schema(table)
@@ -238,12 +258,14 @@ class Held:
             (e, d, k) for rows in self._asked(query, table=SUPPRESSED_USERS) for e, d, k in rows
         ]
 
-    def _asked(self, query: str, *values: str, **tables: Table) -> Iterator[list[tuple[Any, ...]]]:
+    def _asked(
+        self, query: str, *values: str | bool, **tables: Table
+    ) -> Iterator[list[tuple[Any, ...]]]:
         with self._cursor(query, *values, **tables) as cursor:
             yield from cursor.iter_fetch(_ROWS)
 
     @contextmanager
-    def _cursor(self, query: str, *values: str, **tables: Table) -> Iterator[Any]:
+    def _cursor(self, query: str, *values: str | bool, **tables: Table) -> Iterator[Any]:
         with self._client() as client:
             sql_client = client.sql_client
             with sql_client.execute_query(worded(sql_client, query, **tables), *values) as cursor:

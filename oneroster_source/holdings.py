@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from oneroster_source.spec import V1P1
 
-State: TypeAlias = Literal["failing", "stale", "good"]
-STATES: tuple[State, ...] = ("failing", "stale", "good")
+State: TypeAlias = Literal["failing", "held", "stale", "good"]
+STATES: tuple[State, ...] = ("failing", "held", "stale", "good")
 """What needs a person most comes first."""
 
 
@@ -29,7 +29,9 @@ class Standing:
         failing: Endpoints that could not be read the last time.
         failing_since: The first of these failures.
         failures_in_a_row: How often it was tried since, at most.
-        reason: Why, the last time.
+        reason: Why, the last time; or why deletions wait.
+        held: Endpoints that are loaded but for deletions that wait for a decision.
+        held_since: The first run since which they wait.
     """
 
     estab: str
@@ -42,15 +44,19 @@ class Standing:
     failing_since: datetime | None = None
     failures_in_a_row: int = 0
     reason: str | None = None
+    held: int = 0
+    held_since: datetime | None = None
 
     @property
     def state(self) -> State:
-        return "failing" if self.failing else "stale" if self.stale else "good"
+        if self.failing or self.held:
+            return "failing" if self.failing else "held"
+        return "stale" if self.stale else "good"
 
     @property
     def urgency(self) -> tuple[Any, ...]:
         """Sorts what needs a person first: what fails for longest, then what is stalest."""
-        since = self.failing_since if self.failing else self.last_good_load
+        since = self.failing_since or self.held_since or self.last_good_load
         return (STATES.index(self.state), since is not None, since, self.estab)
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,6 +70,8 @@ class Standing:
             "failing_since": text(self.failing_since),
             "failures_in_a_row": self.failures_in_a_row,
             "reason": self.reason,
+            "held": self.held,
+            "held_since": text(self.held_since),
             "rows": self.rows,
             "cursors": self.cursors,
         }
@@ -121,6 +129,8 @@ class Holdings:
             failing_since=utc(load["failing_since"]),
             failures_in_a_row=int(load["failures_in_a_row"]),
             reason=load["reason"],
+            held=int(load["held"]),
+            held_since=utc(load["held_since"]),
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -156,9 +156,16 @@ class Options(BaseConfiguration):
     )
     max_delete_share: float = _option(
         0.2,
-        "Largest share of a school's rows in a table that a full read may find gone; more, if more"
-        " than 20 rows, is an error, and deletes nothing.",
+        "Largest share of a school's rows in a table that one run may delete; more, if more than 20"
+        " rows, wait for a decision, while all else is loaded. See What it promises.",
         "0 to 1",
+    )
+    rollover: str | None = _option(
+        None,
+        "Days on which a new school year is expected (UTC, both ends included, every year or once):"
+        " classes, enrollments, courses and academic sessions may then be replaced by new ones,"
+        " however many.",
+        "spans with a comma between, such as 08-15..09-15 or 2026-08-15..2026-09-15",
     )
     lock_timeout: float = _option(
         60.0,

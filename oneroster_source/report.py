@@ -13,13 +13,26 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from oneroster_source import log
-from oneroster_source.errors import OneRosterError, label, shown, told
+from oneroster_source.errors import MassDeletion, OneRosterError, label, shown, told
 from oneroster_source.shape import arrow_schema
 from oneroster_source.spec import SYNC_RUN_DETAILS
 
 Mode = Literal["full", "delta", "window"]
 MOST_NAMES = 1_000
 """Names of attributes that are kept of a collection."""
+State = Literal["waiting", "reading", "read", "held", "failed"]
+"""Of a collection; one that is `held` is loaded, but for deletions that wait for a decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a load would do to the rows of one collection that are not deleted."""
+
+    added: int | None = None
+    """None where the destination takes no queries."""
+    changed: int | None = None
+    """Rows whose content is another one, or that live again."""
+    deleted: int = 0
 
 
 @dataclass(slots=True)
@@ -29,7 +42,9 @@ class Outcome:
     estab: str
     endpoint: str
     mode: Mode = "full"
-    state: Literal["waiting", "reading", "read", "failed"] = "waiting"
+    first: bool = False
+    """Whether it was never loaded before."""
+    state: State = "waiting"
     requests: int = 0
     pages: int = 0
     rows: int = 0
@@ -42,6 +57,8 @@ class Outcome:
     """Rows that a full pass found to be gone at the server, and that are deleted now."""
     kept: int = 0
     """Rows that a full pass did not contain, and that stay, since it cannot be told."""
+    held: int = 0
+    """Rows whose deletion waits for a decision, and that stay as they were."""
     live: int = 0
     """Of the rows read, those that have a sourcedId, each once, and are not deleted."""
     rejected: int = 0
@@ -54,8 +71,11 @@ class Outcome:
     keeps_extra: bool = True
     """Whether these are kept."""
     error: str = ""
+    """Why it failed, or why its deletions wait."""
     cursor: str = ""
     """Where the next delta begins."""
+    plan: Plan | None = None
+    """What would be done, where it was not."""
     _begun: float = 0.0
 
     def begin(self) -> None:
@@ -64,8 +84,19 @@ class Outcome:
 
     def end(self, error: OneRosterError | None = None) -> None:
         self.seconds = round(time.monotonic() - self._begun, 3) if self._begun else 0.0
-        self.state = "failed" if error else "read"
+        self.state = "read"
+        if error is not None:
+            self.state = "held" if isinstance(error, MassDeletion) else "failed"
         self.error = str(error) if error else ""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its rows are loaded, though deletions among them may wait."""
+        return self.state in ("read", "held")
+
+    @property
+    def ended(self) -> bool:
+        return self.loaded or self.state == "failed"
 
     def warn(self, text: str) -> None:
         said = told(text)
@@ -124,7 +155,7 @@ class Report:
         """Ends an outcome; the last one of its school tells the log of all of them."""
         outcome.end(error)
         found = self._unfinished[outcome.estab]
-        if all(each.state in ("read", "failed") for each in found):
+        if all(each.ended for each in found):
             del self._unfinished[outcome.estab]
             _tell(self.run_id, outcome.estab, found)
 
@@ -142,14 +173,20 @@ class Report:
         return [outcome for outcome in self.outcomes if outcome.state == "failed"]
 
     @property
+    def held(self) -> list[Outcome]:
+        """What is loaded but for deletions that wait for a decision."""
+        return [outcome for outcome in self.outcomes if outcome.state == "held"]
+
+    @property
     def good(self) -> bool:
-        return not (self.error or self.failed or self.problems)
+        return not (self.error or self.failed or self.held or self.problems)
 
     def raise_for_failures(self) -> None:
         """Raises an error that names what failed, if anything did.
 
         Raises:
-            OneRosterError: A school's endpoint could not be read, or the destination is not sound.
+            OneRosterError: A school's endpoint could not be read, or the destination is not sound,
+                or deletions wait for a decision.
         """
         if self.problems:
             raise OneRosterError("the destination is not sound", todo="; ".join(self.problems[:3]))
@@ -157,6 +194,12 @@ class Report:
             raise OneRosterError(
                 f"{len(self.failed)} of {len(self.outcomes)} collections failed",
                 todo="; ".join(outcome.error for outcome in self.failed[:3]),
+            )
+        if self.held:
+            raise MassDeletion(
+                f"deletions of {len(self.held)} of {len(self.outcomes)} collections wait for a"
+                " decision",
+                todo="; ".join(outcome.error for outcome in self.held[:3]),
             )
 
     def details(self, outcomes: Iterable[Outcome]) -> pa.Table:
@@ -187,7 +230,7 @@ class Report:
         """The report as JSON types."""
         outcomes = [asdict(outcome) for outcome in self.outcomes]
         for outcome in outcomes:
-            del outcome["_begun"]
+            del outcome["_begun"], outcome["plan"]
             outcome["started"] = outcome["started"] and outcome["started"].isoformat()
         found: dict[str, Any] = {
             "run_id": self.run_id,
@@ -200,11 +243,32 @@ class Report:
         }
         return {name: shown(value) for name, value in found.items()}
 
+    def plan_as_dict(self) -> dict[str, Any]:
+        """What a load would do, as JSON types."""
+        return {
+            "started": self.started.isoformat(),
+            "good": self.good,
+            "error": self.error,
+            "collections": [
+                {
+                    **{name: getattr(outcome, name) for name in ("estab", "endpoint", "mode")},
+                    "state": outcome.state,
+                    "rows": outcome.rows,
+                    **asdict(outcome.plan or Plan()),
+                    "held": outcome.held,
+                    "reason": outcome.error,
+                    "warnings": outcome.warnings,
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
     def totals(self) -> dict[str, int]:
         """The run in numbers."""
         return {
             "schools": len({outcome.estab for outcome in self.outcomes}),
             "schools_failed": len({outcome.estab for outcome in self.failed}),
+            "schools_held": len({outcome.estab for outcome in self.held}),
             **_sums(self.outcomes),
         }
 
@@ -232,7 +296,10 @@ def _tell(run_id: str, estab: str, outcomes: list[Outcome]) -> None:
     # one cause mostly fails all of a school
     first, *others = dict.fromkeys(reasons.values())
     said += f"; {first}" + (f"; and {len(others)} more reasons" if others else "")
-    log.event("school_failed", said, level=logging.ERROR, **fields, reasons=reasons)
+    if sums["failed"]:
+        log.event("school_failed", said, level=logging.ERROR, **fields, reasons=reasons)
+    else:
+        log.event("school_held", said, level=logging.WARNING, **fields, reasons=reasons)
 
 
 def _sums(outcomes: list[Outcome]) -> dict[str, int]:
@@ -240,5 +307,6 @@ def _sums(outcomes: list[Outcome]) -> dict[str, int]:
     return {
         "collections": len(outcomes),
         "failed": sum(outcome.state == "failed" for outcome in outcomes),
+        "held": sum(outcome.state == "held" for outcome in outcomes),
         **{name: sum(getattr(outcome, name) for outcome in outcomes) for name in counted},
     }

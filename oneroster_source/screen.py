@@ -22,13 +22,20 @@ from oneroster_source.errors import MOST_LETTERS, clean, listed
 from oneroster_source.holdings import STATES, Holdings, Standing
 from oneroster_source.quality import SEVERITIES, Result
 from oneroster_source.register import Entry
-from oneroster_source.report import Outcome, Report
+from oneroster_source.report import Outcome, Plan, Report
 from oneroster_source.statement import Statement
 
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": "cyan"}
-_STATES = {"waiting": "dim", "reading": "cyan", "read": "green", "failed": "red"}
+_STATES = {
+    "waiting": "dim",
+    "reading": "cyan",
+    "read": "green",
+    "held": "yellow",
+    "failed": "red",
+}
+_MODES = {"held": "HELD", "failed": "FAILED"}
 _KEPT = {"kept": "", "left out": "dim", "pseudonym": "cyan"}
-_STANDINGS = {"failing": "red", "stale": "yellow", "good": "green"}
+_STANDINGS = {"failing": "red", "held": "yellow", "stale": "yellow", "good": "green"}
 WIDE = 108
 """Columns of a screen that has room for all that there is to say."""
 MOST_GOOD, MOST_OTHERS = 20, 200
@@ -81,7 +88,7 @@ def progress(report: Report, *, lines: int) -> RenderableType:
 def doing(report: Report) -> str:
     """How far a run is, in a line."""
     outcomes = list(report.outcomes)
-    done = sum(o.state in ("read", "failed") for o in outcomes)
+    done = sum(o.ended for o in outcomes)
     rows = sum(o.rows for o in outcomes)
     what = "Loading" if outcomes and done == len(outcomes) else "Reading"
     now = datetime.now(UTC)
@@ -112,7 +119,7 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
     groups: dict[tuple[str, str, str], list[Outcome]] = {}
     few = len({outcome.estab for outcome in report.outcomes}) <= FEW_SCHOOLS
     for outcome in sorted(report.outcomes, key=lambda o: o.estab) if few else report.outcomes:
-        mode: str = "FAILED" if outcome.state == "failed" else outcome.mode
+        mode: str = _MODES.get(outcome.state, outcome.mode)
         key = (outcome.estab if few else "", outcome.endpoint, mode)
         groups.setdefault(key, []).append(outcome)
     for (estab, endpoint, mode), found in groups.items():
@@ -128,9 +135,36 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
             endpoint,
             mode,
             *(values[heading] for heading in numbers),
-            style="red" if mode == "FAILED" else None,
+            style={"FAILED": "red", "HELD": "yellow"}.get(mode),
         )
     return table
+
+
+def plan(report: Report) -> RenderableType:
+    """What a load would do, a line for each collection of which it would change anything."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("school", "endpoint", "mode"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rows", "added", "changed", "deleted", "held"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    nothing = 0
+    for outcome in sorted(report.outcomes, key=lambda o: o.estab):
+        found = outcome.plan or Plan()
+        numbers = (found.added, found.changed, found.deleted, outcome.held)
+        if outcome.state == "read" and not any(number != 0 for number in numbers):
+            nothing += 1
+            continue
+        shown = ["?" if value is None else number(value) for value in (outcome.rows, *numbers)]
+        table.add_row(
+            outcome.estab,
+            outcome.endpoint,
+            Text(_MODES.get(outcome.state, outcome.mode), style=_STATES[outcome.state]),
+            *shown,
+        )
+    said = (
+        f"{number(nothing)} of {number(len(report.outcomes))} collections would stay as they are."
+    )
+    return Group(*([table] if table.row_count else []), Text(said))
 
 
 def remarks(outcome: Outcome) -> list[str]:
@@ -157,7 +191,7 @@ def warnings(report: Report) -> Iterable[tuple[str, str, list[str]]]:
 
 
 def lines(report: Report) -> Iterable[str]:
-    """What of a run needs a person's eye: warnings, then failures."""
+    """What of a run needs a person's eye: warnings, failures, then what waits for a decision."""
     for warning, _, _ in warnings(report):
         yield f"Warning: {warning}"
     failed: dict[str, list[str]] = {}
@@ -166,6 +200,8 @@ def lines(report: Report) -> Iterable[str]:
     for error, endpoints in failed.items():
         # one cause may fail all endpoints of a school
         yield f"Failed: {', '.join(endpoints)}: {error}"
+    for outcome in report.held:
+        yield f"Waiting for a decision: {outcome.error}"
     for problem in report.problems:
         yield f"Failed: {problem}"
 
@@ -288,8 +324,14 @@ def _one_school(
         f"; last good load: {_when(school.last_good_load, now)}",
     )
     if school.failing:
-        reason = clean(school.reason or "", limit=MOST_LETTERS)
-        yield Text(f"Failing since {_failing(school, now)}: {reason}")
+        yield Text(f"Failing since {_failing(school, now)}: {_reason(school)}")
+    elif school.held:
+        since = _when(school.held_since, now)
+        yield Text(f"Deletions wait for a decision since {since}: {_reason(school)}")
+
+
+def _reason(school: Standing) -> str:
+    return clean(school.reason or "", limit=MOST_LETTERS)
 
 
 def _fleet(
@@ -318,7 +360,8 @@ def _fleet(
         )
     yield table
     counts = Counter(school.state for school in schools)
-    said = ", ".join(f"{number(counts[state])} {state}" for state in STATES)
+    told = [state for state in STATES if counts[state] or state != "held"]
+    said = ", ".join(f"{number(counts[state])} {state}" for state in told)
     yield Text(f"{number(len(schools))} schools: {said}.")
     if len(shown) < len(schools):
         left = Counter(school.state for school in schools)

@@ -15,16 +15,17 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
-import pyarrow.compute as pc
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.extract import DltResource
 
 from oneroster_source.client import Client
 from oneroster_source.collection import Ask, Collection, collect
+from oneroster_source.compare import Contents, existing
 from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors, refuse_other_pseudonyms
-from oneroster_source.deletion import alive, credibly, deleted, gone, removal, unpruned, without
+from oneroster_source.decision import Decider, Decision, Tables
+from oneroster_source.deletion import alive, left_out
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
 from oneroster_source.http import Server
@@ -37,9 +38,9 @@ from oneroster_source.merge import (
     row_merge,
 )
 from oneroster_source.patience import Gates
-from oneroster_source.report import Outcome, Report
+from oneroster_source.report import Outcome, Plan, Report
 from oneroster_source.schools import School
-from oneroster_source.shape import Shaper, arrow_schema, engine, tombstones_of
+from oneroster_source.shape import Shaper, arrow_schema, engine
 from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
 from oneroster_source.state import cursors_of, prunes
@@ -48,9 +49,6 @@ from oneroster_source.suppression import Suppression, suppressions
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column
 _log.addFilter(lambda record: "when merging arrow schema with dlt schema" not in str(record.msg))
-
-Tables = Mapping[str, pa.Table]
-"""Rows to load, by the name of their table."""
 
 MOST_COLLECTIONS = 16
 """Collections that are read at once, each waiting for pages most of the time; and those of one
@@ -71,6 +69,7 @@ def oneroster(
     only: Sequence[str] | None = None,
     report: Report | None = None,
     alone: bool = False,
+    plan: bool = False,
     **settings: Any,
 ) -> list[DltResource]:
     """School rosters from OneRoster 1.1 APIs: a resource for each endpoint.
@@ -87,6 +86,7 @@ def oneroster(
         alone: A promise that nobody else loads into the destination meanwhile, and that the
             pipeline began with a new working folder: tables that are empty are then filled at
             once, without a merge. What a kept folder would load twice only a merge takes back.
+        plan: Read and compare, and hand nothing over: see `Outcome.plan` in the report.
         **settings: Any setting of README's table, such as `estab`, `schools`, `endpoints`. What is
             not given here comes from dlt's configuration, section `sources.oneroster`.
 
@@ -105,7 +105,15 @@ def oneroster(
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
     window = Ask("window", since=since, until=until) if since or until else None
-    run = _Run(resolved, report, window=window, full=full, allow_deletes=allow_deletes, alone=alone)
+    run = _Run(
+        resolved,
+        report,
+        window=window,
+        full=full,
+        allow_deletes=allow_deletes,
+        alone=alone,
+        plan=plan,
+    )
     return [run.resource(resolved.dialect[name]) for name in resolved.endpoints]
 
 
@@ -121,6 +129,7 @@ class _Run:
         full: bool,
         allow_deletes: bool,
         alone: bool,
+        plan: bool,
     ) -> None:
         self._settings = settings
         self._report = report or Report()
@@ -128,7 +137,13 @@ class _Run:
         self._window = window
         self._full = full
         self._allow_deletes = allow_deletes
-        self._alone = alone
+        self._alone = alone and not plan
+        self._plan = plan
+        self._done = "all else is loaded, and {:,} deletions wait"
+        if plan:
+            self._done = "a load would let these {:,} deletions wait, and load all else"
+        elif self._strict:
+            self._done = "nothing was loaded"
         self._now = datetime.now(UTC)
         self._held = Held(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
@@ -137,9 +152,7 @@ class _Run:
         self._active = 0
         self._known: Mapping[str, frozenset[str]] = {}
         """Tables that dlt has loaded before, with their columns."""
-        self._stored: frozenset[str] | None = None
-        """Tables that are in the destination; None until it was asked."""
-        self._prunes: dict[str, dict[str, str]] = {}
+        self._decider = self._new_decider({})
         self._suppressed: Mapping[str, Suppression] = {}
         """Erased people, by school."""
         self._stopped = threading.Event()
@@ -215,7 +228,8 @@ class _Run:
                     for _ in self._finish(future, cursors, reading.pop(future), batch):
                         if batch.rows >= BATCH_ROWS:
                             yield from batch.given_out()
-            yield from batch.given_out()
+            if not self._plan:
+                yield from batch.given_out()
         finally:
             for future in reading:
                 future.add_done_callback(_discard)
@@ -225,7 +239,7 @@ class _Run:
         for school in self._settings.schools:
             ask = self._window or cursors.ask(school.estab, full=self._full, now=self._now)
             outcome = self._report.outcome(school.estab, endpoint.name)
-            outcome.mode = ask.mode
+            outcome.mode, outcome.first = ask.mode, not cursors.knows(school.estab)
             yield school, ask, outcome
 
     def _tables_to_make(self, endpoint: Endpoint) -> Tables:
@@ -262,154 +276,108 @@ class _Run:
             try:
                 collection = future.result()
                 stack.callback(collection.close)
-                if batch.straight:
-                    # there is nothing to say of rows that are gone
-                    absent, cleared = self._nothing_rejected(batch.endpoint, outcome), True
-                else:
-                    # asked before anything is handed over, since it may fail
-                    absent, cleared = self._absent(batch.endpoint, collection, outcome)
-                pruned = self._pruned(batch.endpoint, collection, outcome.estab)
+                # asked before anything is handed over, since it may fail
+                decision = self._decide(collection, cursors, outcome, batch)
+                if self._plan:
+                    outcome.plan = self._planned(collection, outcome, batch.shaper, decision)
             except OneRosterError as error:
                 self._report.end(outcome, error)
                 if self._strict:
                     raise
                 batch.note(outcome)
                 return
-            if collection.is_known:
-                outcome.cursor = cursors.stay(outcome.estab, collection)
-            else:
-                batch.add(absent)
-                part = _Part(tombstones=not cleared, partial=collection.mode != "full")
-                if part.partial and batch.endpoint.name in absent:
-                    batch.remember(absent[batch.endpoint.name])
-                for wide in collection.rows(partial(unpruned, ids=pruned)):
-                    batch.add_rows(wide, outcome.estab, part)
-                    yield
-                if collection.mode != "window":
-                    outcome.cursor = cursors.advance(outcome.estab, collection, now=self._now)
-        self._report.end(outcome)
+            held = decision.error(outcome, done=self._done)
+            if held is not None and self._strict:
+                # nobody would read that deletions wait
+                self._report.end(outcome, held)
+                raise held
+            if not self._plan:
+                yield from self._hand_over(collection, cursors, outcome, batch, decision)
+        self._report.end(outcome, held)
         batch.note(outcome)
 
-    def _absent(
-        self, endpoint: Endpoint, collection: Collection, outcome: Outcome
-    ) -> tuple[dict[str, pa.Table], bool]:
-        """What a full pass says of the rows that it did not contain, as tables to load.
+    def _hand_over(
+        self,
+        collection: Collection,
+        cursors: Cursors,
+        outcome: Outcome,
+        batch: _Batch,
+        decision: Decision,
+    ) -> Iterator[None]:
+        """Puts what was decided into the batch, and moves the cursor."""
+        if collection.is_known:
+            outcome.cursor = cursors.stay(outcome.estab, collection)
+            return
+        batch.add(decision.tables)
+        part = _Part(tombstones=not decision.cleared, partial=collection.mode != "full")
+        if part.partial and batch.endpoint.name in decision.tables:
+            batch.remember(decision.tables[batch.endpoint.name])
+        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
+            batch.add_rows(wide, outcome.estab, part)
+            yield
+        self._move(collection, cursors, outcome, decision)
 
-        Returns:
-            The tables, and whether they already speak of all child rows of the school.
-
-        Raises:
-            OneRosterError: It cannot be believed, or the destination cannot be asked.
-        """
-        if collection.mode != "full":
-            return self._taken_over(endpoint, collection, outcome.estab), False
-        table, estab = endpoint.table, outcome.estab
-        found = self._nothing_rejected(endpoint, outcome)
-        held = arrow_schema(table).empty_table()
-        try:
-            there = self._in_storage()
-            if table.name in there:
-                held = self._held.ids(table, estab)
-        except SqlClientNotAvailable:
-            outcome.warn("the destination takes no queries: rows that are gone at the server stay")
-            return found, False
-        read = collection.ids()
-        lost = gone(
-            held,
-            without(read, collection.erased),
-            share=self._settings.max_delete_share,
-            allowed=self._allow_deletes,
-            where=f"school {estab}, {endpoint.name}",
-            only=f"--schools {estab} --endpoints {endpoint.name}",
-        )
-        if len(lost) and len(read) < outcome.rows:
-            outcome.kept = len(alive(lost))
-            outcome.warn(
-                f"{outcome.rows - len(read):,} rows came without sourcedId, and may be some of the"
-                f" {len(lost):,} that seem to be gone: these stay"
-            )
-            return found, False
-        outcome.gone = len(alive(lost))
-        loaded = {child.name for child in self._child_tables(endpoint)}
-        nothing = pa.array([""])
-        if self._keep and len(lost):
-            rows = self._held.rows(table, estab, alive(lost).column("sourced_id").to_pylist())
-            found[table.name] = deleted(rows, at=self._now)
-            for child in endpoint.child_tables():
-                if child.name in there:
-                    # the child rows of what is kept stay; those of nothing go
-                    stays = child.name in loaded
-                    parents = self._held.orphans(child, table, estab) if stays else nothing
-                    found[child.name] = tombstones_of(child, estab, parents)
-            return found, False
-        # nothing of the school is to remain, neither of a load that was cut short, nor in a
-        # table that is not loaded any more
-        found |= {
-            child.name: tombstones_of(child, estab, nothing)
-            for child in endpoint.child_tables()
-            if child.name in there | loaded
-        }
-        found[table.name] = removal(table, estab, lost.column("sourced_id"))
-        return found, True
-
-    def _pruned(self, endpoint: Endpoint, collection: Collection, estab: str) -> pa.Array:
-        """The ids of deleted rows that were removed for good, and stay out: from before an instant
-        or of no known time; or from before that was done, of people who are not there. What is in
-        the destination must be told that it is deleted, so that it is never one of them.
+    def _planned(
+        self, collection: Collection, outcome: Outcome, shaper: Shaper, decision: Decision
+    ) -> Plan:
+        """What a load would do, by the content of the rows.
 
         Raises:
             DestinationError: The destination cannot be asked.
         """
-        none = pa.array([], pa.string())
-        if estab not in self._prunes or collection.is_known:
-            return none
-        people = dict(self._settings.dialect.refers_to_people(endpoint))
-        rows = collection.deleted("sourced_id", "date_last_modified", *people)
-        if rows is None:
-            return none
-        stamps = credibly(rows.column("date_last_modified"), self._now)
-        before, at = (
-            pc.fill_null(pc.less(stamps, pa.scalar(instant, stamps.type)), True)
-            for instant in (
-                datetime.fromisoformat(self._prunes[estab][of]) for of in ("before", "at")
-            )
+        if collection.is_known:
+            return Plan(0, 0)
+        endpoint, estab = shaper.endpoint, outcome.estab
+        children = tuple(self._child_tables(endpoint))
+        sent = Contents(endpoint, children)
+        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
+            sent.add(shaper.tables(wide, estab))
+        if not sent.rows:
+            return Plan(0, 0, decision.deleted)
+        try:
+            with self._held.open():
+                there = self._decider.ids(endpoint.table, estab)
+                known = [] if there is None else there.to_pylist()
+                found = existing(self._held, endpoint, children, estab)
+        except SqlClientNotAvailable:
+            return Plan(deleted=decision.deleted)
+        return Plan(*sent.changes(found, known), decision.deleted)
+
+    def _decide(
+        self, collection: Collection, cursors: Cursors, outcome: Outcome, batch: _Batch
+    ) -> Decision:
+        """What a collection means for the destination; its numbers go into the outcome.
+
+        Raises:
+            DestinationError: The destination cannot be asked.
+        """
+        endpoint, estab = batch.endpoint, outcome.estab
+        if batch.straight:
+            # there is nothing that could be missing
+            return self._decider.first(endpoint, collection, estab)
+        decision = self._decider.decide(
+            endpoint,
+            collection,
+            outcome,
+            came=cursors.came(estab, self._decider.since(endpoint)),
+            waiting=cursors.waiting(estab),
         )
-        out = before
-        for column, of in people.items() if pc.any(pc.and_not(at, before)).as_py() else ():
-            there = self._ids_held(of.table, estab)
-            if there is not None:
-                named = rows.column(column)
-                nobody = pc.and_not(pc.is_valid(named), pc.is_in(named, value_set=there))
-                out = pc.or_(out, pc.and_(at, nobody))
-        ids, there = rows.filter(out).column("sourced_id"), None
-        if len(ids):
-            there = self._ids_held(endpoint.table, estab)
-        return ids if there is None else ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
+        outcome.gone, outcome.kept, outcome.held = decision.missing, decision.kept, decision.held
+        if decision.warning:
+            outcome.warn(decision.warning)
+        return decision
 
-    def _ids_held(self, table: Table, estab: str) -> pa.ChunkedArray | None:
-        """The ids of a school's rows in the destination; None where it has not got the table."""
-        if table.name not in self._held.tables([table.name]):
-            return None
-        return self._held.ids(table, estab).column("sourced_id")
-
-    def _taken_over(
-        self, endpoint: Endpoint, collection: Collection, estab: str
-    ) -> dict[str, pa.Table]:
-        """That rows which are about somebody erased now are gone for those they were about, as
-        tables to load; a full pass finds that by itself."""
-        table, ids = endpoint.table, collection.erased
-        if not len(ids) or table.name not in self._in_storage():
-            return {}
-        if self._keep:
-            rows = self._held.rows(table, estab, ids.to_pylist())
-            return {table.name: deleted(alive(rows), at=self._now)}
-        found = {child.name: tombstones_of(child, estab, ids) for child in endpoint.child_tables()}
-        there = {name: rows for name, rows in found.items() if name in self._in_storage()}
-        return {**there, table.name: removal(table, estab, ids)}
-
-    def _nothing_rejected(self, endpoint: Endpoint, outcome: Outcome) -> dict[str, pa.Table]:
-        """That nothing of the school was rejected, but for what follows."""
-        return {REJECTED_ROWS.name: no_rejected(endpoint, outcome.estab)}
+    def _move(
+        self, collection: Collection, cursors: Cursors, outcome: Outcome, decision: Decision
+    ) -> None:
+        """Notes where the reading of a school stands, in the same load as its rows."""
+        estab, endpoint = outcome.estab, outcome.endpoint
+        if decision.held:
+            outcome.cursor = cursors.hold(estab, of=decision.of)
+        elif collection.mode != "window":
+            outcome.cursor = cursors.advance(estab, collection, now=self._now)
+        since = self._decider.since(self._settings.dialect[endpoint])
+        cursors.note_came(estab, since, decision.came)
 
     def _is_empty(self, endpoint: Endpoint) -> bool:
         """Whether the destination can be asked, and has no row of the endpoint, nor of its lists.
@@ -417,20 +385,12 @@ class _Run:
         Rows without a cursor are of a load that was cut short, or of a state that was lost.
         """
         try:
-            there = self._in_storage()
+            there = self._decider.in_storage()
             return not any(
                 self._held.is_filled(table) for table in endpoint.tables() if table.name in there
             )
         except (SqlClientNotAvailable, DestinationError):
             return False
-
-    def _in_storage(self) -> frozenset[str]:
-        if self._stored is None:
-            tables = (
-                t.name for e in self._settings.endpoints for t in self._settings.dialect[e].tables()
-            )
-            self._stored = self._held.tables(tables)
-        return self._stored
 
     def _client(self, school: School) -> Client:
         with self._lock:
@@ -471,10 +431,20 @@ class _Run:
                     name: frozenset(schema.tables[name]["columns"])
                     for name in schema.data_table_names(seen_data_only=True)
                 }
-                self._stored = None
-                self._prunes = prunes(state)
+                self._decider = self._new_decider(prunes(state))
                 self._pool = ThreadPoolExecutor(MOST_COLLECTIONS, thread_name_prefix="oneroster")
             self._active += 1
+
+    def _new_decider(self, prunes: Mapping[str, Mapping[str, str]]) -> Decider:
+        """What decides in one run; it remembers what it has asked the destination."""
+        return Decider(
+            self._held,
+            self._settings,
+            now=self._now,
+            allow_deletes=self._allow_deletes,
+            prunes=prunes,
+            exact=self._plan,
+        )
 
     def _listed(self) -> dict[str, Suppression]:
         """Those who were erased, of the schools of this run.
@@ -543,7 +513,7 @@ class _Batch:
         self.endpoint = shaper.endpoint
         self.straight = straight
         self.rows = 0
-        self._shaper = shaper
+        self.shaper = shaper
         self._report = report
         self._keep = keep_deleted
         self._direct = {table.name for table in self.endpoint.tables()} if straight else set()
@@ -594,7 +564,7 @@ class _Batch:
             [pa.repeat(estab, len(wide)) for estab, wide in found], pa.string()
         )
         wide = pa.concat_tables([wide for _, wide in found])
-        tables = self._shaper.tables(
+        tables = self.shaper.tables(
             wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
         )
         own = self.endpoint.name

@@ -319,7 +319,7 @@ Batches = Callable[[], Iterable[pa.RecordBatch]]
 
 
 def _unlike(batches: Batches, *, of_one_stamp: bool = False) -> set[str]:
-    """The sourcedIds of rows that differ in more than their stamps, or though these are the same."""
+    """The sourcedIds of rows that differ in more than their stamps, or in these not at all."""
     counts = Counter(
         sourced_id for rows in batches() for sourced_id in rows.column("sourced_id").to_pylist()
     )

@@ -140,12 +140,70 @@ def _orphans(rows: _Rows, child: Table, table: Table) -> Iterator[str]:
 def _counts(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
     held = rows.count_live(endpoint.table)
     for outcome in report.outcomes:
-        if outcome.endpoint != endpoint.name or outcome.state != "read":
+        if outcome.endpoint != endpoint.name or not outcome.loaded:
             continue
         count = held.get(outcome.estab, 0)
-        most = outcome.live + outcome.kept
+        most = outcome.live + outcome.kept + outcome.held
         if count < outcome.live or (outcome.mode == "full" and count > most):
             yield (
                 f"{endpoint.name}: school {outcome.estab} has {count:,} rows, and"
                 f" {outcome.live:,} were read: {HEAL}"
             )
+
+
+SAME = 0.5
+"""Of a school's rows, those that another school has too, at least, if both are the same school. A
+sixth form or a few teachers that two schools share are fewer."""
+
+
+def same_schools(
+    client: SqlClientBase[Any],
+    endpoints: Collection[Endpoint],
+    new: Collection[str],
+    others: Collection[str],
+) -> dict[str, dict[str, set[str]]]:
+    """Which new schools have largely the rows of another one; two queries for each endpoint that
+    tells it.
+
+    Ids alone tell nothing, as many providers number the rows of each school from 1: the same row
+    has the same id, and of people the same name, or else the same references.
+
+    Args:
+        client: dlt's client of the destination.
+        endpoints: Where to look, of those that are loaded.
+        new: The new schools.
+        others: Those that they may be.
+
+    Returns:
+        For each new school the others, by endpoint.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for endpoint in endpoints:
+        table = endpoint.table
+        told_by = [c.name for c in table.columns if c.holds == "name"]
+        told_by = told_by or [ref.column.name for ref in endpoint.refs]
+        if not (endpoint.personal and told_by):
+            continue
+        same = " AND ".join(f"COALESCE(n.{{{c}}}, '') = COALESCE(o.{{{c}}}, '')" for c in told_by)
+        some = " OR ".join(f"n.{{{c}}} IS NOT NULL" for c in told_by)
+        whose, which = (", ".join(["%s"] * len(estabs)) for estabs in (new, others))
+        query = (
+            "SELECT n.{estab}, o.{estab}, count(*) FROM {table} n JOIN {table} o"
+            f" ON n.{{sourced_id}} = o.{{sourced_id}} AND {same} WHERE ({some})"
+            f" AND n.{{_deleted}} = %s AND n.{{estab}} IN ({whose}) AND o.{{estab}} IN ({which})"
+            " GROUP BY n.{estab}, o.{estab}"
+        )
+        shared = client.execute_sql(worded(client, query, table=table), False, *new, *others)
+        if not shared:
+            continue
+        query = (
+            "SELECT {estab}, count(*) FROM {table}"
+            f" WHERE {{_deleted}} = %s AND {{estab}} IN ({whose}) GROUP BY {{estab}}"
+        )
+        counted = client.execute_sql(worded(client, query, table=table), False, *new) or ()
+        rows = {str(estab): int(count) for estab, count in counted}
+        for estab, other, count in shared:
+            if count >= SAME * rows[str(estab)]:
+                by_endpoint = found.setdefault(str(estab), {})
+                by_endpoint.setdefault(endpoint.name, set()).add(str(other))
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +80,7 @@ from oneroster_source.state import (
     take_up,
 )
 from oneroster_source.statement import Statement
-from oneroster_source.verify import problems
+from oneroster_source.verify import problems, same_schools
 
 _log = logging.getLogger("oneroster_source")
 _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
@@ -130,13 +130,18 @@ class Warehouse:
         _, self.name = chosen(destination, dataset)
 
     @contextmanager
-    def _pipeline(self, shard: Shard | None = None) -> Iterator[dlt.Pipeline]:
-        """A pipeline that knows only what the destination tells it."""
+    def _pipeline(
+        self, shard: Shard | None = None, *, instead: bool = False
+    ) -> Iterator[dlt.Pipeline]:
+        """A pipeline that knows only what the destination tells it; or one of a new DuckDB file in
+        its working folder, `instead` of one that does not exist and is not to be made."""
         problem: OneRosterError
         layout = f"%s_staging_{shard.name}" if shard else None
         try:
             destination, _ = chosen(self.place, self.dataset, staging=layout)
             with private.umask(), sections_only(), working_folder() as folder:
+                if instead:
+                    destination = dlt.destinations.duckdb(str(folder / "no_file_yet.duckdb"))
                 yield dlt.pipeline(
                     pipeline_name(shard),
                     destination=as_delta(destination),
@@ -259,9 +264,42 @@ class Warehouse:
                     if loaded and shard is None:
                         report.problems += _problems(pipeline, loaded, report)
                 if shard is None:
+                    settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
+                    _notice_same(
+                        client,
+                        report,
+                        cursors(pipeline.state),
+                        lambda: {school.estab for school in resolve(**settings).schools},
+                    )
                     if kept:
                         loaded |= _keep_versions(client, report, loaded if current else None)
                     _try_views(client, loaded, report)
+
+    def preview(self, report: Report, **options: Any) -> None:
+        """Reads as `load` does, and decides, and ends there: nothing is written, neither rows nor
+        tables nor cursors. What would be done is in the report's outcomes.
+
+        Another run may load meanwhile; then the numbers are of before it, or of after.
+
+        Args:
+            report: Filled with what would be done.
+            **options: Those of `oneroster`.
+
+        Raises:
+            OneRosterError: Nothing could be read, or the destination cannot be asked.
+        """
+        source = oneroster(report=report, plan=True, **options)
+        patience = lock_timeout(options.get("lock_timeout"))
+        file = duckdb_file(self.name)
+        with self._pipeline(instead=file is not None and not Path(file).exists()) as pipeline:
+            client = pipeline.destination_client()
+            with opened(client, patience):
+                pipeline.sync_destination()
+                missing = _dropped(pipeline, client)
+            with pipeline.managed_state() as state:
+                _read_whole(state, missing)
+            # only into the working folder, and nothing but where it stands
+            pipeline.extract(source)
 
     def plan(self, count: int, **options: Any) -> list[Shard]:
         """Makes the tables, and divides the schools into shards, by the rows that they had when
@@ -358,6 +396,12 @@ class Warehouse:
                 for table in endpoint.tables()
             } & set(pipeline.default_schema.data_table_names(seen_data_only=True))
             report.problems += _problems(pipeline, tables, report)
+            _notice_same(
+                client,
+                report,
+                cursors(pipeline.state),
+                lambda: {estab for shard in shards for estab in shard.estabs},
+            )
             if kept:
                 tables |= _keep_versions(client, report, None)
             _try_views(client, tables, report)
@@ -673,6 +717,41 @@ def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list
         return list(problems(client, V1P1.endpoints, changed, report))
 
 
+def _notice_same(
+    client: JobClientBase,
+    report: Report,
+    known: Mapping[str, Mapping[str, Any]],
+    configured: Callable[[], set[str]],
+) -> None:
+    """Warns where a school that was never loaded before has the rows of another one, which is not
+    configured: it has got another estab, and its people are there twice.
+
+    Args:
+        client: dlt's client of the destination.
+        report: The run's.
+        known: The entries of all cursors, by endpoint and estab.
+        configured: Tells the estabs of the configuration.
+    """
+    new = {o.estab for o in report.outcomes if o.first and o.loaded and o.live}
+    others = {estab for schools in known.values() for estab in schools}
+    others -= {outcome.estab for outcome in report.outcomes}
+    if not new or not others or not isinstance(client, SqlJobClientBase):
+        return
+    others -= configured()
+    endpoints = [V1P1[name] for name in known if name in V1P1.names]
+    there = _stored(client, [endpoint.name for endpoint in endpoints])
+    endpoints = [endpoint for endpoint in endpoints if endpoint.name in there]
+    found = others and same_schools(client.sql_client, endpoints, sorted(new), sorted(others))
+    for estab, by_endpoint in (found or {}).items():
+        olds = sorted(set().union(*by_endpoint.values()))
+        outcome = next(o for o in report.outcomes if o.estab == estab and o.endpoint in by_endpoint)
+        outcome.warn(
+            f"its rows are largely those of school {', '.join(olds)}, which is not configured: if"
+            " the school has got another estab, its people are there twice until you run"
+            f" `oneroster forget --school {','.join(olds)}`"
+        )
+
+
 def _begin_versions(
     client: JobClientBase, report: Report, made: Collection[str], *, kept: bool, alone: bool
 ) -> bool:
@@ -695,8 +774,8 @@ def _keep_versions(
 ) -> set[str]:
     """Keeps versions of what was loaded into some tables, or of all that is there; returns the
     tables of versions that have changed."""
-    # rows that a full pass found gone are not among the keys
-    whole = {o.endpoint for o in report.outcomes if o.mode == "full" and o.state == "read"}
+    # rows that a full pass found missing are not among the keys
+    whole = {o.endpoint for o in report.outcomes if o.mode == "full" and o.loaded}
     where = (
         None
         if loaded is None
@@ -807,24 +886,34 @@ def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) 
         _log.warning("left out from now on, and taken away: %s", names)
 
 
-def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
-    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole;
-    returns their names."""
+def _dropped(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
+    """The tables that dlt takes for there, and that somebody has dropped."""
     if not pipeline.default_schema_name:
         return set()
     expected = pipeline.default_schema.data_table_names(seen_data_only=True)
-    missing = set(expected) - _stored(client, expected)
+    return set(expected) - _stored(client, expected)
+
+
+def _read_whole(state: Any, missing: Collection[str]) -> None:
+    """Has the endpoints read whole that fill some tables."""
+    kept = resources(state)
+    for endpoint in V1P1.endpoints:
+        tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
+        if tables.intersection(missing):
+            kept.pop(endpoint.name, None)
+
+
+def _make_anew(pipeline: dlt.Pipeline, client: JobClientBase) -> set[str]:
+    """Makes tables that somebody dropped, which dlt takes for there, and has them read whole;
+    returns their names."""
+    missing = _dropped(pipeline, client)
     if not missing:
         return missing
     _log.warning("dropped since the last load, and made anew: %s", ", ".join(sorted(missing)))
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
     with changed(pipeline) as state:
-        kept = resources(state)
-        for endpoint in V1P1.endpoints:
-            tables = {table.name for table in (*endpoint.tables(), REJECTED_ROWS)}
-            if missing & tables and endpoint.name in kept:
-                del kept[endpoint.name]
+        _read_whole(state, missing)
     # one that knows the schema which was found there
     with pipeline.destination_client() as knowing:
         knowing.update_stored_schema(only_tables=missing, force=True)

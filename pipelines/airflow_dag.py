@@ -36,8 +36,9 @@ def oneroster() -> None:
     def load(shard: dict) -> None:
         report = Report()
         Warehouse(DESTINATION).load(report, shard=Shard(**shard), concurrency=CONCURRENCY)
-        if report.failed:  # the others are loaded; what a school refuses, it refuses again
-            raise AirflowFailException("; ".join(o.error for o in report.failed[:3]))
+        # the others are loaded; what a school refuses, it refuses again, and what waits, waits
+        if bad := [*report.failed, *report.held]:
+            raise AirflowFailException("; ".join(o.error for o in bad[:3]))
 
     # also where schools failed, since the others are there
     @task(trigger_rule="all_done_min_one_success")

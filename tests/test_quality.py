@@ -221,6 +221,14 @@ FAULTS: dict[str, tuple[list[str], list[str]]] = {
         ["UPDATE sync_run_details SET ended = ended - INTERVAL '4' DAY WHERE estab = '2'"],
         ["2"],
     ),
+    "deletions_held": (
+        [
+            "INSERT INTO sync_run_details (run_id, estab, endpoint, started, ended, outcome) VALUES"
+            " ('z', '2', 'classes', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, 'held'),"
+            " ('a', '2', 'users', CURRENT_TIMESTAMP - INTERVAL '9' DAY, NULL, 'held')"
+        ],
+        ["classes"],
+    ),
     "collection_failed": (
         [
             "INSERT INTO sync_run_details (run_id, estab, endpoint, started, outcome)"

@@ -90,6 +90,11 @@ HISTORY = [
     # it is not loaded any more
     *nights("fewer", "courses", 30, 20, **FAILED),
     *nights("fewer", "users", 20, 10, 0.1, mode="full"),
+    # all is loaded, but deletions wait in one of two
+    *nights("waits", "orgs", 0.2, mode="full", rows=5),
+    *nights("waits", "users", 6, mode="full", rows=9),
+    *nights("waits", "users", 5, **FAILED),
+    *nights("waits", "users", 2, 0.1, outcome="held", mode="full", rows=9),
     # it failed, and it went well again
     *nights("again", "users", 4, mode="full", rows=100),
     *nights("again", "users", 3, 2, **FAILED),
@@ -97,15 +102,19 @@ HISTORY = [
 ]
 MINUTE = timedelta(minutes=1)
 EXPECTED = [
-    # stale, last good load, last full read, failing, since, in a row, reason, rows
-    ("again", False, ago(0.6) + MINUTE, ago(0.6) + MINUTE, 0, None, 0, None, 80),
-    ("failing", True, ago(4) + MINUTE, ago(4) + MINUTE, 1, ago(3), 3, "users 1", 12),
-    ("fewer", False, ago(0.1) + MINUTE, ago(0.1) + MINUTE, 0, None, 0, None, 1),
-    ("good", False, ago(0.3) + MINUTE, ago(6.5) + MINUTE, 0, None, 0, None, 30),
-    ("never", True, None, None, 2, ago(2.5), 3, "users 0.4", 3),
-    ("stale", True, ago(5) + MINUTE, ago(5) + MINUTE, 0, None, 0, None, 2),
+    # stale, last good load, last full read, failing, since, in a row, reason, rows, held, since
+    ("again", False, ago(0.6) + MINUTE, ago(0.6) + MINUTE, 0, None, 0, None, 80, 0, None),
+    ("failing", True, ago(4) + MINUTE, ago(4) + MINUTE, 1, ago(3), 3, "users 1", 12, 0, None),
+    ("fewer", False, ago(0.1) + MINUTE, ago(0.1) + MINUTE, 0, None, 0, None, 1, 0, None),
+    ("good", False, ago(0.3) + MINUTE, ago(6.5) + MINUTE, 0, None, 0, None, 30, 0, None),
+    ("never", True, None, None, 2, ago(2.5), 3, "users 0.4", 3, 0, None),
+    ("stale", True, ago(5) + MINUTE, ago(5) + MINUTE, 0, None, 0, None, 2, 0, None),
+    (
+        *("waits", False, ago(0.2) + MINUTE, ago(0.2) + MINUTE),
+        *(0, None, 0, "users 0.1", 14, 1, ago(2)),
+    ),
 ]
-ORDER = ["failing", "never", "by hand", "stale", "again", "good", "fewer", "1"]
+ORDER = ["failing", "never", "waits", "by hand", "stale", "again", "good", "fewer", "1"]
 
 
 ALERTS = {
@@ -142,16 +151,18 @@ def test_a_history_of_nights(database: str, serve, request: pytest.FixtureReques
 
 def check_json(schools: dict[str, dict[str, Any]]) -> None:
     assert list(schools) == ORDER
-    for estab, stale, good, full, failing, since, runs, reason, _ in EXPECTED:
+    for estab, stale, good, full, failing, since, runs, reason, _, held, waits in EXPECTED:
         assert schools[estab] == {
             "estab": estab,
-            "state": "failing" if failing else "stale" if stale else "good",
+            "state": "failing" if failing else "held" if held else "stale" if stale else "good",
             "last_good_load": good and good.isoformat(),
             "last_full_read": full and full.isoformat(),
             "failing": failing,
             "failing_since": since and since.isoformat(),
             "failures_in_a_row": runs,
             "reason": reason,
+            "held": held,
+            "held_since": waits and waits.isoformat(),
             "rows": 0,
             "cursors": {},
         }
@@ -166,7 +177,7 @@ def check_screen(said: str) -> None:
     (line,) = (line for line in said.splitlines() if line.startswith(" failing "))
     assert f"{ago(3):%Y-%m-%d %H:%M}Z (3 d), 3 runs" in line
     assert line.rstrip().endswith("users 1")
-    assert "8 schools: 2 failing, 2 stale, 4 good." in said
+    assert "9 schools: 2 failing, 1 held, 2 stale, 4 good." in said
     assert re.search(r"users +8 ", said) and "Last load: 20" in said
 
 
@@ -260,6 +271,8 @@ def fleet() -> Holdings:
             "failing_since": ago(n / 100) if n > 97 else None,
             "failures_in_a_row": int(n > 97),
             "reason": "the server said [red]no[/red]" if n > 97 else None,
+            "held": 0,
+            "held_since": None,
         }
         for n in range(100)
     ]

@@ -209,12 +209,14 @@ def _quality_note(answers: Answers) -> str:
 
 
 def _run(run: Row) -> dict[str, str]:
-    failed = run["failed"]
+    failed, waiting = run["failed"], run["held"]
+    said = [f"{_plural(failed, 'collection')} failed"] if failed else []
+    said += [f"deletions of {_plural(waiting, 'collection')} wait"] if waiting else []
     return {
         "started": _time(run["started"]),
         "seconds": f"{run['seconds']:.1f}",
-        "outcome": f"{_plural(failed, 'collection')} failed" if failed else "good",
-        "mark": "error" if failed else "good",
+        "outcome": ", ".join(said) or "good",
+        "mark": "error" if failed else "warning" if waiting else "good",
         **{
             name: _number(run[name])
             for name in ("schools", "rows_read", "changed", "deleted", "gone")

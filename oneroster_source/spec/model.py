@@ -233,6 +233,9 @@ class Endpoint:
     """Whether each row is about a person."""
     versioned: bool = False
     """Whether `history` keeps its versions."""
+    yearly: bool = False
+    """Whether its rows belong to a school year, as the standard ties them to academic sessions or
+    to classes of these: others replace them in the next year."""
 
     @property
     def collection(self) -> str:
@@ -344,14 +347,14 @@ SYNC_RUN_DETAILS = Table(
         Column("ended", "instant", about="When reading ended"),
         Column("seconds", "number", about="How long it took"),
         Column("mode", about="What was asked for: full, delta or window"),
-        Column("outcome", about="How it ended: read or failed"),
+        Column("outcome", about="How it ended: read, held (loaded, but deletions wait) or failed"),
         Column("requests", "integer", about="Requests that were sent"),
         Column("rows_read", "integer", about="Rows that were read"),
         Column("changed", "integer", about="Of these, rows that changed since the last good run"),
         Column("deleted", "integer", about="Of the changed, rows that are marked as deleted"),
         Column("gone", "integer", about="Rows that a full read found to be gone at the source"),
         Column("rejected", "integer", about="Values and rows that could not be read"),
-        Column("reason", about="Why it failed, if it did; holds no personal data"),
+        Column("reason", about="Why it failed, or why deletions wait; holds no personal data"),
     ),
     ("run_id", "estab", "endpoint"),
     "one row per run, school and endpoint: what was read, and why it failed if it did",

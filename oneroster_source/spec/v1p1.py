@@ -45,6 +45,7 @@ V1P1 = Dialect(
                     "children", target="academic_sessions", about="a session that is part of it"
                 ),
             ),
+            yearly=True,
         ),
         Endpoint(
             name="courses",
@@ -64,6 +65,7 @@ V1P1 = Dialect(
                 ChildList("subjectCodes", about="code of a subject that it teaches"),
                 ChildList("resources", target="", about="a resource that it uses"),
             ),
+            yearly=True,
         ),
         Endpoint(
             name="classes",
@@ -93,6 +95,7 @@ V1P1 = Dialect(
                 ChildList("resources", target="", about="a resource that it uses"),
             ),
             versioned=True,
+            yearly=True,
         ),
         Endpoint(
             name="users",
@@ -166,6 +169,7 @@ V1P1 = Dialect(
             ),
             personal=True,
             versioned=True,
+            yearly=True,
         ),
     ),
 )

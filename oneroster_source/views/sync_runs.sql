@@ -11,6 +11,7 @@ SELECT
     COUNT(DISTINCT estab) AS schools,
     COUNT(*) AS collections,
     COUNT(CASE WHEN outcome = 'failed' THEN 1 END) AS failed,
+    COUNT(CASE WHEN outcome = 'held' THEN 1 END) AS held,
     COUNT(CASE WHEN mode = 'full' THEN 1 END) AS read_in_full,
     CAST(SUM(requests) AS BIGINT) AS requests,
     CAST(SUM(rows_read) AS BIGINT) AS rows_read,
