@@ -287,7 +287,7 @@ def test_what_we_write_can_be_read_by_other_databases(name) -> None:
     merges = [row_merge(keep_deleted=False), REJECTED_MERGE]
     merges += [child_merge(child) for e in V1P1.endpoints for child in e.child_tables()]
     for merge in merges:
-        scope = merge["destination_scope"].format(staging_table="staging")
+        scope = merge["destination_scope"].format(staging_table="staging", table="a.b")
         deletion = sqlglot.parse_one(f"DELETE FROM a.b WHERE {scope}", read=dialect)
         # to BigQuery, a column with its table's full name is a column that is not there
         assert {c.table for c in deletion.find_all(sqlglot.exp.Column)} <= {"", "s"}
