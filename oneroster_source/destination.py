@@ -24,6 +24,7 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.lock import DATABASE, duckdb_file
+from oneroster_source.postgres import Postgres
 
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
@@ -49,12 +50,13 @@ def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any,
             )
         return dlt.destinations.duckdb(file, **more), file
     if text.startswith(("postgres://", "postgresql://")):
-        return dlt.destinations.postgres(text, **more), "the Postgres database"
+        return Postgres(text, destination_name="postgres", **more), "the Postgres database"
     return Destination.from_reference(text, **more) if more else text, text
 
 
-def as_delta(destination: Any) -> Any:
-    """The destination, which keeps Delta tables where it is of files: plain ones it only adds.
+def fitted(destination: Any) -> Any:
+    """The destination, as our own kind of it where we have one: of files, which keep Delta tables
+    there, since plain ones only grow; and of Postgres.
 
     Raises:
         DltException: dlt's, if there is none of that name.
@@ -64,6 +66,8 @@ def as_delta(destination: Any) -> Any:
         from oneroster_source.delta import Delta
 
         return Delta(destination_name=found.destination_name)
+    if type(found) is dlt.destinations.postgres:
+        return Postgres(**found.config_params | {"destination_name": found.destination_name})
     return found
 
 

@@ -99,9 +99,7 @@ def child_merge(table: Table) -> TDeleteInsertStrategyDict:
 REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "disposition": "merge",
     "strategy": "delete-insert",
-    "destination_scope": _staged_or_whole(
-        "estab", "endpoint", "sourced_id", nullable="sourced_id"
-    ),
+    "destination_scope": _staged_or_whole("estab", "endpoint", "sourced_id", nullable="sourced_id"),
     "source_filter": f"position >= 0 AND {_AT_ONCE}",
 }
 

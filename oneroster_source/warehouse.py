@@ -32,7 +32,7 @@ from oneroster_source.access import head, opened, sole
 from oneroster_source.clear import clear, filled
 from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
 from oneroster_source.cursor import refuse_other_pseudonyms
-from oneroster_source.destination import as_delta, chosen, named
+from oneroster_source.destination import chosen, fitted, named
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -79,6 +79,7 @@ from oneroster_source.state import (
     take_up,
 )
 from oneroster_source.statement import Statement
+from oneroster_source.stop import stoppable
 from oneroster_source.verify import problems
 
 _log = logging.getLogger("oneroster_source")
@@ -135,10 +136,10 @@ class Warehouse:
         layout = f"%s_staging_{shard.name}" if shard else None
         try:
             destination, _ = chosen(self.place, self.dataset, staging=layout)
-            with private.umask(), working_folder() as folder:
+            with private.umask(), stoppable(), working_folder() as folder:
                 yield dlt.pipeline(
                     pipeline_name(shard),
-                    destination=as_delta(destination),
+                    destination=fitted(destination),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
