@@ -716,9 +716,9 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     school.change("users", school.rows("users")[0]["sourcedId"], familyName="Nowak-Żak")
     more = {"SOURCES__ONEROSTER__HISTORY": "true", "SOURCES__ONEROSTER__PRIVACY": "full"}
     with slow_statement(postgres, table):
+        words = "-m oneroster_source sync --full --endpoints users --destination".split()
         run = subprocess.Popen(
-            [sys.executable, "-m", "oneroster_source", "sync", "--full", "--endpoints", "users"]
-            + ["--destination", postgres],
+            [sys.executable, *words, postgres],
             cwd=tmp_path,
             env={**os.environ, **environment(server, school), **more},
             stdout=subprocess.PIPE,
@@ -767,16 +767,12 @@ def test_it_is_told_who_is_waited_for_and_how_to_end_it(serve, school, postgres,
 def test_a_session_has_the_name_of_this_program_unless_its_url_gives_one(
     serve, school, postgres
 ) -> None:
+    def look() -> None:
+        text = "SELECT application_name FROM pg_stat_activity WHERE state LIKE 'idle%'"
+        names.update(name for (name,) in query(postgres, text))
+
     for url, name in ((postgres, "oneroster_source"), (f"{postgres}?application_name=x", "x")):
-        names: list[tuple[str]] = []
-        on_first_page(
-            school,
-            lambda: names.extend(
-                query(
-                    postgres,
-                    "SELECT application_name FROM pg_stat_activity WHERE state LIKE 'idle%'",
-                )
-            ),
-        )
+        names = set[str]()
+        on_first_page(school, look)
         Warehouse(url).load(Report(), **ORGS, **settings(serve(school), school))
-        assert (name,) in names
+        assert name in names
