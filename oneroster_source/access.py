@@ -19,7 +19,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.errors import DestinationBusy, DestinationError, clean
-from oneroster_source.lock import alone, beside, hidden
+from oneroster_source.lock import alone, beside, hidden, refuse_names
 
 _log = logging.getLogger("oneroster_source")
 _PAUSE = 0.2
@@ -103,6 +103,7 @@ def opened(client: JobClientBase, patience: float) -> Iterator[None]:
         patience: Seconds to wait for a program that holds a DuckDB file already.
 
     Raises:
+        ConfigurationError: DuckDB cannot tell the file from a dataset in it.
         DestinationError: It held the file for longer.
     """
     config: Any = client.config
@@ -114,6 +115,8 @@ def opened(client: JobClientBase, patience: float) -> Iterator[None]:
         with _connected(client.sql_client, config.destination_type):
             yield
         return
+    sql = client.sql_client
+    refuse_names(config.credentials.database, sql.dataset_name, sql.staging_dataset_name)
     path = Path(config.credentials.database)
     name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     end = time.monotonic() + patience

@@ -8,7 +8,6 @@ could mislead the next one.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source import history, private, quality, views
+from oneroster_source import history, private, quality, staging, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.clear import clear, filled
 from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
@@ -133,13 +132,12 @@ class Warehouse:
     def _pipeline(self, shard: Shard | None = None) -> Iterator[dlt.Pipeline]:
         """A pipeline that knows only what the destination tells it."""
         problem: OneRosterError
-        layout = f"%s_staging_{shard.name}" if shard else None
         try:
-            destination, _ = chosen(self.place, self.dataset, staging=layout)
+            destination, _ = chosen(self.place, self.dataset)
             with private.umask(), stoppable(), working_folder() as folder:
                 yield dlt.pipeline(
                     pipeline_name(shard),
-                    destination=fitted(destination),
+                    destination=fitted(destination, shard),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
@@ -235,6 +233,7 @@ class Warehouse:
                         keep_as(state, privacy)
                 else:
                     take_up(pipeline, shard, privacy)
+                staging.prepare(client)
                 new = not client.is_storage_initialized()
                 # here it takes no connection of its own
                 report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
@@ -349,7 +348,7 @@ class Warehouse:
                     for name, schools in entries_of(pipeline, shard).items():
                         entries = resources(state).setdefault(name, {})
                         entries.setdefault("schools", {}).update(schools)
-            _drop_staging(client)
+            staging.drop(client)
             read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
             tables = {
                 table.name
@@ -401,7 +400,7 @@ class Warehouse:
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
-            _drop_staging(client)
+            staging.drop(client)
             parts = _of_schools(client, estabs)
             removed.rows = counted(client.sql_client, parts)
             announce(client)
@@ -452,7 +451,7 @@ class Warehouse:
                     for estab in (known if estabs is None else estabs)
                 }
             # of runs that were killed
-            _drop_staging(client)
+            staging.drop(client)
             retention = Retention(client, V1P1, before, estabs)
             with retention.found() as found:
                 if found.rows or found.examples:
@@ -511,7 +510,7 @@ class Warehouse:
             # before anything: an id that was mistyped changes nothing
             person = self._person(client, estab, user, key, to_erase=True)
             # of runs that were killed
-            _drop_staging(client)
+            staging.drop(client)
             announce(client)
             # at once: nobody is removed who is not listed
             with client.sql_client.begin_transaction():
@@ -715,23 +714,6 @@ def _keep_versions(
     return set(history.keep(client, at=report.started, loaded=where))
 
 
-def _staging(client: SqlJobClientBase) -> list[str]:
-    """The staging datasets of the whole and of shards."""
-    sql = client.sql_client
-    own = re.compile(re.escape(sql.staging_dataset_name) + r"(_shard_\d{3,})?")
-    schemas = "SELECT schema_name FROM information_schema.schemata"
-    found = {str(name) for (name,) in sql.execute_sql(schemas) or ()}
-    return sorted(filter(own.fullmatch, found))
-
-
-def _drop_staging(client: JobClientBase) -> None:
-    """Drops them: what died may have left rows there."""
-    if isinstance(client, SqlJobClientBase):
-        for name in _staging(client):
-            with client.sql_client.with_alternative_dataset_name(name):
-                client.sql_client.drop_dataset()
-
-
 def _of_schools(client: SqlJobClientBase, estabs: Collection[str]) -> list[Rows]:
     """The rows of some schools, in all tables that are there."""
     marks = ", ".join(["%s"] * len(estabs))
@@ -798,9 +780,9 @@ def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) 
         )
         return
     found = filled(client, privacy, new)
-    if found or _staging(client):
+    if found or staging.there(client):
         announce(client)
-        _drop_staging(client)
+        staging.drop(client)
         clear(client, found)
     if found:
         names = ", ".join(f"{table}.{column}" for table, some in found.items() for column in some)

@@ -349,6 +349,5 @@ def test_no_statement_goes_through_all_staged_rows_for_each_row(
         # every table has 4,000 rows at most, but for versions: 16,000; for each of them all that
         # is staged would be millions
         worst = max(plans())
-        print(f"{name}: {worst[0]:,} {worst[1][:300]}")
         assert worst[0] < 250_000, f"{name}: {worst[1]}"
     assert query(postgres, "SELECT count(*) FROM oneroster.enrollments") == [(0,)]

@@ -46,6 +46,7 @@ ORDER = (
     "fleet",
     "state",
     "access",
+    "staging",
     "rewrite",
     "held",
     "source",
