@@ -26,7 +26,7 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source import history, private, quality, staging, views
+from oneroster_source import dlt_columns, history, private, quality, staging, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.clear import clear, filled
 from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
@@ -234,6 +234,9 @@ class Warehouse:
                 else:
                     take_up(pipeline, shard, privacy)
                 staging.prepare(client)
+                if shard is None and dlt_columns.fit(pipeline, client):
+                    # its tables are to be made as those are now
+                    staging.drop(client)
                 new = not client.is_storage_initialized()
                 # here it takes no connection of its own
                 report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])

@@ -47,6 +47,7 @@ ORDER = (
     "state",
     "access",
     "staging",
+    "dlt_columns",
     "rewrite",
     "held",
     "source",
