@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,29 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.errors import DestinationBusy, DestinationError, clean
-from oneroster_source.lock import alone, beside, hidden
+from oneroster_source.lock import alone, beside, hidden, refuse_names
 
 _log = logging.getLogger("oneroster_source")
 _PAUSE = 0.2
 _USERS = """
-SELECT count(DISTINCT l.pid) FROM pg_locks l
-JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname IN (%s, %s) AND l.pid <> pg_backend_pid()
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+SELECT a.pid, a.application_name, a.xact_start FROM pg_stat_activity a
+WHERE a.pid IN (
+    SELECT l.pid FROM pg_locks l
+    JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname IN (%s, %s) AND l.pid <> pg_backend_pid()
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.mode = ANY (%s)
+)
+ORDER BY a.pid
 """
-_WRITERS = f"""{_USERS}
-    AND l.mode IN ('RowExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-        'AccessExclusiveLock')
-"""
+_WRITING = (
+    "RowExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+)
+_USING = ("AccessShareLock", "RowShareLock", "ShareUpdateExclusiveLock", *_WRITING)
 
 
 @contextmanager
@@ -93,6 +103,7 @@ def opened(client: JobClientBase, patience: float) -> Iterator[None]:
         patience: Seconds to wait for a program that holds a DuckDB file already.
 
     Raises:
+        ConfigurationError: DuckDB cannot tell the file from a dataset in it.
         DestinationError: It held the file for longer.
     """
     config: Any = client.config
@@ -104,6 +115,8 @@ def opened(client: JobClientBase, patience: float) -> Iterator[None]:
         with _connected(client.sql_client, config.destination_type):
             yield
         return
+    sql = client.sql_client
+    refuse_names(config.credentials.database, sql.dataset_name, sql.staging_dataset_name)
     path = Path(config.credentials.database)
     name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     end = time.monotonic() + patience
@@ -157,9 +170,9 @@ def _sole_writer(
         if part:
             _take(client, name, part)
             # what a part does to the dataset, it does from its own staging dataset
-            _let_others_end(client, name, _USERS, client.staging_dataset_name, patience)
+            _let_others_end(client, name, _USING, client.staging_dataset_name, patience)
         else:
-            _let_others_end(client, name, _WRITERS, client.dataset_name, patience)
+            _let_others_end(client, name, _WRITING, client.dataset_name, patience)
         yield lambda: client.execute_sql("SELECT 1")
 
 
@@ -206,25 +219,40 @@ def _take(client: SqlClientBase[Any], name: str, *part: str, shared: bool = Fals
 
 
 def _let_others_end(
-    client: SqlClientBase[Any], name: str, query: str, dataset: str, patience: float
+    client: SqlClientBase[Any], name: str, modes: tuple[str, ...], dataset: str, patience: float
 ) -> None:
-    """Waits for whoever a query finds at work in a dataset in Postgres, or its staging dataset.
+    """Waits for whoever has locks of these modes in a dataset in Postgres, or its staging dataset.
 
-    The server finishes a statement, and commits, though the run that sent it was killed.
+    A server may still work on a statement of a run that was killed, and commit it. From Postgres 14
+    on it looks every two seconds whether that run is still there, unless a pool of connections
+    stands between.
     """
     end = time.monotonic() + patience
     told = False
     while True:
-        found = client.execute_sql(query, dataset, client.staging_dataset_name)
-        if not (found and found[0][0]):
+        found = client.execute_sql(_USERS, dataset, client.staging_dataset_name, list(modes))
+        if not found:
             return
+        who = " and ".join(_session(*row) for row in found)
         if time.monotonic() >= end:
+            calls = ", ".join(f"pg_terminate_backend({pid})" for pid, *_ in found)
             raise DestinationBusy(
                 f"another session has been writing to the dataset {client.dataset_name!r} of {name}"
-                f" for longer than the {patience:g} s of the setting 'lock_timeout'",
-                todo="run this again when it has ended; pg_locks shows who it is",
+                f" for longer than the {patience:g} s of the setting 'lock_timeout': {who}",
+                todo="run this again when it has ended. If it is left over from a run that was"
+                f" killed, it does no harm to end it, in psql: SELECT {calls};",
             )
         if not told:
-            _log.warning("another session writes to %s: waiting up to %g s", name, patience)
+            _log.warning(
+                "another session writes to %s: %s: waiting up to %g s", name, who, patience
+            )
             told = True
         time.sleep(_PAUSE)
+
+
+def _session(pid: int, program: str | None, since: datetime | None) -> str:
+    """A session of Postgres, for people. Who is not its owner may not see all of it."""
+    details = [clean(program, limit=63)] if program else []
+    if since is not None:
+        details.append(f"since {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    return f"process {pid} of the server" + (f" ({', '.join(details)})" if details else "")

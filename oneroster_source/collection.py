@@ -62,9 +62,11 @@ class Ask:
     def misses(self, rows: int, oldest: datetime | None) -> bool:
         """Whether an answer to a delta seems to lack rows: it reaches back before the newest row
         that is known, which is among them unless it was changed again or removed."""
-        if self.known is None:
+        if self.known is None or self.since is None:
             return False
-        return rows < self.rows or oldest is None or oldest > self.known
+        # a filter by the day leaves out those of the first day: where it is the only one, all
+        is_short = self.known - self.since < timedelta(days=1)
+        return rows < self.rows or oldest is None or (is_short and oldest > self.known)
 
     @property
     def filter(self) -> Filter:

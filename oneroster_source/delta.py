@@ -138,7 +138,13 @@ class _Job(DeltaLoadFilesystemJob):
         )
         # no more columns than hints speak of; read through, since Arrow cannot filter all its files
         target = table.to_pyarrow_dataset().scanner(columns=names).to_reader()
-        with _answer(query, staging=staged, target=target) as rows:
+        if "{table}" in str(self._load_table.get("x-merge-destination-scope")):
+            # it can be read once only, and the scope reads it too
+            query = f"WITH target AS MATERIALIZED (FROM target_once) {query}"
+            tables = {"target_once": target}
+        else:
+            tables = {"target": target}
+        with _answer(query, staging=staged, **tables) as rows:
             table.merge(
                 source=rows,
                 predicate=f"source.{_GONE} AND {keys}",

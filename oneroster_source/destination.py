@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -17,6 +16,7 @@ from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from oneroster_source import staging
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -24,7 +24,9 @@ from oneroster_source.errors import (
     chain,
     clean,
 )
-from oneroster_source.lock import DATABASE, duckdb_file
+from oneroster_source.fleet import Shard
+from oneroster_source.lock import DATABASE, duckdb_file, refuse_names
+from oneroster_source.postgres import Postgres
 
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
@@ -41,35 +43,28 @@ _OTHERS = {
 """What an address begins with, and where dlt wants it instead."""
 
 
-def chosen(text: str, dataset: str, *, staging: str | None = None) -> tuple[Any, str]:
+def chosen(text: str, dataset: str) -> tuple[Any, str]:
     """The dlt destination, and a name for people in which there is no password.
 
     Args:
         text: What the user names.
         dataset: The dataset.
-        staging: dlt's layout of the name of the staging dataset, where it is not dlt's own.
 
     Raises:
         ConfigurationError: It cannot be named so; what may be a password is not in the message.
     """
-    more: dict[str, Any] = {} if staging is None else {"staging_dataset_name_layout": staging}
     file = duckdb_file(text)
     if text == "duckdb" and not _duckdb_is_configured():
         file = DATABASE
     if file is not None:
-        if Path(file).stem == dataset:
-            raise ConfigurationError(
-                f"the DuckDB file {file} and the dataset {dataset!r} have the same name, which"
-                " DuckDB cannot tell apart",
-                todo="name the file or the dataset differently",
-            )
-        return dlt.destinations.duckdb(file, **more), file
+        refuse_names(file, dataset)
+        return dlt.destinations.duckdb(file), file
     kind, _, rest = text.partition("://")
     if rest and _scheme(kind) in _POSTGRES:
-        return dlt.destinations.postgres(_address(rest), **more), "the Postgres database"
+        return Postgres(_address(rest), destination_name="postgres"), "the Postgres database"
     if not re.fullmatch(r"[\w.-]+", text):
         raise _no_name(text)
-    return Destination.from_reference(text, **more) if more else text, text
+    return text, text
 
 
 def _scheme(text: str) -> str:
@@ -107,17 +102,26 @@ def _no_name(text: str) -> ConfigurationError:
     )
 
 
-def as_delta(destination: Any) -> Any:
-    """The destination, which keeps Delta tables where it is of files: plain ones it only adds.
+def fitted(destination: Any, shard: Shard | None = None) -> Any:
+    """The destination, as our own kind of it where we have one: of files, which keep Delta tables
+    there, since plain ones only grow; and of Postgres. It stages rows where nobody else does.
+
+    Args:
+        destination: What `chosen` has found.
+        shard: The shard that is loaded into it, if not the whole.
 
     Raises:
         DltException: dlt's, if there is none of that name.
     """
-    found = Destination.from_reference(destination)
+    found: Any = Destination.from_reference(destination)
     if isinstance(found, dlt.destinations.filesystem) and not found.is_hf:
         from oneroster_source.delta import Delta
 
         return Delta(destination_name=found.destination_name)
+    if type(found) is dlt.destinations.postgres:
+        found = Postgres(**found.config_params | {"destination_name": found.destination_name})
+    if staging.SETTING in found.spec.get_resolvable_fields():
+        found.config_params[staging.SETTING] = staging.layout(found.destination_name, shard)
     return found
 
 

@@ -10,6 +10,9 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+NAMES = tuple(f"shard_{number:03}" for number in range(1000))
+"""What shards are called, the same from night to night: no run has more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -22,8 +25,8 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Names the pipeline and the staging dataset, the same from night to night."""
-        return f"shard_{self.number:03}"
+        """Names the pipeline and the staging dataset."""
+        return NAMES[self.number]
 
 
 def divide(weights: Mapping[str, int], count: int) -> list[list[str]]:
@@ -35,9 +38,9 @@ def divide(weights: Mapping[str, int], count: int) -> list[list[str]]:
     Args:
         weights: The rows of each school, by estab. One more is added for the school itself, since
             one without rows takes its requests too.
-        count: How many parts.
+        count: How many parts, at most.
     """
-    parts: list[list[str]] = [[] for _ in range(min(count, len(weights)))]
+    parts: list[list[str]] = [[] for _ in range(min(count, len(weights), len(NAMES)))]
     lightest = [(0, number) for number in range(len(parts))]
     for estab in sorted(weights, key=lambda estab: (-weights[estab], estab)):
         weight, number = heapq.heappop(lightest)

@@ -14,6 +14,7 @@ from typing import Any
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
+from oneroster_source.dlt_columns import allow_null
 from oneroster_source.errors import DestinationError
 from oneroster_source.held import among, worded
 from oneroster_source.holdings import utc
@@ -47,12 +48,16 @@ def keep(
         DestinationError: There are no tables of versions.
         DatabaseException: dlt's, if the destination refuses it.
     """
-    sql, there = client.sql_client, _there(client)
+    stored = _stored(client)
+    sql, there = client.sql_client, set(stored)
     pairs = _pairs(there)
     if not pairs:
         raise DestinationError(
             "the dataset has no tables of versions", todo="load with history = true first"
         )
+    # the rows that are made here have none
+    ours = {HISTORY_KEPT.name, *(versions.name for _, versions in pairs)}
+    allow_null(client, ((name, columns) for name, columns in stored.items() if name in ours))
     changes = {}
     with sql.begin_transaction():
         at = max([at or datetime.now(UTC), *(m + _TICK for m in _moments(sql, there))])
@@ -116,9 +121,13 @@ def newest(client: SqlJobClientBase) -> datetime | None:
 
 
 def _there(client: SqlJobClientBase) -> set[str]:
+    return set(_stored(client))
+
+
+def _stored(client: SqlJobClientBase) -> dict[str, Any]:
     names = [t.name for pair in _VERSIONED.items() for t in pair]
     stored = client.get_storage_tables([*names, HISTORY_KEPT.name])
-    return {name for name, columns in stored if columns}
+    return {name: columns for name, columns in stored if columns}
 
 
 def _pairs(there: Collection[str]) -> list[tuple[Table, Table]]:

@@ -19,11 +19,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from oneroster_source import private
-from oneroster_source.errors import DestinationBusy, DestinationError, OneRosterError
+from oneroster_source.errors import (
+    ConfigurationError,
+    DestinationBusy,
+    DestinationError,
+    OneRosterError,
+)
 
 DATABASE = "roster.duckdb"
 """The destination where none is named."""
 
+_OWN = ("temp", "system")
+_SYSTEM = ("information_schema", "pg_catalog")
 _WORK = "work-"
 # who holds which lock file, of all threads: a thread may enter twice, and flock cannot tell
 _holders: dict[Path, tuple[int, int]] = {}
@@ -33,6 +40,40 @@ def duckdb_file(destination: str) -> str | None:
     """The path of the DuckDB file that a text names, if it names one."""
     path = destination.removeprefix("duckdb:///")
     return path if path.endswith((".duckdb", ".ddb", ".db")) and "://" not in path else None
+
+
+def catalog(database: str) -> str:
+    """What DuckDB calls a file's database: the file's name as far as the first dot."""
+    name = next(filter(None, os.path.basename(database).split(".")), "")
+    return f"{name}_db" if name in ("main", "temp", "system") else name
+
+
+def refuse_names(database: str, *datasets: str) -> None:
+    """Looks whether DuckDB can tell a file from datasets in it: it makes no difference between
+    small letters and capitals.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    file = catalog(database)
+    if file.lower() in _OWN:
+        raise ConfigurationError(
+            f"the name of the DuckDB file {database} begins with {file!r}, which is a name that"
+            " DuckDB keeps for itself",
+            todo="name the file differently",
+        )
+    for dataset in datasets:
+        if dataset.lower() in _OWN + _SYSTEM:
+            raise ConfigurationError(
+                f"the dataset {dataset!r} has a name that DuckDB keeps for itself",
+                todo="name the dataset differently",
+            )
+        if dataset.lower() == file.lower():
+            raise ConfigurationError(
+                f"the DuckDB file {database} and the dataset {dataset!r} have the same name, which"
+                " DuckDB cannot tell apart: of a file's name it takes what is before the first dot",
+                todo="name the file or the dataset differently",
+            )
 
 
 def beside(database: str) -> Path:

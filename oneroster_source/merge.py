@@ -36,16 +36,38 @@ def hints(table: Table) -> dict[str, Any]:
     }
 
 
-def _staged(*keys: str, only: str = "") -> str:
-    """That the load speaks of a row: it has one of the same `keys`, of those that are `only`.
+def _staged(*keys: str, nullable: str = "", only: str = "", more: str = "") -> str:
+    """That the load contains the `keys` of a row; to a `nullable` one, NULL and empty are the same.
+
+    It is one EXISTS, whose keys are equal to the row's: databases make a join of that. Two with OR
+    between them are no join: Postgres goes through the staged rows for each row of the table, as
+    soon as they are more than it takes to fit into its `work_mem`.
 
     The keys of the load get other names, so that those of the row need no table before them: some
     databases take no name in full there.
+
+    Args:
+        keys: Columns.
+        nullable: The one that may be NULL.
+        only: Which staged rows count.
+        more: Keys that count as if they were staged: the rest of a UNION.
     """
-    names = ", ".join(f"{key} AS staged_{key}" for key in keys)
-    same = " AND ".join(f"s.staged_{key} = {key}" for key in keys)
+    values = {key: f"COALESCE({key}, '')" if key == nullable else key for key in keys}
+    names = ", ".join(f"{value} AS staged_{key}" for key, value in values.items())
+    same = " AND ".join(f"s.staged_{key} = {value}" for key, value in values.items())
     where = f" WHERE {only}" if only else ""
-    return f"EXISTS (SELECT 1 FROM (SELECT {names} FROM {{staging_table}}{where}) s WHERE {same})"
+    staged = f"SELECT {names} FROM {{staging_table}}{where}{more}"
+    return f"EXISTS (SELECT 1 FROM ({staged}) s WHERE {same})"
+
+
+def _staged_or_whole(*keys: str, whole: str, nullable: str = "") -> str:
+    """That the load contains the `keys` of a row; or all but the last of them, in a staged row that
+    stands for the `whole` of what has these."""
+    *others, _ = keys
+    whole = _staged(*others, only=whole)
+    values = ", ".join(f"COALESCE({key}, '')" if key == nullable else key for key in keys)
+    rows = f" UNION ALL SELECT {values} FROM {{table}} WHERE {whole}"
+    return _staged(*keys, nullable=nullable, more=rows)
 
 
 def row_merge(*, keep_deleted: bool) -> TDeleteInsertStrategyDict:
@@ -66,29 +88,24 @@ def child_merge(table: Table) -> TDeleteInsertStrategyDict:
     A row with the position -1 stands for a parent without child rows; one that also has an empty
     parent, for the whole school. Neither is loaded.
     """
-    parent = table.parent_key
     return {
         "disposition": "merge",
         "strategy": "delete-insert",
-        "destination_scope": (
-            _staged("estab", parent) + " OR " + _staged("estab", only=f"{parent} = ''")
+        "destination_scope": _staged_or_whole(
+            "estab", table.parent_key, whole=f"{table.parent_key} = ''"
         ),
         "source_filter": f"position >= 0 AND {_AT_ONCE}",
     }
 
 
-_COLLECTION = ("estab", "endpoint")
 _WHOLE = -2
 """The position that stands for a whole collection. An empty id would not: dlt's copy into Postgres
 makes NULL of it."""
 REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "disposition": "merge",
     "strategy": "delete-insert",
-    "destination_scope": (
-        _staged(*_COLLECTION, "sourced_id")
-        + " OR "
-        + _staged(*_COLLECTION, only=f"position = {_WHOLE}")
-        + f" OR (sourced_id IS NULL AND {_staged(*_COLLECTION, only='sourced_id IS NULL')})"
+    "destination_scope": _staged_or_whole(
+        "estab", "endpoint", "sourced_id", whole=f"position = {_WHOLE}", nullable="sourced_id"
     ),
     "source_filter": f"position >= 0 AND {_AT_ONCE}",
 }

@@ -1,4 +1,5 @@
-"""What Postgres needs so that it answers soon: indexes over the keys, and statistics.
+"""Postgres: dlt's destination, whose statements end with the run that sent them; and what it needs
+so that it answers soon: indexes over the keys, and statistics.
 
 It takes `estab` and an id for independent of each other, and so a join over both for one that finds
 next to nothing, the more so the more schools there are; then it loops over whole tables. Measured
@@ -10,9 +11,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from dlt.destinations import postgres
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.spec import REJECTED_ROWS, V1P1, Table
+
+
+class Postgres(postgres):
+    """A dlt destination: `dlt.destinations.postgres`, with sessions that end with the process."""
+
+    # whose defaults dlt tells from what is given
+    __orig_base__ = postgres
+
+    def __init__(self, credentials: Any = None, **options: Any) -> None:
+        super().__init__(credentials, **options)
+
+    @property
+    def client_class(self) -> Any:
+        """Its client, which takes the driver."""
+        from oneroster_source.postgres_client import Client
+
+        return Client
 
 
 def tune(client: SqlClientBase[Any], read: Collection[str], changed: Collection[str]) -> None:

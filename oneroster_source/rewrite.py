@@ -35,8 +35,9 @@ _DUE = "rewrite_is_due"
 _LOCKED = "55P03"
 """What Postgres says where a lock was waited for in vain."""
 _BLANKS = {"text": "''", "bigint": "0", "bool": "FALSE", "json": "'[]'"}
-_NEW = "oneroster_rewritten"
-"""The catalog of the new file, until it has the old one's name."""
+_NAME = "oneroster.rewritten"
+"""The catalog of the new file, until it has the old one's name. No file's catalog has a dot."""
+_NEW = f'"{_NAME}"'
 _SAME = {
     "tables": "schema_name, table_name, sql, comment",
     "views": "schema_name, view_name, sql, comment",
@@ -272,7 +273,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, new: Path) -> None:
             raise _Unfinished(f"{table} has {wanted:,} rows, and {found:,} could be copied")
     for what, columns in _SAME.items():
         query = f"SELECT {columns} FROM duckdb_{what}() WHERE database_name = ? ORDER BY ALL"
-        if asked(query, old) != asked(query, _NEW):
+        if asked(query, old) != asked(query, _NAME):
             raise _Unfinished(f"DuckDB could not copy all {what} in the file")
     connection.execute(f"CHECKPOINT {_NEW}; DETACH {_NEW}")
 
@@ -302,7 +303,7 @@ def _columns(asked: Any, source: str, target: str, schema: str, table: str) -> I
     defaults = asked(
         "SELECT column_name, column_default FROM duckdb_columns() WHERE database_name = ?"
         " AND schema_name = ? AND table_name = ? ORDER BY column_index",
-        *(_NEW, schema, table),
+        *(_NAME, schema, table),
     )
     for name, default in defaults:
         column = _quoted(name)

@@ -8,7 +8,6 @@ could mislead the next one.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -27,12 +26,12 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source import history, private, quality, views
+from oneroster_source import dlt_columns, history, private, quality, staging, views
 from oneroster_source.access import head, opened, sole
 from oneroster_source.clear import clear, filled
 from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
 from oneroster_source.cursor import refuse_other_pseudonyms
-from oneroster_source.destination import as_delta, chosen, named
+from oneroster_source.destination import chosen, fitted, named
 from oneroster_source.errors import (
     ConfigurationError,
     DestinationError,
@@ -80,6 +79,7 @@ from oneroster_source.state import (
     take_up,
 )
 from oneroster_source.statement import Statement
+from oneroster_source.stop import stoppable
 from oneroster_source.verify import problems, same_schools
 
 _log = logging.getLogger("oneroster_source")
@@ -136,15 +136,14 @@ class Warehouse:
         """A pipeline that knows only what the destination tells it; or one of a new DuckDB file in
         its working folder, `instead` of one that does not exist and is not to be made."""
         problem: OneRosterError
-        layout = f"%s_staging_{shard.name}" if shard else None
         try:
-            destination, _ = chosen(self.place, self.dataset, staging=layout)
-            with private.umask(), sections_only(), working_folder() as folder:
+            destination, _ = chosen(self.place, self.dataset)
+            with private.umask(), sections_only(), stoppable(), working_folder() as folder:
                 if instead:
                     destination = dlt.destinations.duckdb(str(folder / "no_file_yet.duckdb"))
                 yield dlt.pipeline(
                     pipeline_name(shard),
-                    destination=as_delta(destination),
+                    destination=fitted(destination, shard),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
@@ -240,6 +239,10 @@ class Warehouse:
                         keep_as(state, privacy)
                 else:
                     take_up(pipeline, shard, privacy)
+                staging.prepare(client)
+                if shard is None and dlt_columns.fit(pipeline, client):
+                    # its tables are to be made as those are now
+                    staging.drop(client)
                 new = not client.is_storage_initialized()
                 # here it takes no connection of its own
                 report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
@@ -387,7 +390,7 @@ class Warehouse:
                     for name, schools in entries_of(pipeline, shard).items():
                         entries = resources(state).setdefault(name, {})
                         entries.setdefault("schools", {}).update(schools)
-            _drop_staging(client)
+            staging.drop(client)
             read = {outcome.endpoint for outcome in report.outcomes if outcome.rows}
             tables = {
                 table.name
@@ -445,7 +448,7 @@ class Warehouse:
                     for estab in estabs:
                         schools.pop(estab, None)
             # of runs that were killed
-            _drop_staging(client)
+            staging.drop(client)
             parts = _of_schools(client, estabs)
             removed.rows = counted(client.sql_client, parts)
             announce(client)
@@ -496,7 +499,7 @@ class Warehouse:
                     for estab in (known if estabs is None else estabs)
                 }
             # of runs that were killed
-            _drop_staging(client)
+            staging.drop(client)
             retention = Retention(client, V1P1, before, estabs)
             with retention.found() as found:
                 if found.rows or found.examples:
@@ -555,7 +558,7 @@ class Warehouse:
             # before anything: an id that was mistyped changes nothing
             person = self._person(client, estab, user, key, to_erase=True)
             # of runs that were killed
-            _drop_staging(client)
+            staging.drop(client)
             announce(client)
             # at once: nobody is removed who is not listed
             with client.sql_client.begin_transaction():
@@ -794,23 +797,6 @@ def _keep_versions(
     return set(history.keep(client, at=report.started, loaded=where))
 
 
-def _staging(client: SqlJobClientBase) -> list[str]:
-    """The staging datasets of the whole and of shards."""
-    sql = client.sql_client
-    own = re.compile(re.escape(sql.staging_dataset_name) + r"(_shard_\d{3,})?")
-    schemas = "SELECT schema_name FROM information_schema.schemata"
-    found = {str(name) for (name,) in sql.execute_sql(schemas) or ()}
-    return sorted(filter(own.fullmatch, found))
-
-
-def _drop_staging(client: JobClientBase) -> None:
-    """Drops them: what died may have left rows there."""
-    if isinstance(client, SqlJobClientBase):
-        for name in _staging(client):
-            with client.sql_client.with_alternative_dataset_name(name):
-                client.sql_client.drop_dataset()
-
-
 def _of_schools(client: SqlJobClientBase, estabs: Collection[str]) -> list[Rows]:
     """The rows of some schools, in all tables that are there."""
     marks = ", ".join(["%s"] * len(estabs))
@@ -877,9 +863,9 @@ def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) 
         )
         return
     found = filled(client, privacy, new)
-    if found or _staging(client):
+    if found or staging.there(client):
         announce(client)
-        _drop_staging(client)
+        staging.drop(client)
         clear(client, found)
     if found:
         names = ", ".join(f"{table}.{column}" for table, some in found.items() for column in some)

@@ -9,7 +9,7 @@ import pytest
 from conftest import later, purge, settings
 from hypothesis import given
 from hypothesis import strategies as st
-from truth import REFERENCE_TABLES, Row, Truth, differences, held
+from truth import REFERENCE_TABLES, STAGING, Row, Truth, differences, held
 
 from oneroster_source import DestinationError, MassDeletion
 from oneroster_source.deletion import objection
@@ -441,7 +441,7 @@ def test_a_staging_dataset_that_was_dropped_is_made_anew(serve, sync, school, wa
     server = serve(school)
     sync(server, school)
     with duckdb.connect(warehouse.name) as connection:
-        connection.execute("DROP SCHEMA oneroster_staging CASCADE")
+        connection.execute(f"DROP SCHEMA {STAGING} CASCADE")
     school.change("users", school.rows("users")[0]["sourcedId"], phone="1")
     assert sync(server, school).good
     assert wrong(warehouse, Truth(server.base_url, [school])) == {}

@@ -10,6 +10,7 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -21,10 +22,14 @@ import duckdb
 import pytest
 import sqlglot
 from conftest import change, purge, settings
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from truth import Truth, differences, held
 
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
 from oneroster_source.errors import chain
+from oneroster_source.lock import catalog
 from oneroster_source.merge import REJECTED_MERGE, child_merge, row_merge
 from oneroster_source.quality import CHECKS
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
@@ -275,6 +280,83 @@ def test_files_without_deltalake_are_refused_before_anything_is_asked(
     assert server.requests == []
 
 
+NAMES = (
+    # file, dataset, and what is to be named differently
+    ("oneroster.duckdb", "oneroster", "same name"),
+    ("ONEROSTER.duckdb", "oneroster", "same name"),
+    ("oneroster.v2.duckdb", "oneroster", "same name"),
+    ("roster.duckdb", "Roster", "same name"),
+    # dlt makes this my_data
+    ("my_data.duckdb", "My Data", "same name"),
+    ("main.duckdb", "main_db", "same name"),
+    ("oneroster_oneroster_source_staging.duckdb", "oneroster", "same name"),
+    ("Temp.duckdb", "oneroster", "keeps for itself"),
+    ("roster.duckdb", "system", "keeps for itself"),
+    ("roster.duckdb", "information_schema", "keeps for itself"),
+)
+
+
+@pytest.mark.parametrize("configured", [False, True])
+@pytest.mark.parametrize(("file", "dataset", "why"), NAMES)
+def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read(
+    serve, school, tmp_path, monkeypatch, file, dataset, why, configured
+) -> None:
+    server = serve(school)
+    place = file
+    if configured:
+        # what dlt alone can tell
+        monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", f"duckdb:///{tmp_path / file}")
+        place = "duckdb"
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        Warehouse(place, dataset).load(Report(), **settings(server, school))
+    assert "name the" in str(caught.value)
+    assert file in str(caught.value) or repr(dataset) in str(caught.value)
+    assert server.requests == [] and list(tmp_path.glob("*.duckdb")) == []
+    for command in ("examine", "make_views", "holdings"):
+        # a file that somebody else has made
+        duckdb.connect(str(tmp_path / file)).close()
+        with pytest.raises(ConfigurationError, match=why):
+            getattr(Warehouse(place, dataset), command)()
+
+
+@pytest.mark.parametrize(
+    ("file", "dataset"),
+    [
+        ("main.duckdb", "oneroster"),
+        ("temp.duckdb", "oneroster"),
+        ("memory.duckdb", "main"),
+        (".roster.duckdb", "oneroster"),
+        ("oneroster_rewritten.duckdb", "oneroster"),
+        ("one roster.v2.duckdb", "oneroster_rewritten"),
+    ],
+)
+def test_names_that_duckdb_can_tell_apart_work(serve, school, file, dataset) -> None:
+    server, warehouse = serve(school), Warehouse(file, dataset)
+    some = {**settings(server, school), "endpoints": ["users"]}
+    for full in (False, True):
+        warehouse.load(report := Report(), **some, full=full)
+        assert report.good
+    assert warehouse.make_views()
+    warehouse.examine()
+    assert warehouse.holdings().rows["users"] == {school.estab: len(school.rows("users"))}
+    assert "written anew" in warehouse.forget([school.estab]).bytes
+
+
+@given(
+    st.from_regex(r"[A-Za-z._ -]{1,12}", fullmatch=True)
+    | st.sampled_from(
+        ["main", "temp", "system", "Main", "TEMP", "memory", "system.a", "a.b", ".a", "..a.b"]
+    )
+)
+@settings_of_hypothesis(max_examples=60, deadline=None)
+def test_a_file_is_called_what_duckdb_calls_it(name) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/{name}.duckdb"
+        with duckdb.connect(path) as connection:
+            ((found,),) = connection.execute("SELECT current_database()").fetchall()
+    assert catalog(path) == found
+
+
 DIALECTS = ("snowflake", "bigquery", "databricks", "redshift", "clickhouse", "athena", "mssql")
 """Destinations that are not here to be tested: at least, their SQL is SQL."""
 TOO_MUCH = {"mssql": {"user_schools"}}
@@ -287,7 +369,7 @@ def test_what_we_write_can_be_read_by_other_databases(name) -> None:
     merges = [row_merge(keep_deleted=False), REJECTED_MERGE]
     merges += [child_merge(child) for e in V1P1.endpoints for child in e.child_tables()]
     for merge in merges:
-        scope = merge["destination_scope"].format(staging_table="staging")
+        scope = merge["destination_scope"].format(staging_table="staging", table="a.b")
         deletion = sqlglot.parse_one(f"DELETE FROM a.b WHERE {scope}", read=dialect)
         # to BigQuery, a column with its table's full name is a column that is not there
         assert {c.table for c in deletion.find_all(sqlglot.exp.Column)} <= {"", "s"}

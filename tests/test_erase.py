@@ -18,7 +18,7 @@ from postgres import query
 from small_school import day, enrollment, ref, small_school
 from test_cli import Run, environment, run, umask  # noqa: F401 - fixtures
 from test_kills import execute
-from truth import Truth, differences, opened
+from truth import STAGING, Truth, differences, opened
 
 import oneroster_source.warehouse
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
@@ -199,11 +199,11 @@ def test_nothing_of_an_erased_person_is_left_and_nobody_else_is_touched(
     named = {"users": 1, "users_history": 1, "classes": 1}
     named["quality_results"] = sum(MARK.decode() in row for row in before["quality_results"])
     for table, rows in before.items():
-        if not table.startswith(("oneroster_staging", "states")):
+        if not table.startswith((STAGING, "states")):
             clean = [row for row in rows if MARK.decode() not in row]
             assert set(clean) <= set(after[table]), table
             assert len(after[table]) - len(clean) == named.get(table, 0), table
-    assert not [table for table in after if table.startswith("oneroster_staging")]
+    assert not [table for table in after if table.startswith(STAGING)]
     with opened(database) as ask:
         ((metadata, extra),) = ask(
             "SELECT CAST(metadata AS VARCHAR), extra FROM oneroster.users WHERE sourced_id = 'p2'"

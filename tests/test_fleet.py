@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from postgres import query
 from rich.console import Console
-from truth import Truth, differences, held
+from truth import STAGING, Truth, differences, held
 
 from oneroster_source import Report
 from oneroster_source.access import sole
@@ -116,11 +116,11 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
         outcome = whole.outcome(estab, "users")
         outcome.begin()
         outcome.end(DestinationError("the worker died"))
-    query(postgres, "CREATE SCHEMA oneroster_staging_shard_007")
-    query(postgres, "CREATE SCHEMA oneroster_staging_of_somebody")
+    query(postgres, f"CREATE SCHEMA {STAGING}_shard_007")
+    query(postgres, f"CREATE SCHEMA {STAGING}_of_somebody")
     warehouse.finish(whole, shards, whole.outcomes)
     left = query(postgres, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%staging%'")
-    assert left == [("oneroster_staging_of_somebody",)]
+    assert left == [(f"{STAGING}_of_somebody",)]
     lost = "SELECT estab, reason FROM oneroster.sync_run_details WHERE outcome = 'failed'"
     assert query(postgres, f"{lost} ORDER BY estab") == [
         (estab, "the worker died") for estab in sorted(shards[1].estabs)

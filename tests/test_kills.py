@@ -34,7 +34,7 @@ from dlt.common.destination.client import RunnableLoadJob
 from dlt.common.versioned_state import decompress_state
 from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from postgres import query
-from truth import Truth, differences, held, opened, staged
+from truth import STAGING, Truth, differences, held, opened, staged
 
 from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse
 from oneroster_source.simulator import School, Simulator, secondary_school
@@ -356,7 +356,7 @@ class Story:
         """Takes the database away."""
         self._cursors = {}
         if "://" in self._database:
-            query(self._database, "DROP SCHEMA oneroster, oneroster_staging CASCADE")
+            query(self._database, f"DROP SCHEMA oneroster, {STAGING} CASCADE")
         else:
             Path(self._database).unlink()
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import stat
 import statistics
@@ -662,3 +663,124 @@ def test_what_the_server_still_does_for_a_run_that_was_killed_is_waited_for(
     assert "another session writes" in caplog.text
     rows = query(postgres, "SELECT sourced_id FROM oneroster.orgs")
     assert {name for (name,) in rows} == {row["sourcedId"] for row in school.rows("orgs")}
+
+
+@contextmanager
+def slow_statement(database: str, table: str) -> Iterator[None]:
+    """Has the next statement that changes a table take minutes."""
+    query(
+        database,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(300); RETURN NULL; END';"
+        f"CREATE TRIGGER slow BEFORE DELETE OR UPDATE ON oneroster.{table}"
+        " EXECUTE FUNCTION slow()",
+    )
+    yield
+    query(database, "DROP FUNCTION slow CASCADE")
+
+
+def at_work(database: str) -> list[int]:
+    """The sessions for which the server works, this one aside."""
+    found = query(
+        database,
+        "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+        " AND datname = current_database() AND query LIKE '%oneroster%' AND wait_event = 'PgSleep'",
+    )
+    return [pid for (pid,) in found]
+
+
+def wait_until(there: Callable[[], object], seconds: float) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it is not so in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("table", "sent"),
+    [
+        # a job of dlt's, which it waits for, and a statement that the main thread waits for
+        ("users", signal.SIGTERM),
+        ("users_history", signal.SIGINT),
+        ("users", signal.SIGKILL),
+        ("users_history", signal.SIGKILL),
+    ],
+)
+def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
+    serve, school, postgres, tmp_path, table, sent
+) -> None:
+    server = serve(school)
+    found = settings(server, school) | {"endpoints": ["users"], "history": True}
+    Warehouse(postgres).load(Report(), **found)
+    school.change("users", school.rows("users")[0]["sourcedId"], familyName="Nowak-Żak")
+    more = {"SOURCES__ONEROSTER__HISTORY": "true", "SOURCES__ONEROSTER__PRIVACY": "full"}
+    with slow_statement(postgres, table):
+        words = [
+            "-m",
+            "oneroster_source",
+            "sync",
+            "--full",
+            "--endpoints",
+            "users",
+            "--destination",
+        ]
+        run = subprocess.Popen(
+            [sys.executable, "-m", "oneroster_source", *words],
+            cwd=tmp_path,
+            env={**os.environ, **environment(server, school), **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # a shell lets what it starts in the background ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+        )
+        try:
+            wait_until(lambda: at_work(postgres), 60)
+            run.send_signal(sent)
+            said, _ = run.communicate(timeout=30)
+            wait_until(lambda: not at_work(postgres), 30)
+        finally:
+            run.kill()
+            run.wait(timeout=30)
+    if sent != signal.SIGKILL:
+        assert run.returncode == 130 and "Stopped. Nothing was lost" in said
+        assert "Traceback" not in said
+    Warehouse(postgres).load(report := Report(), **found, full=True)
+    assert report.good
+    truth = Truth(server.base_url, [school], endpoints=["users"])
+    assert differences(postgres, truth) == {}
+    rows = query(postgres, "SELECT count(*) FROM oneroster.users_history WHERE valid_to IS NULL")
+    assert rows == [(len(school.rows("users")),)]
+
+
+def test_it_is_told_who_is_waited_for_and_how_to_end_it(serve, school, postgres, caplog) -> None:
+    found = settings(serve(school), school)
+    Warehouse(postgres).load(Report(), **ORGS, **found)
+    left = psycopg2.connect(postgres, application_name="left\x1b[31mover")
+    try:
+        with left.cursor() as cursor:
+            cursor.execute("DELETE FROM oneroster.orgs")
+        pid = left.info.backend_pid
+        with pytest.raises(DestinationBusy) as caught:
+            Warehouse(postgres).load(Report(), **ORGS, **found, lock_timeout=0.1)
+    finally:
+        left.close()
+    who = rf"process {pid} of the server \(left.*over, since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\)"
+    assert re.search(who, str(caught.value)) and re.search(who, caplog.text)
+    assert f"SELECT pg_terminate_backend({pid});" in str(caught.value)
+    assert "\x1b" not in str(caught.value) + caplog.text
+
+
+def test_a_session_has_the_name_of_this_program_unless_its_url_gives_one(
+    serve, school, postgres
+) -> None:
+    def look() -> None:
+        text = "SELECT application_name FROM pg_stat_activity WHERE state LIKE 'idle%'"
+        names.update(name for (name,) in query(postgres, text))
+
+    for url, name in ((postgres, "oneroster_source"), (f"{postgres}?application_name=x", "x")):
+        names = set[str]()
+        on_first_page(school, look)
+        Warehouse(url).load(Report(), **ORGS, **settings(serve(school), school))
+        assert name in names

@@ -18,6 +18,8 @@ from postgres import query
 
 from oneroster_source.simulator import School
 
+STAGING = "oneroster_oneroster_source_staging"
+"""The dataset in which rows wait that are merged into the dataset `oneroster`."""
 Row = tuple[Any, ...]
 
 # table, singular, collection, scalars (t text, b boolean, d date), references, lists
@@ -258,9 +260,9 @@ def held(database: str, table: str) -> list[Row]:
         return ask(_all_of(table))
 
 
-def _all_of(table: str) -> str:
+def _all_of(table: str, dataset: str = "oneroster") -> str:
     names = ", ".join(f'"{name}"' for name in columns(table))
-    return f"SELECT {names} FROM oneroster.{table}"
+    return f"SELECT {names} FROM {dataset}.{table}"
 
 
 def staged(database: str) -> list[str]:
@@ -268,14 +270,14 @@ def staged(database: str) -> list[str]:
     with opened(database) as ask:
         found = ask(
             "SELECT table_name FROM information_schema.tables"
-            " WHERE table_schema = 'oneroster_staging' AND substr(table_name, 1, 5) <> '_dlt_'"
+            f" WHERE table_schema = '{STAGING}' AND substr(table_name, 1, 5) <> '_dlt_'"
         )
         assert found, "there is a staging dataset"
-        return [t for (t,) in found if ask(f"SELECT 1 FROM oneroster_staging.{t} LIMIT 1")]
+        return [t for (t,) in found if ask(f"SELECT 1 FROM {STAGING}.{t} LIMIT 1")]
 
 
 def differences(
-    database: str, truth: Truth, *, estab: str | None = None
+    database: str, truth: Truth, *, estab: str | None = None, dataset: str = "oneroster"
 ) -> dict[str, tuple[list[Row], list[Row]]]:
     """For each table that differs: rows that are missing, and rows that should not be there.
 
@@ -284,7 +286,7 @@ def differences(
     found = {}
     with opened(database) as ask:
         for table, rows in truth.tables.items():
-            there = [row for row in ask(_all_of(table)) if estab in (None, row[0])]
+            there = [row for row in ask(_all_of(table, dataset)) if estab in (None, row[0])]
             missing, extra = _minus(rows, there), _minus(there, rows)
             if missing or extra:
                 found[table] = (missing[:3], extra[:3])
