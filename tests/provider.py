@@ -352,8 +352,15 @@ class Provider(Server):
         self._before: Answer | None = None
 
     def request(
-        self, method: str, url: str, *, authorization: str, form: dict[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        authorization: str,
+        form: dict[str, str] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Answer:
+        sent()
         if method == "POST":
             return self._answer(200, b'{"access_token": "token", "expires_in": 1000000}')
         self.requests += 1

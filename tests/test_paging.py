@@ -24,7 +24,6 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from conftest import later
 from provider import (
@@ -43,7 +42,6 @@ from provider import (
 
 from oneroster_source.config import Settings, resolve
 from oneroster_source.cursor import Cursors
-from oneroster_source.deletion import gone
 from oneroster_source.errors import IncompleteRead
 from oneroster_source.reader import Page, read
 
@@ -219,19 +217,13 @@ class Trial:
         )
         rows = sink.unique()
         if ask.mode == "full":
-            for key in self._gone(rows):
+            # whether it is too much to be believed is another question
+            for key in self.destination.keys() - rows.keys():
                 del self.destination[key]
         self.destination |= rows
         clock = server.started or now
         cursors.advance("1", Read(ask.mode, clock, sink.newest(clock), page), now=now)
         return sum(row == self.school.rows.get(row.key) != rows.get(row.key) for row in before)
-
-    def _gone(self, rows: dict[str, Row]) -> list[str]:
-        ids = pa.array(self.destination, pa.string())
-        held = pa.table({"sourced_id": ids, "_deleted": pa.repeat(False, len(ids))})
-        # whether it is too much to be believed is another question
-        absent = gone(held, pa.chunked_array([list(rows)], pa.string()), share=1, allowed=True)
-        return absent.column("sourced_id").to_pylist()
 
 
 @dataclass

@@ -64,7 +64,7 @@ def parts(value: Any, seen: set[int] | None = None) -> str:
     "fault",
     [
         pytest.param(None, id="a good run"),
-        pytest.param(Fault("users", status=403), id="a denied endpoint"),
+        pytest.param(Fault("users", status=403, times=99), id="a denied endpoint"),
         pytest.param(
             Fault("users", at=2, kind="html", times=9),
             id="a broken endpoint",
@@ -139,7 +139,7 @@ def test_no_secret_is_in_a_kept_working_folder_the_trace_or_the_log(
     "fault",
     [
         Fault("auth/token", status=401),
-        Fault("users", status=403),
+        Fault("users", status=403, times=99),
         Fault("users", status=400, times=9),
         Fault("users", kind="redirect"),
         Fault("users", status=401, times=9),
