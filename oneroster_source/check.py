@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import orjson
 
 from oneroster_source.client import Client
+from oneroster_source.collection import Order, query, refuses_sort, smaller_limits
 from oneroster_source.config import Settings
-from oneroster_source.errors import BadResponse, OneRosterError, clean
-from oneroster_source.filters import where
+from oneroster_source.errors import BadResponse, OneRosterError, ResponseTooLarge, clean
+from oneroster_source.filters import Filter, where
 from oneroster_source.http import Server
 from oneroster_source.patience import Gates
 from oneroster_source.schools import School
 from oneroster_source.shape import Shaper, engine
 
-_LONG_AGO = "1970-01-01T00:00:00Z"
+_ORDERS: tuple[Order | None, ...] = ("asc", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Finding:
 
 
 def check(settings: Settings) -> Iterator[Finding]:
-    """Asks every school's server: login, versions, and each endpoint with filter and sort."""
+    """Asks every school's server: login, versions, and each endpoint as a sync does."""
     gates = Gates(settings.pause_budget)
     for school in settings.schools:
         server = Server(
@@ -62,28 +64,45 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
             yield Finding(school.estab, path, True, f"not available: {_said(error)}")
     for name in settings.endpoints:
         shaper = Shaper(settings.dialect[name], engine(), time_zone=settings.time_zone)
-        yield _check_endpoint(client, shaper)
+        yield _check_endpoint(client, shaper, settings)
 
 
-def _check_endpoint(client: Client, shaper: Shaper) -> Finding:
+def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Finding:
+    """Asks as a sync begins: with its filter, its order, and as many rows in a page; where that is
+    refused, in the simpler ways that a sync tries."""
     estab, endpoint = client.school.estab, shaper.endpoint
-    one = {"limit": "1", "offset": "0"}
+    own = settings.filters.get(endpoint.name, Filter())
+    recent = own & where("dateLastModified", ">", datetime.now(UTC) - timedelta(days=1))
+    refusals: dict[tuple[int, Order | None], OneRosterError] = {}
+    for limit in (settings.page_size, *smaller_limits(settings.page_size)):
+        for order in _ORDERS:
+            try:
+                reply = client.get(
+                    endpoint.path, query(own, limit=limit, order=order), shaper.parse
+                )
+            except OneRosterError as error:
+                if not refuses_sort(error) and not isinstance(error, ResponseTooLarge):
+                    return Finding(estab, endpoint.name, False, _said(error))
+                refusals[limit, order] = error
+                continue
+            details = [f"{reply.total:,} rows" if reply.total is not None else "states no total"]
+            if first := refusals.get((settings.page_size, None)):
+                details.append(f"{limit:,} rows in a page: more are refused ({_said(first)})")
+            refused = refusals.get((limit, "asc"))
+            details.append(f"sort refused ({_said(refused)})" if refused else "sort accepted")
+            details.append(_filter(client, shaper, query(recent, limit=limit, order=order)))
+            details += filter(None, [reply.warning])
+            return Finding(estab, endpoint.name, True, ", ".join(details))
+    return Finding(estab, endpoint.name, False, _said(refusals[settings.page_size, "asc"]))
+
+
+def _filter(client: Client, shaper: Shaper, params: dict[str, str]) -> str:
+    """Whether the server takes what the next sync asks."""
     try:
-        reply = client.get(endpoint.path, one, shaper.parse)
+        client.get(shaper.endpoint.path, params, shaper.parse)
+        return "filter accepted"
     except OneRosterError as error:
-        return Finding(estab, endpoint.name, False, _said(error))
-    details = [f"{reply.total:,} rows" if reply.total is not None else "states no total"]
-    tries = {
-        "sort": {"sort": "sourcedId", "orderBy": "asc"},
-        "filter": {"filter": str(where("dateLastModified", ">", _LONG_AGO))},
-    }
-    for what, params in tries.items():
-        try:
-            client.get(endpoint.path, one | params, shaper.parse)
-            details.append(f"{what} accepted")
-        except OneRosterError as error:
-            details.append(f"{what} refused ({_said(error)})")
-    return Finding(estab, endpoint.name, True, ", ".join(details))
+        return f"filter refused ({_said(error)})"
 
 
 def _said(error: OneRosterError) -> str:

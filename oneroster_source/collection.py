@@ -436,7 +436,8 @@ def _read_in_pages(
         except OneRosterError as error:
             if pages.accepted or not refuses_sort(error):
                 raise
-            refusal = refusal or error
+            # what is not refused for its order may be for its size
+            refusal = error if isinstance(error, RequestRefused) else refusal or error
             continue
         narrowed = ask.mode == "delta" and narrow and not spool.is_unread
         if narrowed and ask.since and ask.misses(spool.rows, pages.oldest):

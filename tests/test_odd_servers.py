@@ -11,6 +11,8 @@ import duckdb
 import pytest
 from provider import DAY, Habits, Provider, School, add, serving, spelled, update
 
+from oneroster_source.check import check
+from oneroster_source.config import resolve
 from oneroster_source.report import Outcome, Report
 from oneroster_source.warehouse import Warehouse
 
@@ -176,3 +178,27 @@ def test_a_sort_that_is_refused_in_any_way_is_done_without(serve, load, tmp_path
     outcome = load(provider, page_size=50)
     assert outcome.state == "read" and loaded(tmp_path) == provider.truth()
     assert any("refuses to sort" in warning for warning in outcome.warnings)
+
+
+@pytest.mark.parametrize(
+    ("habits", "said"),
+    [
+        ({"most": 100}, ["62 rows in a page: more are refused", "sort accepted"]),
+        ({"sorts": "403"}, ["sort refused", "filter accepted"]),
+        ({"most": 100, "sorts": "500"}, ["62 rows in a page", "sort refused"]),
+        ({"most": 40}, ["400"]),
+        ({}, ["120 rows, sort accepted, filter accepted"]),
+    ],
+    ids=["limit", "sort", "both", "everything", "nothing"],
+)
+def test_check_asks_as_a_sync_does(serve, load, habits, said) -> None:
+    provider = serve(120, **habits)
+    settings = resolve(
+        base_url=provider.base_url,
+        schools=[{"estab": "1", "rp": "rp", "shared_secret": "secret"}],
+        endpoints=["users"],
+        retry_budget=0,
+    )
+    finding = list(check(settings))[-1]
+    assert finding.subject == "users" and all(words in finding.detail for words in said)
+    assert finding.good == (load(provider).state == "read")
