@@ -21,16 +21,14 @@ ignores what it was asked for. So:
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from operator import le
-from typing import Any, Generic, Protocol, TypeVar
-from unicodedata import normalize
+from typing import Generic, Protocol, TypeVar
 
+from oneroster_source.collation import ORDERS, Order, coarse, rises
 from oneroster_source.errors import BadResponse, IncompleteRead, OneRosterError, RequestRefused
 
 T = TypeVar("T")
@@ -49,46 +47,6 @@ KNOWN_ROWS = 1000
 WINDOWS = {count * 10**power for count in (1, 2, 5) for power in (3, 4, 5)}
 """Where search indexes and the like end by themselves: an end that only silence shows is not
 believed there."""
-
-_SEPARATOR = "\n"
-_PUNCTUATION = {ord(c): None for c in map(chr, range(128)) if not c.isalnum() and c != _SEPARATOR}
-_MARKS = {c: None for c in range(0x300, 0x370)}
-_LIKE = str.maketrans("øđłæœþðħ\u0131", "odlaotdhi")
-"""Letters that databases take for others, and Unicode does not take apart."""
-_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
-
-
-def _plain(text: str) -> str:
-    """Text without case and accents."""
-    text = text.casefold()
-    if text.isascii():
-        return text
-    return normalize("NFKD", text.translate(_LIKE)).translate(_MARKS)
-
-
-def _coarse(key: str) -> str:
-    """What is left of an id where a collation sees the least: equal for all that a server may sort
-    in any order."""
-    return _LEADING_ZEROS.sub("", "".join(c for c in _plain(key) if c.isalnum()))
-
-
-# one key by one, these would take ten times as long
-def _by_letters(keys: list[str]) -> list[str]:
-    return _plain(_SEPARATOR.join(keys)).split(_SEPARATOR)
-
-
-def _by_letters_and_digits(keys: list[str]) -> list[str]:
-    # database collations pass over punctuation
-    return _plain(_SEPARATOR.join(keys)).translate(_PUNCTUATION).split(_SEPARATOR)
-
-
-def _by_number(keys: list[str]) -> list[tuple[int, str]]:
-    return [(int(key), "") if key.isdecimal() else (-1, key) for key in keys]
-
-
-Order = Callable[[list[str]], list[Any]]
-"""What is compared for each key."""
-_ORDERS: tuple[Order, ...] = (list, _by_letters, _by_letters_and_digits, _by_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +97,7 @@ class Findings:
     """Most rows in one page."""
     pages: int = 0
     """Pages that held new rows."""
-    orders: list[Order] = field(default_factory=lambda: list(_ORDERS))
+    orders: list[Order] = field(default_factory=lambda: list(ORDERS))
     joined: bool = True
     """No page was taken without a row before it."""
     moved: bool = False
@@ -254,25 +212,24 @@ def read(
         if found.moved or found.repeated or not found.ordered:
             sink.expect_repeats()
         # nothing, where a pass before found rows, may be a stale answer
-        believed = found.rows > 0 or not most
+        reliable = found.ordered and (found.rows > 0 or not most)
         # the total may be that of all rows, whatever the filter
-        if found.ordered and believed and (filtered or found.agrees(found.rows)):
-            _remark(found, limit, note)
-            return found.proven_page
-        keys = sink.keys()
-        if found.ordered and believed and found.agrees(len(keys)):
-            _remark(found, limit, note)
-            return found.proven_page
-        # where rows move, only their number shows that none was passed over
-        whole = not found.moved or len(keys) == found.last_total
-        # two passes may pass over the same row where its place is another one each time
-        same_order = before is not None and before[1] == found.sequence
-        if whole and before and before[0] == keys and (same_order or len(keys) == found.last_total):
-            if keys and not found.ordered:
+        whole = reliable and (filtered or found.agrees(found.rows))
+        if not whole:
+            keys = sink.keys()
+            counted = len(keys) == found.last_total
+            # a row may have been passed over twice, if its place is another one each time
+            agreed = before is not None and before[0] == keys
+            agreed = agreed and (counted or before == (keys, found.sequence))
+            # where rows move, only their number shows that none was passed over
+            before = (keys, found.sequence) if counted or not found.moved else None
+            agreed = agreed and before is not None
+            if agreed and keys and not found.ordered:
                 note("the server does not sort by sourcedId; two whole passes agreed")
+            whole = agreed or (reliable and found.agrees(len(keys)))
+        if whole:
             _remark(found, limit, note)
             return found.proven_page
-        before = (keys, found.sequence) if whole else None
     raise reason or IncompleteRead(
         f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
         " order that changes from request to request, or too many come and go at once",
@@ -452,7 +409,7 @@ class _Pass(Generic[T]):
             # they came in ascending order, in which nothing follows the last row either
             self._sorts_down = False
             return True
-        if len({_coarse(key) for key in self._begin}) < len(self._begin):
+        if len({coarse(key) for key in self._begin}) < len(self._begin):
             # ids that may change places tell nothing
             return False
         if keys[2:] == self._begin[:1]:
@@ -565,10 +522,8 @@ class _Pass(Generic[T]):
         if self._stayed and not self._behind:
             return begin, len(keys) - begin
         known = self._known()
-        tied = _coarse(self._tied[-1])
-        fixed = (
-            i for i, key in enumerate(keys) if key in known and (alone or _coarse(key) != tied)
-        )
+        tied = coarse(self._tied[-1])
+        fixed = (i for i, key in enumerate(keys) if key in known and (alone or coarse(key) != tied))
         first = next(fixed, None)
         if not offset:
             first = 0 if first is not None or not known.isdisjoint(keys) else None
@@ -576,8 +531,8 @@ class _Pass(Generic[T]):
             return None, 0
         self._behind = keys[-1] in known and keys[-1] != self._frontier
         if skip < len(keys):
-            begins = _coarse(keys[skip])
-            self._stayed |= begins == (tied if alone else _coarse(self._anchor or ""))
+            begins = coarse(keys[skip])
+            self._stayed |= begins == (tied if alone else coarse(self._anchor or ""))
         # a row of the same id may have come before it, or it may be another one
         often = Counter(self._tied)
         fresh = []
@@ -633,11 +588,11 @@ class _Pass(Generic[T]):
         if self._is_total(page, 0) and self.found.rows < self._end:
             # the offset was moved to the last page
             self._end = self.found.rows
-        tied = _coarse(keys[-1])
-        count = next((i for i, k in enumerate(reversed(keys)) if _coarse(k) != tied), len(keys))
+        tied = coarse(keys[-1])
+        count = next((i for i, k in enumerate(reversed(keys)) if coarse(k) != tied), len(keys))
         if count < len(keys):
             self._anchor = keys[-count - 1]
-        elif self._tied and _coarse(self._tied[-1]) != tied:
+        elif self._tied and coarse(self._tied[-1]) != tied:
             # a page that follows on the row before
             self._anchor = self._tied[-1]
         self._tied = keys[len(keys) - count :]
@@ -770,7 +725,7 @@ class _Pass(Generic[T]):
 
     def _compare(self, keys: list[str]) -> None:
         """Keeps those orders in which the keys come."""
-        self.found.orders = [order for order in self.found.orders if _rises(keys, order)]
+        self.found.orders = [order for order in self.found.orders if rises(keys, order)]
 
     def _planned(self, offset: int) -> tuple[int, Page[T]]:
         if not self._plans or not offset - self._margin <= self._plans[0][0] <= offset:
@@ -812,8 +767,3 @@ class _Pass(Generic[T]):
         for _, future in self._plans:
             future.cancel()
         self._plans.clear()
-
-
-def _rises(keys: list[str], order: Order) -> bool:
-    values = order(keys)
-    return all(map(le, values, values[1:]))

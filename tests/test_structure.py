@@ -41,6 +41,7 @@ ORDER = (
     "auth",
     "client",
     "shape",
+    "collation",
     "reader",
     "report",
     "spool",

@@ -1,0 +1,55 @@
+"""How servers sort ids: what a collation sees of them, and what it takes for equal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from operator import le
+from typing import Any
+from unicodedata import normalize
+
+_SEPARATOR = "\n"
+_PUNCTUATION = {ord(c): None for c in map(chr, range(128)) if not c.isalnum() and c != _SEPARATOR}
+_MARKS = {c: None for c in range(0x300, 0x370)}
+_LIKE = str.maketrans("øđłæœþðħ\u0131", "odlaotdhi")
+"""Letters that databases take for others, and Unicode does not take apart."""
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+
+
+def _plain(text: str) -> str:
+    """Text without case and accents."""
+    text = text.casefold()
+    if text.isascii():
+        return text
+    return normalize("NFKD", text.translate(_LIKE)).translate(_MARKS)
+
+
+def coarse(key: str) -> str:
+    """What is left of an id where a collation sees the least: equal for all that a server may sort
+    in any order."""
+    return _LEADING_ZEROS.sub("", "".join(c for c in _plain(key) if c.isalnum()))
+
+
+# one key by one, these would take ten times as long
+def _by_letters(keys: list[str]) -> list[str]:
+    return _plain(_SEPARATOR.join(keys)).split(_SEPARATOR)
+
+
+def _by_letters_and_digits(keys: list[str]) -> list[str]:
+    # database collations pass over punctuation
+    return _plain(_SEPARATOR.join(keys)).translate(_PUNCTUATION).split(_SEPARATOR)
+
+
+def _by_number(keys: list[str]) -> list[tuple[int, str]]:
+    return [(int(key), "") if key.isdecimal() else (-1, key) for key in keys]
+
+
+Order = Callable[[list[str]], list[Any]]
+"""What is compared for each key."""
+ORDERS: tuple[Order, ...] = (list, _by_letters, _by_letters_and_digits, _by_number)
+
+
+def rises(keys: list[str], order: Order) -> bool:
+    """Whether ids come in an order."""
+    values = order(keys)
+    return all(map(le, values, values[1:]))
