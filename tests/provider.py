@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Lock, Thread
@@ -206,10 +207,12 @@ class AnyOrder(Executor):
         self._waiting.pop(self._random.randrange(len(self._waiting))).run()
 
 
+@cache
 def _no_accents(key: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", key) if not unicodedata.combining(c))
 
 
+@cache
 def _no_punctuation(key: str) -> str:
     return "".join(c for c in _no_accents(key).lower() if c.isalnum())
 
@@ -332,7 +335,7 @@ def answered(
 
 def _chance(*what: object) -> float:
     """A number from 0 to 1, always the same for the same things."""
-    return crc32(repr(what).encode()) / 2**32
+    return crc32("|".join(map(str, what)).encode()) / 2**32
 
 
 class Provider(Server):
@@ -423,7 +426,7 @@ class Provider(Server):
             if filter and not self._matches(filter, self._row(key, 0)):
                 continue
             copies = 1
-            if _chance(self._salt, key) < self.habits.repeats:
+            if self.habits.repeats and _chance(self._salt, key) < self.habits.repeats:
                 copies = self.habits.copies
             found += [(key, copy) for copy in range(copies)]
         return found
@@ -450,7 +453,7 @@ class Provider(Server):
                 "connection": self._random.randrange(_CONNECTIONS),
             }[habits.ties]
             compared = COLLATIONS[habits.collation]
-            rows = sorted(rows, key=lambda row: (compared(row[0]), _chance(salt, row)))
+            rows = sorted(rows, key=lambda row: (compared(row[0]), _chance(salt, *row)))
             if down and habits.down == "right":
                 rows.reverse()
         if habits.first_again and len(rows) > 2:
