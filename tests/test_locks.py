@@ -716,17 +716,9 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     school.change("users", school.rows("users")[0]["sourcedId"], familyName="Nowak-Żak")
     more = {"SOURCES__ONEROSTER__HISTORY": "true", "SOURCES__ONEROSTER__PRIVACY": "full"}
     with slow_statement(postgres, table):
-        words = [
-            "-m",
-            "oneroster_source",
-            "sync",
-            "--full",
-            "--endpoints",
-            "users",
-            "--destination",
-        ]
+        words = ["--full", "--endpoints", "users", "--destination", postgres]
         run = subprocess.Popen(
-            [sys.executable, "-m", "oneroster_source", *words],
+            [sys.executable, "-m", "oneroster_source", "sync", *words],
             cwd=tmp_path,
             env={**os.environ, **environment(server, school), **more},
             stdout=subprocess.PIPE,

@@ -452,7 +452,10 @@ def dumped(place: str) -> Iterator[tuple[str, bytes]]:
         ),
         pytest.param(
             "duckdb",
-            Fault("enrollments", status=403, body=b'{"imsx_description": "not zq7canarygiven"}'),
+            Fault(
+                *("enrollments", 1, 99, 403),
+                body=b'{"imsx_description": "not zq7canarygiven"}',
+            ),
             id="a denied endpoint",
         ),
     ],
@@ -500,7 +503,7 @@ def test_what_is_left_out_is_in_no_kept_folder_of_dlt_nor_on_an_error(
     options = {**settings(server, school), "privacy": "pseudonymous", "privacy_key": KEY}
     with caplog.at_level(logging.DEBUG):
         pipeline.run(oneroster(**options))
-    school.faults.append(Fault("users", status=403))
+    school.faults.append(Fault("users", status=403, times=99))
     with pytest.raises(Exception, match="3281110") as caught:
         pipeline.run(oneroster(**options, full=True))
     texts = {
