@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -262,13 +263,12 @@ def collect(
     collection = Collection(spool, shaper, ask, outcome, redact, suppressed)
     problem: OneRosterError
     try:
-        _read(client, shaper, ask, settings, outcome, collection, spool)
+        reading = _Reading(client, shaper, settings, outcome, collection, spool)
+        reading.read(ask)
         if spool.is_unread and collection.mode == "delta":
             # a few rows at fault, or all of them
             outcome.warn("none of the rows that changed could be read; all rows were read")
-            ask = Ask("full", known=ask.known)
-            collection.whole()
-            _read(client, shaper, ask, settings, outcome, collection, spool)
+            reading.read_whole(ask)
         if spool.is_unread:
             raise _unread(spool)
         twins = len(spool.twins())
@@ -304,54 +304,11 @@ LEAST_LIMIT = 50
 """Rows that any server is expected to give at once."""
 
 
-def _read(
-    client: Client,
-    shaper: Shaper,
-    ask: Ask,
-    settings: Settings,
-    outcome: Outcome,
-    collection: Collection,
-    spool: Spool,
-) -> None:
-    """Reads with as many rows in a page as are wanted; where the server refuses that, with less."""
-    limit = settings.page_size
-    refusal: OneRosterError
-    while True:
-        try:
-            return _read_in_pages(
-                client, shaper, ask, settings, outcome, collection, spool, limit=limit
-            )
-        except (RequestRefused, ResponseTooLarge) as error:
-            refusal = error
-        smaller = _accepted(client, shaper, limit, outcome)
-        if smaller is None:
-            raise refusal
-        outcome.warn(
-            f"the server does not give {limit:,} rows at once; pages of {smaller:,} were asked for"
-        )
-        limit = smaller
-
-
 def smaller_limits(limit: int) -> Iterator[int]:
     """Limits to try where one is refused, each half of the one before."""
     while limit > LEAST_LIMIT:
         limit = max(LEAST_LIMIT, limit // 2)
         yield limit
-
-
-def _accepted(client: Client, shaper: Shaper, limit: int, outcome: Outcome) -> int | None:
-    """The largest of the smaller limits with which the server answers the plainest request."""
-
-    def sent() -> None:
-        outcome.requests += 1
-
-    for smaller in smaller_limits(limit):
-        try:
-            client.get(shaper.endpoint.path, query(limit=smaller), shaper.parse, sent=sent)
-            return smaller
-        except (RequestRefused, ResponseTooLarge):
-            continue
-    return None
 
 
 def query(
@@ -375,110 +332,153 @@ def refuses_sort(error: OneRosterError) -> bool:
     return isinstance(error, RequestRefused) or error.status in (403, 404, 500)
 
 
-def _read_in_pages(
-    client: Client,
-    shaper: Shaper,
-    ask: Ask,
-    settings: Settings,
-    outcome: Outcome,
-    collection: Collection,
-    spool: Spool,
-    *,
-    limit: int,
-) -> None:
-    """Asks in the way that tells most; where the server refuses that, in simpler ones."""
-    own = settings.filters.get(shaper.endpoint.name, Filter())
-    refusal: OneRosterError | None = None
-    for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
-        if not narrow and not ask.filter:
-            continue
-        if ordered and not narrow and not isinstance(refusal, RequestRefused):
-            # that was no matter of the filter
-            break
-        wanted = own & ask.filter if narrow else own
-        expected = ask.since - IMPRECISION if narrow and ask.mode == "delta" and ask.since else None
-        pages = _Pages(
-            client,
-            shaper,
-            wanted,
-            collection,
-            outcome,
-            ordered=ordered,
-            expected=expected,
-            known=ask.answer,
-        )
-        try:
-            collection.page = read(
-                pages,
-                spool,
-                limit=limit,
-                known_page=ask.page,
-                down=pages.down,
-                filtered=bool(wanted),
-                ahead=settings.concurrency,
-                executor=client.server.pool,
-                note=outcome.warn,
+class _Reading:
+    """Asks for one collection in the way that tells most; where the server refuses that, in simpler
+    ones."""
+
+    def __init__(
+        self,
+        client: Client,
+        shaper: Shaper,
+        settings: Settings,
+        outcome: Outcome,
+        collection: Collection,
+        spool: Spool,
+    ) -> None:
+        self._client = client
+        self._shaper = shaper
+        self._settings = settings
+        self._outcome = outcome
+        self._collection = collection
+        self._spool = spool
+        self._own = settings.filters.get(shaper.endpoint.name, Filter())
+        self._limit = settings.page_size
+        self._accepted = False
+        """Whether the server has given a page."""
+
+    def read(self, ask: Ask) -> None:
+        """Reads what is asked for, or more than that, into the spool.
+
+        Raises:
+            OneRosterError: It could not be read whole.
+        """
+        refusal: OneRosterError
+        while True:
+            try:
+                return self._in_pages(ask)
+            except RequestRefused as error:
+                if self._accepted:
+                    raise
+                refusal = error
+            except ResponseTooLarge as error:
+                refusal = error
+            wanted = self._limit
+            self._limit = self._smaller_limit() or 0
+            if not self._limit:
+                raise refusal
+            self._outcome.warn(
+                f"the server does not give {wanted:,} rows at once; pages of {self._limit:,} were"
+                " asked for"
             )
-        except _FilterIgnored:
-            outcome.warn("the server ignores the filter by dateLastModified; all rows were read")
-            return _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
-        except _SameAnswer:
-            if pages.answer != ask.answer:
-                # the same page, and another total: there are more
-                ask = replace(ask, answer="")
-                return _read_in_pages(
-                    client, shaper, ask, settings, outcome, collection, spool, limit=limit
+
+    def read_whole(self, ask: Ask) -> None:
+        """Reads everything, though only changes were wanted."""
+        self._collection.whole()
+        self.read(Ask("full", known=ask.known))
+
+    def _smaller_limit(self) -> int | None:
+        """The largest of the smaller limits with which the server answers the plainest request."""
+
+        def sent() -> None:
+            self._outcome.requests += 1
+
+        path, parse = self._shaper.endpoint.path, self._shaper.parse
+        for smaller in smaller_limits(self._limit):
+            with suppress(RequestRefused, ResponseTooLarge):
+                self._client.get(path, query(limit=smaller), parse, sent=sent)
+                return smaller
+        return None
+
+    def _in_pages(self, ask: Ask) -> None:
+        refusal: OneRosterError | None = None
+        for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
+            if not narrow and not ask.filter:
+                continue
+            if ordered and not narrow and not isinstance(refusal, RequestRefused):
+                # that was no matter of the filter
+                break
+            pages = _Pages(
+                self._client,
+                self._shaper,
+                self._own & ask.filter if narrow else self._own,
+                self._collection,
+                self._outcome,
+                ordered=ordered,
+                expected=ask.since - IMPRECISION
+                if narrow and ask.mode == "delta" and ask.since
+                else None,
+                known=ask.answer,
+            )
+            try:
+                self._collection.page = read(
+                    pages,
+                    self._spool,
+                    limit=self._limit,
+                    known_page=ask.page,
+                    down=pages.down,
+                    filtered=bool(pages.wanted),
+                    ahead=self._settings.concurrency,
+                    executor=self._client.server.pool,
+                    note=self._outcome.warn,
                 )
-            # these rows were taken apart the last time
-            outcome.rows += ask.rows
-            collection.answer = ask.answer
-            return None
-        except OneRosterError as error:
-            if pages.accepted or not refuses_sort(error):
-                raise
-            # what is not refused for its order may be for its size
-            refusal = error if isinstance(error, RequestRefused) else refusal or error
-            continue
-        narrowed = ask.mode == "delta" and narrow and not spool.is_unread
+            except _FilterIgnored:
+                self._outcome.warn(
+                    "the server ignores the filter by dateLastModified; all rows were read"
+                )
+                return self.read_whole(ask)
+            except _SameAnswer:
+                if pages.answer != ask.answer:
+                    # the same page, and another total: there are more
+                    return self._in_pages(replace(ask, answer=""))
+                # these rows were taken apart the last time
+                self._outcome.rows += ask.rows
+                self._collection.answer = ask.answer
+                return None
+            except OneRosterError as error:
+                self._accepted |= pages.accepted
+                if pages.accepted or not refuses_sort(error):
+                    raise
+                # what is not refused for its order may be for its size
+                refusal = error if isinstance(error, RequestRefused) else refusal or error
+                continue
+            return self._done(ask, pages, ordered=ordered, narrow=narrow)
+        assert refusal is not None
+        raise refusal
+
+    def _done(self, ask: Ask, pages: _Pages, *, ordered: bool, narrow: bool) -> None:
+        """Notes in which way all was read; reads again where that was too narrow."""
+        warn, spool, delta = self._outcome.warn, self._spool, ask.mode == "delta"
+        narrowed = delta and narrow and not spool.is_unread
         if narrowed and ask.since and ask.misses(spool.rows, pages.oldest):
             came = spool.rows
-            _read_whole(client, shaper, ask, settings, outcome, collection, spool, limit)
+            self.read_whole(ask)
             if spool.changed_since(ask.since) > came:
-                outcome.warn(
+                warn(
                     "the server's filter by dateLastModified leaves out rows that it should give;"
                     " all rows were read"
                 )
-            return None
-        if ask.mode == "delta" and outcome.requests == 1:
-            collection.answer = pages.answer
-        collection.asked = wanted
+            return
+        if delta and self._outcome.requests == 1:
+            self._collection.answer = pages.answer
+        self._collection.asked = pages.wanted
         if not ordered:
-            outcome.warn("the server refuses to sort by sourcedId")
+            warn("the server refuses to sort by sourcedId")
         if not narrow:
-            outcome.warn("the server refuses to filter by dateLastModified; all rows were read")
-            if ask.mode == "delta":
-                collection.whole()
-        if own and not spool.rows and collection.mode == "full":
-            outcome.warn("no row matches the filter that is set for this endpoint")
-        return None
-    assert refusal is not None
-    raise refusal
-
-
-def _read_whole(
-    client: Client,
-    shaper: Shaper,
-    ask: Ask,
-    settings: Settings,
-    outcome: Outcome,
-    collection: Collection,
-    spool: Spool,
-    limit: int,
-) -> None:
-    """Reads everything, though only changes were wanted."""
-    ask = Ask("full", known=ask.known)
-    collection.whole()
-    _read_in_pages(client, shaper, ask, settings, outcome, collection, spool, limit=limit)
+            warn("the server refuses to filter by dateLastModified; all rows were read")
+            if delta:
+                self._collection.whole()
+        if self._own and not spool.rows and self._collection.mode == "full":
+            warn("no row matches the filter that is set for this endpoint")
 
 
 class _FilterIgnored(Exception):
@@ -512,7 +512,7 @@ class _Pages:
         self._collection = collection
         self._outcome = outcome
         self._expected = expected
-        self._wanted = wanted
+        self.wanted = wanted
         self._ordered = ordered
         self._lock = threading.Lock()
         self._known = known
@@ -526,7 +526,7 @@ class _Pages:
 
     def __call__(self, offset: int | None, limit: int | None) -> Page[pa.Table]:
         order: Order | None = "asc" if self._ordered else None
-        params = query(self._wanted, limit=limit, offset=offset, order=order)
+        params = query(self.wanted, limit=limit, offset=offset, order=order)
         digest, listed = "", True
 
         def parsed(body: bytes | bytearray) -> pa.Table | None:
@@ -575,7 +575,7 @@ class _Pages:
         """The three ids from an offset on, in descending order."""
         if not self._ordered:
             return None
-        params = query(self._wanted, limit=3, offset=offset, order="desc")
+        params = query(self.wanted, limit=3, offset=offset, order="desc")
         try:
             reply = self._client.get(
                 self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
