@@ -139,7 +139,7 @@ class Client:
             except OneRosterError as error:
                 final = placed(error, where)
                 break
-            if problem.pausing:
+            if problem.pausing and (problem.status == 429 or pauses < TRIES):
                 # limited by the server's budget, and not by what each request has to wait for
                 pauses += 1
                 continue
@@ -172,6 +172,7 @@ class Client:
         except ServerUnavailable as refused:
             what = f"{error.what} and {refused.what.removeprefix('the server ')}"
             refused.retry_after = error.retry_after
+            refused.status, refused.words = error.status, error.words
             raise placed(refused, error.where, what) from None
 
     def _take(self, seconds: float) -> bool:

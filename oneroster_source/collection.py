@@ -157,6 +157,11 @@ class Collection:
         """The sourcedId of every row that has one."""
         return self._spool.ids()
 
+    @property
+    def nameless(self) -> int:
+        """How many rows came without a sourcedId, and may be any."""
+        return self._spool.problems()[ROW_PROBLEMS[0]]
+
     @cached_property
     def erased(self) -> pa.ChunkedArray:
         """The sourcedId of every row that is left out, since it is about somebody erased."""
@@ -393,10 +398,11 @@ class _Reading:
             self._outcome.requests += 1
 
         path, parse = self._shaper.endpoint.path, self._shaper.parse
-        for smaller in smaller_limits(self._limit):
+        for limit in (self._limit, *smaller_limits(self._limit)):
             with suppress(RequestRefused, ResponseTooLarge):
-                self._client.get(path, query(limit=smaller), parse, sent=sent)
-                return smaller
+                self._client.get(path, query(limit=limit), parse, sent=sent)
+                # what is refused may be no matter of the limit, but of the filter
+                return None if limit == self._limit else limit
         return None
 
     def _in_pages(self, ask: Ask) -> None:
@@ -426,6 +432,7 @@ class _Reading:
                     limit=self._limit,
                     known_page=ask.page,
                     down=pages.down,
+                    unfiltered=pages.unfiltered,
                     filtered=bool(pages.wanted),
                     ahead=self._settings.concurrency,
                     executor=self._client.server.pool,
@@ -571,15 +578,22 @@ class _Pages:
         keys = reply.value.column("_key").to_pylist()
         return Page(keys, self._collection.redact(reply.value), reply.total)
 
-    def down(self, offset: int) -> list[str] | None:
-        """The three ids from an offset on, in descending order."""
+    def unfiltered(self) -> int | None:
+        """The total without any filter."""
+        path, parse = self._shaper.endpoint.path, self._shaper.parse
+        return self._client.get(path, query(limit=1), parse, sent=self._sent).total
+
+    def down(self, offset: int, rows: int) -> list[str] | None:
+        """So many ids from an offset on, in descending order."""
         if not self._ordered:
             return None
-        params = query(self.wanted, limit=3, offset=offset, order="desc")
+        params = query(self.wanted, limit=rows, offset=offset, order="desc")
         try:
             reply = self._client.get(
                 self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
             )
+        except (EndpointNotFound, BadResponse):
+            return None
         except OneRosterError as error:
             if not refuses_sort(error):
                 raise

@@ -183,15 +183,16 @@ class Decider:
                 objection=why,
                 came=came,
             )
-        if full and len(missing) and len(sent) < outcome.rows:
+        nameless = collection.nameless if full and len(missing) and not self._allow_deletes else 0
+        if nameless:
             return Decision(
                 _nothing_rejected(endpoint, estab),
                 left_out=pruned,
                 deleted=len(ended),
                 kept=len(missing),
                 came=max(came - len(ended), 0),
-                warning=f"{outcome.rows - len(sent):,} rows came without sourcedId, and may be some"
-                f" of the {len(missing):,} that seem to be missing: these stay",
+                warning=f"{nameless:,} {'row' if nameless == 1 else 'rows'} came without sourcedId,"
+                f" and may be some of the {len(missing):,} that seem to be missing: these stay",
             )
         tables, cleared = (
             self._after_full(endpoint, estab, existing, read)

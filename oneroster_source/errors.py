@@ -37,7 +37,8 @@ _CONTROL = re.compile(f"[{_UNSEEN}\ud800-\udfff\U000e0000-\U000e007f]+")
 # user:password@host in an address, whatever the password holds; then what is left of one, or an
 # e-mail address; then what an address or a driver's settings name as secret
 _LOGIN = re.compile(r"(://)\S*@(?=\S)")
-_BEFORE_AT = re.compile(r"[^\s/\"'`@<>()=,;:&]+@(?=[\w\[])")
+_FILES = r"\S*\.(?:duckdb|ddb|db|csv|tsv|parquet|jsonl?|pem|crt)\b"
+_BEFORE_AT = re.compile(rf"[^\s/\"'`@<>()=,;:&]+@(?=[\w\[])(?!{_FILES})")
 _NAMED = re.compile(
     r"(\w*(?:password|passwd|passphrase|pwd|secret|token|credential|api_?key|private_?key|signature"
     r"|\bsig)\w*=)('[^']*'|\"[^\"]*\"|[^\s&,;'\"`)\]]+)",

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
 
 from oneroster_source.collation import ORDERS, Order, coarse, rises
@@ -44,6 +45,8 @@ BEYOND = 1000
 """Pages that cannot come in between two requests."""
 KNOWN_ROWS = 1000
 """As many rows may come in at once before the position, however small the pages are."""
+SIZES = {count * 10**power for count in (1, 2, 5) for power in range(1, 6)} | {25, 250}
+"""Rows in a page of a server that has its own mind."""
 WINDOWS = {count * 10**power for count in (1, 2, 5) for power in (3, 4, 5)}
 """Where search indexes and the like end by themselves: an end that only silence shows is not
 believed there."""
@@ -79,9 +82,9 @@ class Sink(Protocol[T_in]):
 
 Fetch = Callable[[int | None, int | None], Page[T]]
 """Gets the page at an offset with a limit; both None ask for everything at once."""
-Down = Callable[[int], list[str] | None]
-"""Asks for the ids in descending order, and gives the three from an offset on. None if the server
-cannot be asked so."""
+Down = Callable[[int, int], list[str] | None]
+"""Asks for the ids in descending order, and gives so many (the second) from an offset on. None if
+the server cannot be asked so."""
 
 
 @dataclass(slots=True)
@@ -142,7 +145,8 @@ def read(
     sink: Sink[T],
     *,
     limit: int,
-    down: Down = lambda offset: None,
+    down: Down = lambda offset, rows: None,
+    unfiltered: Callable[[], int | None] = lambda: None,
     filtered: bool = False,
     known_page: int = 0,
     ahead: int = 1,
@@ -160,6 +164,7 @@ def read(
         limit: Rows to ask for in a page.
         down: Asks for ids from the end, to prove that it is the end.
         filtered: Whether a filter is sent: some servers state a total without regard to it.
+        unfiltered: Asks for the total without the filter.
         known_page: Rows that a page is known to hold: one of fewer rows than this, and than
             `limit`, which is the first and states just as many as its total, is taken for all
             without a second request. A server that caps pages, or states the rows of the page as
@@ -173,7 +178,8 @@ def read(
     """
     # pages overlap: with fewer rows, reading would hardly get on
     limit = max(NARROW, limit)
-    ask_down = down if executor is None else lambda at: executor.submit(down, at).result()
+    ask_down = down if executor is None else lambda *at: executor.submit(down, *at).result()
+    size = limit
     before: tuple[set[str], str] | None = None
     reason: IncompleteRead | None = None
     most = 0
@@ -182,9 +188,9 @@ def read(
         reading = _Pass(
             fetch,
             sink,
-            limit=limit,
+            limit=size,
             down=ask_down,
-            filtered=filtered,
+            unfiltered=(lambda: unfiltered()) if filtered else None,
             known_page=known_page,
             ahead=ahead,
             executor=executor,
@@ -228,8 +234,10 @@ def read(
                 note("the server does not sort by sourcedId; two whole passes agreed")
             whole = agreed or (reliable and found.agrees(len(keys)))
         if whole:
-            _remark(found, limit, note)
+            _remark(found, size, note)
             return found.proven_page
+        # with pages of another size, a row is not passed over in the same place again
+        size = max(NARROW, size * 2 // 3)
     raise reason or IncompleteRead(
         f"{MAX_PASSES} passes over the collection did not agree: the server gives its rows in an"
         " order that changes from request to request, or too many come and go at once",
@@ -269,18 +277,19 @@ def _at_once(
         # an answer may be a stale one, but not twice
         return all(fetch(0, limit).keys == page.keys for _ in range(2))
 
-    if rows < max(least, page.total or 0):
+    end = next(iter(down(0, 1) or ()), None) if rows > 1 else None
+    proven = rows > 1 and end == page.keys[-1]
+    sort_ignored = rows > 1 and end in (None, page.keys[0])
+    if rows < max(least, page.total or 0) or not (proven or sort_ignored or rows <= 1):
         complete = False
     elif rows > 1 and same(1):
-        # limit is ignored too, so nothing cuts the answer
-        complete = True
+        # limit is ignored too, so nothing cuts the answer, unless all answers are of one size
+        complete = proven or rows not in SIZES
     elif not same(limit + rows + 1):
         complete = False
     else:
-        end = next(iter(down(0) or ()), None)
         # where sort is ignored as well, the stated total is the only witness
-        sort_ignored = end in (None, page.keys[0]) and rows > 1
-        complete = end == page.keys[-1] or (sort_ignored and page.total == rows)
+        complete = proven or (sort_ignored and page.total == rows)
     if not complete:
         raise IncompleteRead(
             f"the server ignores offset, and gives {rows} rows"
@@ -304,7 +313,7 @@ class _Pass(Generic[T]):
         *,
         limit: int,
         down: Down,
-        filtered: bool,
+        unfiltered: Callable[[], int | None] | None,
         known_page: int,
         ahead: int,
         executor: Executor | None,
@@ -313,7 +322,8 @@ class _Pass(Generic[T]):
         self._sink = sink
         self._limit = limit
         self._down = down
-        self._filtered = filtered
+        self._unfiltered = unfiltered
+        """Where a filter is sent: asks for the total without it."""
         self._known_page = known_page
         self._ahead = ahead
         self._executor = executor
@@ -349,6 +359,9 @@ class _Pass(Generic[T]):
         """How often the first page came, where another was asked for."""
         self._elsewhere: list[str] = []
         """A page without new rows that began at another place than it was asked for."""
+        self._progress = 0
+        """Pages with rows that were not known."""
+        self._trusts_total = True
         self._sorts_down: bool | None = None
         """Whether the server can be asked for its last id; None as long as that is not known."""
         self._digest = blake2b(digest_size=16)
@@ -365,7 +378,7 @@ class _Pass(Generic[T]):
         found.total = first.total
         if not first.keys:
             # a total may be that of all rows, whatever the filter
-            if first.total and not (self._filtered and not self._down(0)):
+            if first.total and not (self._unfiltered and not self._down(0, 1)):
                 raise _StartOver(
                     IncompleteRead(
                         f"the server states a total of {first.total} rows and gives none",
@@ -398,14 +411,16 @@ class _Pass(Generic[T]):
         found = self.found
         if not found.orders:
             return False
-        keys = self._down(max(0, found.rows - 2))
+        if found.rows == 1:
+            # which is the first in either order; a server may give single rows, and count these
+            page = self._beyond()
+            self._trusts_total = page is None or page.keys in ([], self._begin)
+            return self._trusts_total
+        keys = self._down(found.rows - 2, 3)
         if not keys:
             self._sorts_down = False
             return False
-        if found.rows == 1:
-            self._sorts_down = keys[0] != self._begin[0]
-            return keys == self._begin
-        if keys[-1] == self._tied[-1] and len(keys) == 2 < found.rows:
+        if keys == self._recent[-1][-2:] and found.rows > 2:
             # they came in ascending order, in which nothing follows the last row either
             self._sorts_down = False
             return True
@@ -432,9 +447,14 @@ class _Pass(Generic[T]):
         if self._sorts_down is False or not found.orders or found.rows == 1 or self._again:
             # a single row is the first in either order
             return False
-        last = next(iter(self._down(0) or ()), self._begin[0])
-        self._sorts_down = last != self._begin[0]
-        return self._sorts_down and last in self._tied
+        wanted, tied = len(self._tied) + 2, coarse(self._tied[-1])
+        keys = self._down(0, wanted) or self._begin[:1]
+        self._sorts_down = coarse(keys[0]) != coarse(self._begin[0])
+        # all that may be equal to it, of which any may be the last
+        last = list(takewhile(lambda key: coarse(key) == tied, keys))
+        # so many of them that more may follow prove nothing, unless all are one id
+        shown = len(last) < len(keys) or len(keys) < wanted or len(set(self._tied)) == 1
+        return self._sorts_down and bool(last) and set(last) <= set(self._tied) and shown
 
     def _reads_on(self) -> bool:
         """Reads on from the place; whether that brought rows, or found the place elsewhere."""
@@ -484,7 +504,7 @@ class _Pass(Generic[T]):
     def _lose(self) -> None:
         self.drop_plans()
         self._lost += 1
-        if self._lost > MAX_STEPS_BACK + self.found.pages:
+        if self._lost > MAX_STEPS_BACK + self._progress:
             raise _StartOver
 
     def _overlaps(self) -> Iterator[int]:
@@ -494,6 +514,9 @@ class _Pass(Generic[T]):
         if wanted >= self._limit and self.found.widest >= self._limit and len(set(self._tied)) > 1:
             self._limit = 2 * wanted
             yield wanted
+        elif self._anchor is None and wanted <= self._end:
+            # no row shows where they begin
+            pass
         elif wanted < self.found.widest and (self._has_ties or self.found.widest >= NARROW):
             yield wanted
         # a server that has only ever given single rows may be unable to give two
@@ -516,10 +539,14 @@ class _Pass(Generic[T]):
             no gap.
         """
         keys = page.keys
-        expected = [self._tied[-1]] if alone else [self._anchor, *self._tied]
+        before = [] if self._anchor is None else [self._anchor]
+        expected = [self._tied[-1]] if alone else [*before, *self._tied]
         begin = skip + len(expected)
         self._stayed = keys[skip:begin] == expected
         if self._stayed and not self._behind:
+            # an id that comes again, with its equal between
+            self.found.repeated |= not set(expected).isdisjoint(keys[begin:])
+            self._progress += begin < len(keys)
             return begin, len(keys) - begin
         known = self._known()
         tied = coarse(self._tied[-1])
@@ -546,6 +573,7 @@ class _Pass(Generic[T]):
         if not fresh:
             return len(keys), 0
         self.found.repeated = True
+        self._progress += any(keys[i] not in known for i in fresh)
         # of rows with one id, all are handed on again: which of them are new, nobody can tell
         again = fresh[0] if keys[fresh[0]] not in known else keys.index(keys[fresh[0]])
         return again, len(fresh)
@@ -576,7 +604,7 @@ class _Pass(Generic[T]):
         self._recent.append(fresh)
         while sum(map(len, self._recent)) - len(self._recent[0]) > max(2 * self._limit, KNOWN_ROWS):
             self._recent.popleft()
-        self._digest.update("\n".join(fresh).encode("utf-8", "surrogatepass"))
+        self._digest.update("\n".join([*fresh, ""]).encode("utf-8", "surrogatepass"))
         self._stand(page, offset)
         self._sink.add(page.content, start)
 
@@ -627,7 +655,7 @@ class _Pass(Generic[T]):
         found = self.found
         if self._again:
             return False
-        if found.last_total == self._end and not self._sorts_down:
+        if found.last_total == self._end and not self._sorts_down and self._trusts_total:
             return True
         # rows that are known may be a stale answer, once
         page: Page[T] | None = None
@@ -647,7 +675,12 @@ class _Pass(Generic[T]):
                 # its last row is another one: rows may just have come or left
                 return False
             stated = found.last_total
-            if not (self._filtered or stated is None or stated <= self._end):
+            # which may be that of all rows, whatever the filter
+            if (
+                stated is not None
+                and stated > self._end
+                and (self._unfiltered is None or self._unfiltered() != stated)
+            ):
                 raise self._given_up()
             if stated is None and found.rows in WINDOWS:
                 raise refusal or self._given_up()
@@ -672,6 +705,13 @@ class _Pass(Generic[T]):
             keys = page.keys
             return bool(keys) and keys[-1] in self._tied and keys[0] != self._begin[0]
         return False
+
+    def _beyond(self) -> Page[T] | None:
+        """What is there behind the last row; None if the server refuses to say it."""
+        try:
+            return self._page(self._end, ahead=False)[1]
+        except (RequestRefused, BadResponse):
+            return None
 
     def _given_up(self) -> _StartOver:
         """Why the pass ends before its end."""

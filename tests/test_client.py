@@ -1059,7 +1059,11 @@ def test_a_server_that_ignores_offset_is_asked_no_more_at_once(dial) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         reading = partial(
-            read, fetch, limit=3, down=lambda offset: IDS[::-1][offset:], executor=line.server.pool
+            read,
+            fetch,
+            limit=3,
+            down=lambda offset, rows: IDS[::-1][offset:],
+            executor=line.server.pool,
         )
         list(pool.map(reading, kept))
     assert kept == [IDS] * 4 and line.simulator.most_at_once == 1

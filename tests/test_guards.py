@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,6 +87,26 @@ def test_a_storm_of_marks_deletes_nothing_and_a_backup_brings_nothing_back_to_br
     assert outcome(sync(server, school, deleted=how), "users").mode == "delta"
     truth = Truth(server.base_url, [school], keep=how == "keep")
     assert wrong(warehouse, truth) == {}
+
+
+@pytest.mark.parametrize("name", ["x" * 1100, None])
+def test_a_row_without_an_id_that_can_be_read_makes_no_yes_vain(
+    serve, sync, school, warehouse, name
+) -> None:
+    server = serve(school)
+    sync(server, school)
+    rows = [row for row in school.rows("users") if row["status"] == "active"]
+    purge(school, "users", 30)
+    school.add("users", {**rows[0], "sourcedId": name or "unnamed"})
+    if name is None:
+        page = school.page
+        school.page = lambda *of: replace(
+            page(*of), body=page(*of).body.replace(b'"sourcedId":"unnamed",', b"")
+        )
+    assert outcome(sync(server, school, full=True), "users").held == 30
+    yes = outcome(sync(server, school, full=True, allow_deletes=True), "users")
+    assert (yes.state, yes.held, yes.kept, yes.gone) == ("read", 0, 0, 30)
+    assert len(live(warehouse)) == len(rows) - 30
 
 
 @pytest.mark.parametrize("how", ["keep", "remove"])

@@ -9,7 +9,7 @@ from random import Random
 
 import duckdb
 import pytest
-from provider import DAY, Habits, Provider, School, add, serving, spelled, update
+from provider import DAY, Habits, Provider, School, add, answered, serving, spelled, update
 
 from oneroster_source.check import check
 from oneroster_source.config import resolve
@@ -202,3 +202,12 @@ def test_check_asks_as_a_sync_does(serve, load, habits, said) -> None:
     finding = list(check(settings))[-1]
     assert finding.subject == "users" and all(words in finding.detail for words in said)
     assert finding.good == (load(provider).state == "read")
+
+
+def test_a_filter_of_ones_own_that_is_refused_is_no_matter_of_the_page_size(serve, load) -> None:
+    provider = serve(30)
+    answer = provider._page
+    provider._page = lambda params: answered(400, b"{}") if "filter" in params else answer(params)
+    outcome = load(provider, filters={"users": "role='student'"})
+    assert outcome.state == "failed" and "400" in outcome.error
+    assert outcome.warnings == [] and outcome.requests <= 4

@@ -132,9 +132,12 @@ class Server:
             keys = keys[: next(ends, None)]
         return Page(keys, [self.school.rows[key] for key in keys], totals[self.total])
 
-    def down(self, offset: int) -> list[str] | None:
+    def down(self, offset: int, rows: int) -> list[str] | None:
         self._receive()
-        return self.in_scope()[::-1][offset : offset + 3] if self.sorts_down else None
+        return self.in_scope()[::-1][offset : offset + rows] if self.sorts_down else None
+
+    def unfiltered(self) -> int | None:
+        return {"right": len(self.school.rows), "none": None}.get(self.total, len(self.school.rows))
 
     def _receive(self) -> None:
         self.requests += 1
@@ -210,6 +213,7 @@ class Trial:
             sink,
             limit=self.limit,
             down=server.down,
+            unfiltered=server.unfiltered,
             filtered=ask.since is not None,
             known_page=ask.page,
             ahead=self.ahead,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
@@ -63,8 +64,8 @@ class Server:
         offsets = [offset for offset, _ in self.asked]
         return sum(pair[0] == 0 != pair[1] for pair in pairwise(offsets))
 
-    def down(self, offset: int) -> list[str] | None:
-        return self.arrange(self.ids)[::-1][offset : offset + 3]
+    def down(self, offset: int, rows: int) -> list[str] | None:
+        return self.arrange(self.ids)[::-1][offset : offset + rows]
 
 
 def ids(count: int) -> list[str]:
@@ -158,7 +159,7 @@ def test_an_empty_answer_to_a_filter_is_believed_unless_there_is_a_last_row() ->
     read(empty, rows, limit=10, down=empty.down, filtered=True)
     assert rows.found == []
     with pytest.raises(IncompleteRead, match="total of 7"):
-        read(empty, rows, limit=10, down=lambda offset: ["00006"], filtered=True)
+        read(empty, rows, limit=10, down=lambda offset, rows: ["00006"], filtered=True)
 
 
 def test_a_server_that_stops_short_of_its_total_is_asked_once_more_then_believed() -> None:
@@ -415,3 +416,108 @@ def test_a_row_that_is_there_all_the_time_is_read_exactly_once(
     assert always <= set(found)
     assert len(found) == len(set(found))
     assert len(server.asked) < 20 + 10 * (count + len(changes))
+
+
+def pages(server: Server, keys: list[str], limit: int | None, total: int | None) -> Page[list[str]]:
+    found = keys[: limit or None]
+    return Page(found, found, total)
+
+
+@pytest.mark.parametrize("window", [10, 50, 100])
+@pytest.mark.parametrize("more", [0, 7])
+def test_a_window_of_half_the_rows_is_no_whole_page(window: int, more: int) -> None:
+    """Two from its end, the descending order gives a row that was read, beside one that was not."""
+
+    class Window(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            self.asked.append((offset, limit))
+            return pages(self, sorted(self.ids)[:window][offset or 0 :], limit, window)
+
+    with pytest.raises(IncompleteRead, match=f"beyond the first {window}"):
+        taken(Window(ids(2 * window - 1)), limit=window + more)
+
+
+@pytest.mark.parametrize("total", [None, 100])
+def test_a_window_that_ends_among_equal_ids_is_an_error(total: int | None) -> None:
+    class Window(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            self.asked.append((offset, limit))
+            return pages(self, self.arrange(self.ids)[:100][offset or 0 :], limit, total)
+
+    twins = [f"k{i:05}" for i in range(99)] + ["k99999", "K99999"]
+    rest = [f"k{i:05}" for i in range(90)] + ["-" * i + "z" for i in range(30)]
+    for names in (twins, rest):
+        server = Window(names, arrange=lambda rows: rows)
+        with pytest.raises(IncompleteRead):
+            taken(server, limit=40)
+
+
+@pytest.mark.parametrize("limit", [50, 100, 500])
+@pytest.mark.parametrize("down", [True, False])
+def test_answers_of_one_size_whatever_is_asked_are_not_all(limit: int, down: bool) -> None:
+    class Fixed(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            self.asked.append((offset, limit))
+            return pages(self, sorted(self.ids), 100, None)
+
+    server = Fixed(ids(240))
+    rows = Rows()
+    with pytest.raises(IncompleteRead):
+        read(server, rows, limit=limit, **({"down": server.down} if down else {}))
+
+
+@pytest.mark.parametrize("sorts_down", [True, False])
+def test_single_rows_that_are_counted_by_the_page_are_not_all(sorts_down: bool) -> None:
+    server = Server(ids(40), cap=1, total=lambda n: 1)
+    rows = Rows()
+    with_down = {"down": server.down} if sorts_down else {}
+    try:
+        read(server, rows, limit=50, **with_down)
+    except IncompleteRead:
+        return
+    assert set(rows.found) == set(ids(40))
+
+
+@pytest.mark.parametrize(("names", "copies"), [(1, 51), (1, 8), (1, 150), (2, 60), (3, 6)])
+def test_one_id_on_more_rows_than_a_page_holds_has_an_end(names: int, copies: int) -> None:
+    server = Server([name for name in ids(names) for _ in range(copies)])
+    assert set(taken(server, limit=50 if copies > 8 else 5)) == set(ids(names))
+    assert len(server.asked) < 60
+
+
+class OncePerPage(Rows):
+    """A sink that sees by itself what a page has twice."""
+
+    def add(self, content: list[str], start: int) -> None:
+        self.found += dict.fromkeys(content[start:])
+
+
+def test_an_id_that_comes_again_behind_its_equal_is_announced() -> None:
+    names = [f"k{i:05}" for i in range(60)]
+    for place in range(40, 58):
+        twice = [*names[: place + 1], names[place].upper(), *names[place:]]
+        server = Server(twice, arrange=lambda rows: rows)
+        rows = OncePerPage()
+        read(server, rows, limit=50, down=server.down)
+        assert sorted(rows.found) == sorted({*names, names[place].upper()})
+
+
+def test_a_filtered_total_that_is_not_reached_is_an_error() -> None:
+    class Window(Server):
+        def __call__(self, offset: int | None, limit: int | None) -> Page[list[str]]:
+            page = super().__call__(offset, limit)
+            kept = page.keys[: max(0, 30 - (offset or 0))]
+            return Page(kept, kept, page.total)
+
+    for every, whole in ((None, False), (70, False), (50, True)):
+        rows = Rows()
+        # where the unfiltered total is another one, the one that is stated is that of the filter
+        error = pytest.raises(IncompleteRead) if not whole else nullcontext()
+        with error:
+            read(
+                Window(ids(50)),
+                rows,
+                limit=10,
+                filtered=True,
+                unfiltered=lambda every=every: every,
+            )
