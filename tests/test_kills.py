@@ -370,7 +370,7 @@ class Story:
         records = {row[field] for row in users for field in ("sourcedId", "username")}
         for path in (self._folder / "temporary").glob("*.sql"):
             text = path.read_text("utf-8")
-            assert text.startswith(("DELETE", "INSERT")) or not text
+            assert text.startswith(("ANALYZE", "DELETE", "INSERT")) or not text
             assert not [record for record in records if record in text]
             path.unlink()
         left = {str(path.relative_to(self._folder)) for path in self._folder.rglob("*")}
