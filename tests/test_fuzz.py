@@ -435,7 +435,9 @@ def rows_of(standard: Standard, body: bytes) -> list[Row] | None:
         return []
     if isinstance(content, Members):
         found = [value for key, value in content if key.lower() == standard.path.lower()]
-        if len(found) == 1 and (found[0] is None or found[0] == "" or found[0] == Members()):
+        lists = any(isinstance(value, list) for _, value in content)
+        said = len(found) == 1 and (found[0] is None or found[0] == "" or found[0] == Members())
+        if said and not lists:
             return []
         content = found[0] if len(found) == 1 else None
     return [expected(standard, row) for row in content] if isinstance(content, list) else None

@@ -604,6 +604,7 @@ def test_no_rows_are_said_in_many_ways(body: bytes) -> None:
         b'{"users": [',
         b'{"users": {"sourcedId": "a"}}',
         b'{"data": []}',
+        b'{"users": null, "rows": [{"sourcedId": "a"}]}',
         b'{"users": [], "imsx_codeMajor": "failure"}',
         b'{"users": null, "statusInfoSet": [{"codeMajor": "Unsupported"}]}',
         b"3",

@@ -299,7 +299,9 @@ class Shaper:
         found = [member for member in members if member["k"].lower() == wanted.lower()]
         if len(found) > 1:
             raise BadResponse(f"the answer holds {wanted!r} more than once", todo=_CHECK)
+        # a list beside it may be what was asked for, under another name
         nothing = found and found[0]["value"] in ("null", "{}", '""')
+        nothing = nothing and all(member["kind"] != "ARRAY" for member in members)
         if nothing or (not members and text.strip(_SPACE)[:1] in ("{", "n")):
             return _NO_PAGE
         if not found:
