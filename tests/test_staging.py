@@ -182,7 +182,7 @@ def test_erased_bytes_stay_in_no_staging_dataset_however_long_its_name(
         assert report.good
     (dataset,) = query(
         postgres,
-        "SELECT table_schema FROM information_schema.tables WHERE table_name = 'sync_run_details'",
+        "SELECT table_schema FROM information_schema.tables WHERE table_name = '_dlt_loads'",
     )[0]
     staged = datasets(postgres) - before - {dataset}
     assert len(staged) == 3 and all(len(found) <= 63 for found in staged)
