@@ -277,8 +277,8 @@ def _at_once(
         # an answer may be a stale one, but not twice
         return all(fetch(0, limit).keys == page.keys for _ in range(2))
 
-    end = next(iter(down(0, 1) or ()), None) if rows > 1 else None
-    proven = rows > 1 and end == page.keys[-1]
+    end = next(iter(down(0, 1) or ()), None) if rows else None
+    proven = rows > 0 and end == page.keys[-1]
     sort_ignored = rows > 1 and end in (None, page.keys[0])
     if rows < max(least, page.total or 0) or not (proven or sort_ignored or rows <= 1):
         complete = False
