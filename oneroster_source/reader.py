@@ -475,6 +475,11 @@ class _Pass(Generic[T]):
                 return self._is_elsewhere(page, offset)
             if page.keys[-1] in self._tied:
                 break
+            if self._tied[-1] in page.keys:
+                # rows that are known: on the way to where it was before
+                self._lose()
+                self._stand(page, offset)
+                return True
         return False
 
     def _is_elsewhere(self, page: Page[T], offset: int) -> bool:

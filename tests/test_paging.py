@@ -333,6 +333,15 @@ def test_nothing_is_lost_while_rows_change(scenario: str, settings: Settings) ->
     assert tally.plain["dateLastModified"] + tally.plain["sourcedId"] > 0
 
 
+def test_a_place_that_was_set_back_is_read_on_from_over_rows_that_are_known(
+    settings: Settings,
+) -> None:
+    """Rows leave so fast that the end seems to be where the reading was set back to."""
+    tally = Tally()
+    go_through("purges", 91, settings, tally)
+    assert not tally.lost
+
+
 @pytest.mark.parametrize("trials", [2, later(1000)])
 def test_nothing_is_lost_in_many_trials_of_each_scenario(settings: Settings, trials: int) -> None:
     """Run it with: uv run pytest -m campaign tests/test_paging.py -s -n 0"""
