@@ -240,7 +240,7 @@ class Decider:
         """What a full pass says of the rows that it did not contain.
 
         Returns:
-            The tables, and whether they already speak of all child rows of the school.
+            The tables, and whether they already remove all child rows of the school.
         """
         table = endpoint.table
         absent = _absent(existing, read)

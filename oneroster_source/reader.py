@@ -190,7 +190,7 @@ def read(
             sink,
             limit=size,
             down=ask_down,
-            unfiltered=(lambda: unfiltered()) if filtered else None,
+            unfiltered=unfiltered if filtered else None,
             known_page=known_page,
             ahead=ahead,
             executor=executor,
