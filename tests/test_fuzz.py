@@ -47,6 +47,8 @@ ENGINE = Engine()
 SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
 ALL = {e.name: privacy(Settings(privacy="full"), V1P1).redaction(e) for e in V1P1.endpoints}
 ESTAB = "3281110"
+# a day begins at midnight UTC, for the model too
+SETTINGS = {"retry_budget": 0, "privacy": "full", "time_zone": "UTC"}
 
 
 # -- what the standard says ---------------------------------------------------------------------
@@ -935,7 +937,7 @@ def through_a_server(seeds: range, folder: Path, tally: Tally) -> None:
     file = folder / f"fuzz-{seeds.start}.duckdb"
     try:
         reach = {"base_url": server.base_url, "schools": entries}
-        Warehouse(str(file)).load(report, **reach, retry_budget=0, privacy="full")
+        Warehouse(str(file)).load(report, **reach, **SETTINGS)
     finally:
         server.stop()
     outcomes = {(o.estab, o.endpoint): o for o in report.outcomes}
