@@ -22,6 +22,7 @@ from oneroster_source.errors import (
     OneRosterError,
     RequestRefused,
     ResponseTooLarge,
+    ServerUnavailable,
 )
 from oneroster_source.filters import Filter, where
 from oneroster_source.privacy import Redaction
@@ -592,7 +593,8 @@ class _Pages:
             reply = self._client.get(
                 self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
             )
-        except (EndpointNotFound, BadResponse):
+        except (EndpointNotFound, ServerUnavailable):
+            # a server too slow to sort so; or away, which the next request will show
             return None
         except OneRosterError as error:
             if not refuses_sort(error):

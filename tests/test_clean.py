@@ -118,6 +118,11 @@ def test_a_terminal_is_told_nothing_by_a_server(serve, hostile: School, tmp_path
     assert RED not in text and FORGED not in text
 
 
+@pytest.mark.parametrize("name", ["roster@school.duckdb", "data/a@b.csv", "keys/me@host.pem"])
+def test_names_of_files_are_shown_whole(name: str) -> None:
+    assert clean(f"{name} is locked by another run") == f"{name} is locked by another run"
+
+
 def test_an_error_is_one_line_for_each_of_its_parts() -> None:
     error = OneRosterError(HOSTILE, where=HOSTILE, todo=HOSTILE + "x" * 10_000)
     first, second = str(error).split("\n")

@@ -730,6 +730,13 @@ def test_a_pause_is_kept_however_often_it_is_asked_for(line, status, headers) ->
     assert line.users() == IDS and len(line.received("users")) == TRIES + 4
 
 
+def test_a_server_that_only_ever_says_later_is_left(dial) -> None:
+    line = dial(retry_budget=0)
+    line.happens(Fault("users", status=503, headers=(("Retry-After", "1"),), times=99))
+    assert line.fails(ServerUnavailable).status == 503
+    assert len(line.received("users")) == TRIES + 1 and len(line.waits) == TRIES
+
+
 def test_a_pause_is_one_for_all_schools_and_logins_of_a_server(serve, caplog) -> None:
     schools = [School(estab, collections={"users": USERS}) for estab in "123456"]
     server = serve(*schools)

@@ -180,6 +180,16 @@ def test_a_sort_that_is_refused_in_any_way_is_done_without(serve, load, tmp_path
     assert any("refuses to sort" in warning for warning in outcome.warnings)
 
 
+@pytest.mark.parametrize("total", ["right", "none"])
+@pytest.mark.parametrize("status", ["502", "503", "504"])
+def test_a_server_that_fails_to_sort_from_the_end_is_read(
+    serve, load, tmp_path, status, total
+) -> None:
+    provider = serve(120, down=status, total=total)
+    assert load(provider, page_size=50).state == "read"
+    assert loaded(tmp_path) == provider.truth()
+
+
 @pytest.mark.parametrize(
     ("habits", "said"),
     [
