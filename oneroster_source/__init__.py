@@ -29,7 +29,7 @@ from oneroster_source.errors import (
 )
 
 if TYPE_CHECKING:
-    from oneroster_source.report import Outcome, Report
+    from oneroster_source.run_report import Outcome, Report
     from oneroster_source.source import oneroster
     from oneroster_source.warehouse import Warehouse
 
@@ -65,9 +65,9 @@ def __getattr__(name: str) -> Any:
 
         return oneroster
     if name in ("Report", "Outcome"):
-        from oneroster_source import report
+        from oneroster_source import run_report
 
-        return getattr(report, name)
+        return getattr(run_report, name)
     if name == "Warehouse":
         from oneroster_source.warehouse import Warehouse
 

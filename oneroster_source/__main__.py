@@ -1,3 +1,3 @@
-from oneroster_source.cli import main
+from oneroster_source.cli.app import main
 
 main()

@@ -19,17 +19,17 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.extract import DltResource
 
-from oneroster_source.client import Client
-from oneroster_source.collection import Ask, Collection, collect
-from oneroster_source.compare import Contents, existing
-from oneroster_source.config import Settings, resolve
-from oneroster_source.cursor import Cursors, refuse_other_pseudonyms
-from oneroster_source.decision import Decider, Decision, Tables
-from oneroster_source.deletion import alive, left_out
-from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
-from oneroster_source.held import Held, refuse_what_cannot_merge, refuse_what_is_no_database
-from oneroster_source.http import Server
-from oneroster_source.merge import (
+from oneroster_source.client.client import Client
+from oneroster_source.client.pauses import Gates
+from oneroster_source.client.transport import Server
+from oneroster_source.config.schools import School
+from oneroster_source.config.settings import Settings, resolve
+from oneroster_source.destination.existing_rows import (
+    Held,
+    refuse_what_cannot_merge,
+    refuse_what_is_no_database,
+)
+from oneroster_source.destination.hints import (
     REJECTED_MERGE,
     RUN_MERGE,
     child_merge,
@@ -37,14 +37,18 @@ from oneroster_source.merge import (
     no_rejected,
     row_merge,
 )
-from oneroster_source.patience import Gates
-from oneroster_source.report import Outcome, Plan, Report
-from oneroster_source.schools import School
-from oneroster_source.shape import Shaper, arrow_schema, engine
-from oneroster_source.spec import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
-from oneroster_source.spool import BATCH_ROWS, FEW_ROWS
-from oneroster_source.state import cursors_of, prunes
-from oneroster_source.suppression import Suppression, suppressions
+from oneroster_source.destination.state import cursors_of, prunes
+from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
+from oneroster_source.extract.buffer import BATCH_ROWS, FEW_ROWS
+from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.compare import Contents, existing
+from oneroster_source.extract.cursors import Cursors, refuse_other_pseudonyms
+from oneroster_source.extract.decision import Decider, Decision, Tables
+from oneroster_source.extract.deletions import alive, left_out
+from oneroster_source.model import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
+from oneroster_source.run_report import Outcome, Plan, Report
+from oneroster_source.transform.parser import Shaper, arrow_schema, engine
+from oneroster_source.transform.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")
 # dlt warns of every table in which a declared type is closer than Arrow's: JSON in a text column

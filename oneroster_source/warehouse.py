@@ -26,42 +26,28 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source import dlt_columns, history, private, quality, staging, views
-from oneroster_source.access import head, opened, sole
-from oneroster_source.clear import clear, filled
-from oneroster_source.config import chosen_privacy, keeps_history, lock_timeout, resolve
-from oneroster_source.cursor import refuse_other_pseudonyms
-from oneroster_source.destination import chosen, fitted, named
-from oneroster_source.errors import (
-    ConfigurationError,
-    DestinationError,
-    OneRosterError,
-    chain,
-    clean,
+from oneroster_source.admin.columns import clear, filled
+from oneroster_source.admin.erase import Person, refuse_what_is_no_id
+from oneroster_source.admin.prune import Leavers, Retention
+from oneroster_source.config.options import sections_only
+from oneroster_source.config.privacy import Key, Privacy
+from oneroster_source.config.settings import chosen_privacy, keeps_history, lock_timeout, resolve
+from oneroster_source.destination import dlt_columns, history, staging, workdir
+from oneroster_source.destination.backends.postgres import tune
+from oneroster_source.destination.compact import Removed, announce, due, rewrite
+from oneroster_source.destination.connection import head, opened, sole
+from oneroster_source.destination.existing_rows import Rows, counted, utc
+from oneroster_source.destination.hints import RUN_MERGE, hints
+from oneroster_source.destination.integrity import problems, same_schools
+from oneroster_source.destination.locks import duckdb_file, working_folder
+from oneroster_source.destination.memory import give_back, thrift, use_thrifty_arrow
+from oneroster_source.destination.resolve import (
+    chosen,
+    fitted,
+    named,
 )
-from oneroster_source.fleet import Shard, divide
-from oneroster_source.held import Rows, counted
-from oneroster_source.holdings import Holdings, utc
-from oneroster_source.lock import duckdb_file, working_folder
-from oneroster_source.memory import give_back, thrift, use_thrifty_arrow
-from oneroster_source.merge import RUN_MERGE, hints
-from oneroster_source.options import sections_only
-from oneroster_source.person import Person, refuse_what_is_no_id
-from oneroster_source.postgres import tune
-from oneroster_source.privacy import Key, Privacy
-from oneroster_source.report import Outcome, Report
-from oneroster_source.retention import Leavers, Retention
-from oneroster_source.rewrite import Removed, announce, due, rewrite
-from oneroster_source.source import oneroster
-from oneroster_source.spec import (
-    HISTORY_KEPT,
-    QUALITY_RESULTS,
-    REJECTED_ROWS,
-    SUPPRESSED_USERS,
-    SYNC_RUN_DETAILS,
-    V1P1,
-)
-from oneroster_source.state import (
+from oneroster_source.destination.shards import Shard, divide
+from oneroster_source.destination.state import (
     PIPELINE,
     changed,
     cursors,
@@ -78,9 +64,28 @@ from oneroster_source.state import (
     source_of,
     take_up,
 )
-from oneroster_source.statement import Statement
-from oneroster_source.stop import stoppable
-from oneroster_source.verify import problems, same_schools
+from oneroster_source.destination.stop import stoppable
+from oneroster_source.errors import (
+    ConfigurationError,
+    DestinationError,
+    OneRosterError,
+    chain,
+    clean,
+)
+from oneroster_source.extract.cursors import refuse_other_pseudonyms
+from oneroster_source.model import (
+    HISTORY_KEPT,
+    QUALITY_RESULTS,
+    REJECTED_ROWS,
+    SUPPRESSED_USERS,
+    SYNC_RUN_DETAILS,
+    V1P1,
+)
+from oneroster_source.reporting import quality, views
+from oneroster_source.reporting.sql_files import Statement
+from oneroster_source.reporting.status import Holdings
+from oneroster_source.run_report import Outcome, Report
+from oneroster_source.source import oneroster
 
 _log = logging.getLogger("oneroster_source")
 _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
@@ -138,7 +143,7 @@ class Warehouse:
         problem: OneRosterError
         try:
             destination, _ = chosen(self.place, self.dataset)
-            with private.umask(), sections_only(), stoppable(), working_folder() as folder:
+            with workdir.umask(), sections_only(), stoppable(), working_folder() as folder:
                 if instead:
                     destination = dlt.destinations.duckdb(str(folder / "no_file_yet.duckdb"))
                 yield dlt.pipeline(

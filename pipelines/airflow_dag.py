@@ -12,7 +12,7 @@ from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from oneroster_source import Report, Warehouse
-from oneroster_source.fleet import Shard
+from oneroster_source.destination.shards import Shard
 
 DESTINATION = os.environ.get("ONEROSTER_DESTINATION", "postgres")
 SHARDS = int(os.environ.get("ONEROSTER_SHARDS", "16"))

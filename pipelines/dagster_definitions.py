@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from oneroster_source import OneRosterError, Report, Warehouse
-from oneroster_source.spec import REJECTED_ROWS, V1P1
+from oneroster_source.model import REJECTED_ROWS, V1P1
 
 DESTINATION = os.environ.get("ONEROSTER_DESTINATION", "roster.duckdb")
 DATASET = "oneroster"

@@ -16,7 +16,7 @@ os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 import dlt
 import hypothesis
 
-from oneroster_source.report import Report
+from oneroster_source.run_report import Report
 from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.warehouse import Warehouse
 

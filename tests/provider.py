@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 from zlib import crc32
 
-from oneroster_source.http import Answer, Server
+from oneroster_source.client.transport import Answer, Server
 
 DAY = timedelta(days=1)
 FAR = datetime(2999, 1, 1, tzinfo=UTC)

@@ -17,10 +17,10 @@ from test_guards import next_year
 from truth import opened
 
 from oneroster_source import ConfigurationError, Report, Warehouse
-from oneroster_source.config import resolve
-from oneroster_source.rollover import rollover
+from oneroster_source.config.rollover import rollover
+from oneroster_source.config.settings import resolve
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import School
-from oneroster_source.spec import V1P1
 
 ESTAB = "3281110"
 TODAY = datetime.now(UTC).date()

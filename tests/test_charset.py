@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from test_client import ESTAB, Line
 from truth import held
 
-from oneroster_source.charset import as_utf8, is_utf8
 from oneroster_source.errors import BadResponse
-from oneroster_source.shape import Engine, Shaper
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, School
-from oneroster_source.spec import V1P1
+from oneroster_source.transform.charset import as_utf8, is_utf8
+from oneroster_source.transform.parser import Engine, Shaper
 
 SHAPER = Shaper(V1P1["users"], Engine())
 NAMES = ["Zoë", "O\u2019Brien", "Łukasz", "Adam"]

@@ -19,9 +19,9 @@ from test_cli import Run, environment, run, umask  # noqa: F401
 from test_log import TIME
 
 from oneroster_source import log
+from oneroster_source.config.schools import School as Configured
 from oneroster_source.errors import OneRosterError, clean, label, listed, to_json, told
-from oneroster_source.report import Outcome, Report
-from oneroster_source.schools import School as Configured
+from oneroster_source.run_report import Outcome, Report
 from oneroster_source.simulator import School, secondary_school
 
 FORGED = "2026-01-01T00:00:00.000Z INFO    run_ended: all is well"

@@ -20,7 +20,8 @@ import pytest
 from conftest import later, settings
 from truth import Truth, differences
 
-from oneroster_source.cli import main
+from oneroster_source.cli.app import main
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import (
     Fault,
     School,
@@ -30,7 +31,6 @@ from oneroster_source.simulator import (
     secondary_school,
     spoil,
 )
-from oneroster_source.spec import V1P1
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -402,7 +402,7 @@ def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
     # what started the tests may have Ctrl-C ignored, which the program would inherit
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
-        " sys.argv = ['oneroster', 'sync']; from oneroster_source.cli import main; main()"
+        " sys.argv = ['oneroster', 'sync']; from oneroster_source.cli.app import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program],

@@ -25,9 +25,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from oneroster_source import auth
-from oneroster_source.client import TRIES, Client
-from oneroster_source.config import resolve
+from oneroster_source.client import auth
+from oneroster_source.client.client import TRIES, Client
+from oneroster_source.client.paginator import Page, read
+from oneroster_source.client.pauses import Gates, Paused, Turns
+from oneroster_source.client.transport import Server
+from oneroster_source.config.settings import resolve
 from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
@@ -39,12 +42,9 @@ from oneroster_source.errors import (
     ServerUnavailable,
     clean,
 )
-from oneroster_source.http import Server
-from oneroster_source.patience import Gates, Paused, Turns
-from oneroster_source.reader import Page, read
-from oneroster_source.shape import Engine, Shaper
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, Quirks, Request, School, Simulator
-from oneroster_source.spec import V1P1
+from oneroster_source.transform.parser import Engine, Shaper
 
 ESTAB = "3281110"
 SECRET = "super-secret"

@@ -18,9 +18,9 @@ from test_cli import environment
 from truth import Truth, differences
 
 from oneroster_source import Report, Warehouse
-from oneroster_source import cluster as cluster_module
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.simulator import School, Simulator, secondary_school
+from oneroster_source.sync import dask_cluster as cluster_module
 
 WORKERS = 3
 PATIENCE = 60.0

@@ -13,11 +13,11 @@ from typing import Any
 import dlt
 import pytest
 
-from oneroster_source.config import Settings, resolve
+from oneroster_source.config.options import OPTIONS, XPORTER
+from oneroster_source.config.schools import School
+from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import ConfigurationError, FilterError
-from oneroster_source.options import OPTIONS, XPORTER
-from oneroster_source.schools import School
-from oneroster_source.spec import V1P1
+from oneroster_source.model import V1P1
 
 PREFIX = "SOURCES__ONEROSTER__"
 ONE = {"estab": "3281110", "rp": "partner-rp", "shared_secret": "super-secret"}
@@ -423,7 +423,7 @@ def test_a_broken_file_is_one_of_our_errors_and_names_the_file(tmp_path, name) -
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt" / f"{name}.toml").write_text("[sources.oneroster]\nshared_secret='canary\n")
     code = (
-        "from oneroster_source.config import resolve\n"
+        "from oneroster_source.config.settings import resolve\n"
         "from oneroster_source.errors import ConfigurationError\n"
         "try:\n    resolve()\nexcept ConfigurationError as error:\n    print(error)\n"
     )

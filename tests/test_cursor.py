@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneroster_source.config import Settings, resolve
-from oneroster_source.cursor import Cursors, next_cursor
+from oneroster_source.config.settings import Settings, resolve
+from oneroster_source.extract.cursors import Cursors, next_cursor
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from truth import REFERENCE_TABLES, STAGING, Row, Truth, differences, held
 
 from oneroster_source import DestinationError, MassDeletion
-from oneroster_source.deletion import objection
 from oneroster_source.errors import chain
+from oneroster_source.extract.deletions import objection
 from oneroster_source.simulator import Fault, Quirks, School, secondary_school
 
 ESTAB = "3281110"

@@ -28,13 +28,13 @@ from hypothesis import strategies as st
 from truth import Truth, differences, held
 
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
+from oneroster_source.destination.hints import REJECTED_MERGE, child_merge, row_merge
+from oneroster_source.destination.locks import catalog
 from oneroster_source.errors import chain
-from oneroster_source.lock import catalog
-from oneroster_source.merge import REJECTED_MERGE, child_merge, row_merge
-from oneroster_source.quality import CHECKS
+from oneroster_source.model import V1P1
+from oneroster_source.reporting.quality import CHECKS
+from oneroster_source.reporting.views import VIEWS
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
-from oneroster_source.spec import V1P1
-from oneroster_source.views import VIEWS
 
 SOME = ("users", "classes", "enrollments")
 
@@ -256,7 +256,7 @@ def test_files_of_which_dlt_would_make_no_merge_are_refused(
     )
     why = refused(pipeline, serve(school), school, table_format=table_format)
     assert "'filesystem' cannot replace and delete rows" in why
-    assert "oneroster_source.delta.Delta" in why
+    assert "oneroster_source.destination.backends.delta.Delta" in why
     assert not any((tmp_path / "lake").rglob("users*"))
 
 

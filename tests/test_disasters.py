@@ -29,7 +29,8 @@ ALONE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 TWO_RUNS = """
 import json, os, shutil, subprocess, sys, tempfile
-from oneroster_source import OneRosterError, Report, Warehouse, spool
+from oneroster_source import OneRosterError, Report, Warehouse
+from oneroster_source.extract import buffer
 
 options, small, first, then, in_memory = json.loads(sys.argv[1])
 mount = lambda *words: subprocess.run(["mount", *words], check=True)
@@ -40,7 +41,7 @@ if small == "database":
     database = "small/roster.duckdb"
 else:
     tempfile.tempdir = os.path.abspath("small")
-spool.IN_MEMORY = in_memory
+buffer.IN_MEMORY = in_memory
 for _ in range(2):
     try:
         Warehouse(database).load(Report(), **options)

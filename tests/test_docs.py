@@ -14,14 +14,14 @@ import duckdb
 import pytest
 from typer.main import get_command
 
-from oneroster_source.cli import app
-from oneroster_source.options import OPTIONS, Options
-from oneroster_source.privacy import Privacy, privacy
-from oneroster_source.quality import CHECKS, SEVERITIES
-from oneroster_source.register import entries
-from oneroster_source.shape.kinds import KINDS
-from oneroster_source.spec import V1P1, Column, Holds
-from oneroster_source.views import VIEWS
+from oneroster_source.cli.app import app
+from oneroster_source.config.options import OPTIONS, Options
+from oneroster_source.config.privacy import Privacy, privacy
+from oneroster_source.model import V1P1, Column, Holds
+from oneroster_source.model.type_map import KINDS
+from oneroster_source.reporting.fields import entries
+from oneroster_source.reporting.quality import CHECKS, SEVERITIES
+from oneroster_source.reporting.views import VIEWS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -333,7 +333,7 @@ def _queries() -> list[str]:
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     from conftest import settings
 
-    from oneroster_source.report import Report
+    from oneroster_source.run_report import Report
     from oneroster_source.simulator import Simulator, secondary_school, spoil
     from oneroster_source.warehouse import Warehouse
 

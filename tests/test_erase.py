@@ -22,12 +22,12 @@ from truth import STAGING, Truth, differences, opened
 
 import oneroster_source.warehouse
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
-from oneroster_source.person import Person
-from oneroster_source.privacy import Key
-from oneroster_source.shape import Shaper
+from oneroster_source.admin.erase import Person
+from oneroster_source.config.privacy import Key
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, Simulator
-from oneroster_source.spec import V1P1
-from oneroster_source.suppression import Suppression, digest, suppressions
+from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.suppression import Suppression, digest, suppressions
 
 KEY = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4

@@ -27,15 +27,15 @@ from test_cli import environment
 from test_client import ESTAB, IDS, SHAPER, USERS, Line, text
 from truth import held
 
-from oneroster_source.collection import Ask, Collection, collect
+from oneroster_source.client.transport import DRIP, Server
 from oneroster_source.errors import (
     BadResponse,
     IncompleteRead,
     InsecureServer,
     ServerUnavailable,
 )
-from oneroster_source.http import DRIP, Server
-from oneroster_source.report import Report
+from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, Quirks, School, Simulator
 
 MIB = 1 << 20
@@ -84,7 +84,7 @@ BOMBS = """
 import sys
 from pathlib import Path
 from oneroster_source.errors import OneRosterError
-from oneroster_source.http import DRIP, Server
+from oneroster_source.client.transport import DRIP, Server
 
 def memory(what):
     status = Path("/proc/self/status").read_text().split()
@@ -442,7 +442,7 @@ def watch(event, details):
         print(event, details[-1] if event == "socket.connect" else details[:2], file=sys.stderr)
 
 sys.addaudithook(watch)
-from oneroster_source.cli import main
+from oneroster_source.cli.app import main
 main()
 """
 

@@ -12,13 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneroster_source.client import Client
-from oneroster_source.config import resolve
+from oneroster_source.client.client import Client
+from oneroster_source.client.transport import Server
+from oneroster_source.config.settings import resolve
 from oneroster_source.errors import ConfigurationError, FilterError
-from oneroster_source.filters import NESTED, OPERATORS, Filter, Predicate, encode, parse, where
-from oneroster_source.http import Server
+from oneroster_source.model import V1P1
+from oneroster_source.model.filters import (
+    NESTED,
+    OPERATORS,
+    Filter,
+    Predicate,
+    encode,
+    parse,
+    where,
+)
 from oneroster_source.simulator import School, Simulator, secondary_school
-from oneroster_source.spec import V1P1
 
 COMPARE = {
     "=": operator.eq,

@@ -18,10 +18,10 @@ from rich.console import Console
 from truth import STAGING, Truth, differences, held
 
 from oneroster_source import Report
-from oneroster_source.access import sole
+from oneroster_source.cli.render import summary
+from oneroster_source.destination.connection import sole
+from oneroster_source.destination.shards import Shard, divide
 from oneroster_source.errors import ConfigurationError, DestinationBusy, DestinationError
-from oneroster_source.fleet import Shard, divide
-from oneroster_source.screen import summary
 from oneroster_source.simulator import School, live, secondary_school
 from oneroster_source.warehouse import Warehouse
 

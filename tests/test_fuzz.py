@@ -30,22 +30,23 @@ import pytest
 from conftest import later
 
 from oneroster_source import Report, Warehouse
-from oneroster_source.charset import as_utf8
-from oneroster_source.collection import Ask, Collection
+from oneroster_source.config.options import Options as Settings
+from oneroster_source.config.privacy import privacy
 from oneroster_source.errors import BadResponse, label
-from oneroster_source.options import Options as Settings
-from oneroster_source.privacy import privacy
-from oneroster_source.report import Outcome
-from oneroster_source.shape import Engine, Shaper
+from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.collection import Ask, Collection
+from oneroster_source.model import V1P1
+from oneroster_source.run_report import Outcome
 from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.simulator.options import Options
 from oneroster_source.simulator.pages import Page as Answer
-from oneroster_source.spec import V1P1
-from oneroster_source.spool import Spool
+from oneroster_source.transform.charset import as_utf8
+from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.redaction import Redaction
 
 ENGINE = Engine()
 SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
-ALL = {e.name: privacy(Settings(privacy="full"), V1P1).redaction(e) for e in V1P1.endpoints}
+ALL = {e.name: Redaction(e, privacy(Settings(privacy="full"), V1P1)) for e in V1P1.endpoints}
 ESTAB = "3281110"
 # a day begins at midnight UTC, for the model too
 SETTINGS = {"retry_budget": 0, "privacy": "full", "time_zone": "UTC"}

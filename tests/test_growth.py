@@ -15,11 +15,11 @@ from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from truth import Truth, differences
 
 from oneroster_source import Report, oneroster
-from oneroster_source import spool as spools
-from oneroster_source.shape import Engine, Shaper
+from oneroster_source.extract import buffer as spools
+from oneroster_source.extract.buffer import Spool
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, secondary_school
-from oneroster_source.spec import V1P1
-from oneroster_source.spool import Spool
+from oneroster_source.transform.parser import Engine, Shaper
 
 ENDPOINTS = len(V1P1.endpoints)
 

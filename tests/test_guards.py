@@ -14,7 +14,7 @@ from test_deletions import deleted, outcome, wrong
 from truth import Truth, held
 from typer.testing import CliRunner
 
-from oneroster_source.cli import app
+from oneroster_source.cli.app import app
 from oneroster_source.simulator import School, secondary_school
 
 ESTAB = "3281110"

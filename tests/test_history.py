@@ -28,8 +28,8 @@ from truth import opened
 
 from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
 from oneroster_source import warehouse as warehouse_module
+from oneroster_source.destination.history import keep
 from oneroster_source.errors import chain
-from oneroster_source.history import keep
 from oneroster_source.simulator import School, Simulator
 
 SOME = ("classes", "users", "enrollments")
@@ -427,7 +427,7 @@ def test_a_table_that_was_dropped_after_a_kill_ends_no_version(serve, warehouse)
 
 OLDER = """
 import dataclasses, json, sys
-import oneroster_source.spec as spec, oneroster_source.spec.v1p1 as v1p1
+import oneroster_source.model as spec, oneroster_source.model.v1p1 as v1p1
 
 users = v1p1.V1P1["users"]
 older = dataclasses.replace(
@@ -468,7 +468,7 @@ def test_history_that_stands_still_is_told(serve, sync, caplog) -> None:
 
 def test_files_keep_no_versions(serve, school, tmp_path) -> None:
     pytest.importorskip("deltalake", reason="Delta tables need oneroster-source[delta]")
-    from oneroster_source.delta import Delta
+    from oneroster_source.destination.backends.delta import Delta
 
     server = serve(school)
     place = Delta(str(tmp_path / "lake"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oneroster_source.json_text import divided, readable, unmistakable
+from oneroster_source.transform.json_redaction import divided, readable, unmistakable
 
 ID = "kanari-1"
 """Unmistakable; the other one is not."""

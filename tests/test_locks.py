@@ -32,10 +32,11 @@ from postgres import query
 from test_cli import environment
 from truth import Truth, differences
 
-from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse, private
-from oneroster_source.access import holder as holder_in
+from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse
+from oneroster_source.destination import workdir
+from oneroster_source.destination.connection import holder as holder_in
+from oneroster_source.destination.locks import alone, beside, early, hidden, working_folder
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.lock import alone, beside, early, hidden, working_folder
 from oneroster_source.simulator import School, Simulator, secondary_school
 
 ORGS = {"endpoints": ["orgs"]}
@@ -239,7 +240,7 @@ def test_a_script_and_a_configured_file_are_kept_out_too(
 
 def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path, temporary: Path) -> None:
     code = (
-        "import sys, time\nfrom oneroster_source.lock import early, working_folder\n"
+        "import sys, time\nfrom oneroster_source.destination.locks import early, working_folder\n"
         "with early(sys.argv[1], 'oneroster'), working_folder() as folder:\n"
         "    (folder / 'package').write_text('records'); print('in', flush=True); time.sleep(60)"
     )
@@ -260,7 +261,8 @@ def test_no_two_processes_are_ever_in_together(tmp_path: Path) -> None:
     """Also while the lock file is made and removed over and over."""
     code = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from oneroster_source import DestinationBusy\nfrom oneroster_source.lock import early\n"
+        "from oneroster_source import DestinationBusy\n"
+        "from oneroster_source.destination.locks import early\n"
         "print('ready', flush=True); sys.stdin.readline(); entered = 0\n"
         "while entered < 400:\n"
         "    try:\n"
@@ -615,7 +617,7 @@ def test_a_private_folder_that_is_not_is_refused(temporary: Path, monkeypatch, t
         monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
         path.rename(temporary / f"oneroster-{mine + 1}")
     with pytest.raises(ConfigurationError, match="not a folder that is yours alone"):
-        private.folder()
+        workdir.folder()
     with pytest.raises(ConfigurationError), working_folder():
         pass
     with pytest.raises(ConfigurationError):

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from test_cli import Run, environment, run, umask  # noqa: F401
 
-from oneroster_source import cli, log, screen
-from oneroster_source.lock import early
-from oneroster_source.report import Report
+from oneroster_source import log
+from oneroster_source.cli import app, render
+from oneroster_source.destination.locks import early
+from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
 
 TIME = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -121,10 +122,10 @@ def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Pa
 def test_progress_says_which_server_is_waited_for() -> None:
     report, now = Report(), datetime.now(UTC)
     report.pauses["over.example"] = now - timedelta(seconds=1)
-    assert screen.doing(report) == "Reading: 0 of 0 collections read, 0 rows"
+    assert render.doing(report) == "Reading: 0 of 0 collections read, 0 rows"
     report.pauses["busy.example:8"] = until = now + timedelta(minutes=5)
     said = f"busy.example:8 asked for a pause, waiting until {until:%H:%M:%S}Z"
-    assert screen.doing(report).endswith(f"0 rows; {said}")
+    assert render.doing(report).endswith(f"0 rows; {said}")
 
 
 def test_a_pause_that_a_server_asks_for_is_told_with_the_run(run: Run, serve, school) -> None:  # noqa: F811
@@ -145,7 +146,7 @@ def test_progress_is_told_now_and_then(
     school: School,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "SECONDS", 0.01)
+    monkeypatch.setattr(app, "SECONDS", 0.01)
     found = objects(run(*JSON, "--endpoints", "orgs", env=environment(serve(school), school)))
     told = [line for line in found if line["event"] == "progress"]
     assert told

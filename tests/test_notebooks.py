@@ -22,7 +22,7 @@ from test_kills import execute
 from traitlets.config import Config
 
 from oneroster_source import Report, Warehouse
-from oneroster_source.quality import CHECKS
+from oneroster_source.reporting.quality import CHECKS
 from oneroster_source.simulator import School, Simulator, live, secondary_school, spoil
 
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))

@@ -11,9 +11,9 @@ import duckdb
 import pytest
 from provider import DAY, Habits, Provider, School, add, answered, serving, spelled, update
 
-from oneroster_source.check import check
-from oneroster_source.config import resolve
-from oneroster_source.report import Outcome, Report
+from oneroster_source.config.settings import resolve
+from oneroster_source.extract.check import check
+from oneroster_source.run_report import Outcome, Report
 from oneroster_source.warehouse import Warehouse
 
 Serve = Callable[..., Provider]

@@ -18,8 +18,8 @@ from test_views import load, moved
 from typer.testing import CliRunner
 
 from oneroster_source import Warehouse
-from oneroster_source.cli import app
-from oneroster_source.page import MOST_SCHOOLS, QUERIES, page
+from oneroster_source.cli.app import app
+from oneroster_source.reporting.html_report import MOST_SCHOOLS, QUERIES, page
 
 # they share what is loaded
 pytestmark = pytest.mark.xdist_group("page")

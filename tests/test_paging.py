@@ -40,10 +40,10 @@ from provider import (
     update,
 )
 
-from oneroster_source.config import Settings, resolve
-from oneroster_source.cursor import Cursors
+from oneroster_source.client.paginator import Page, read
+from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import IncompleteRead
-from oneroster_source.reader import Page, read
+from oneroster_source.extract.cursors import Cursors
 
 SCENARIOS: dict[str, tuple[Change, ...]] = {
     "updates": (update,),

@@ -17,8 +17,8 @@ from test_cli import environment
 from truth import Truth, differences
 from typer.main import get_command
 
-from oneroster_source.cli import app
-from oneroster_source.lock import early
+from oneroster_source.cli.app import app
+from oneroster_source.destination.locks import early
 from oneroster_source.simulator import School, Simulator, secondary_school
 
 FOLDER = Path(__file__).parents[1] / "pipelines"

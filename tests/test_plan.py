@@ -15,7 +15,7 @@ from truth import opened
 from typer.testing import CliRunner
 
 from oneroster_source import Report, Warehouse
-from oneroster_source.cli import app
+from oneroster_source.cli.app import app
 from oneroster_source.simulator import School
 
 SOME = ["classes", "users", "enrollments"]

@@ -20,11 +20,11 @@ from test_secrets import files, found, parts
 from truth import Truth, columns, differences, opened
 
 from oneroster_source import Report, oneroster
+from oneroster_source.config.options import Options
+from oneroster_source.config.privacy import privacy
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.options import Options
-from oneroster_source.privacy import privacy
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
-from oneroster_source.spec import V1P1
 from oneroster_source.warehouse import Warehouse
 
 SOME = ("users", "enrollments")

@@ -42,15 +42,16 @@ from provider import (
     update,
 )
 
-from oneroster_source import collection, reader
-from oneroster_source.client import Client
-from oneroster_source.collection import Ask, Collection, collect
-from oneroster_source.config import Settings, resolve
-from oneroster_source.cursor import Cursors
+from oneroster_source.client import paginator
+from oneroster_source.client.client import Client
+from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import OneRosterError
-from oneroster_source.report import Outcome
-from oneroster_source.shape import Shaper, engine
-from oneroster_source.spool import Spool
+from oneroster_source.extract import collection
+from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.cursors import Cursors
+from oneroster_source.run_report import Outcome
+from oneroster_source.transform.parser import Shaper, engine
 
 CHANGES = (update, update, tie, purge, tombstone, add, add, future, restore, turn_of_the_year)
 OWN_FILTER = "role='student'"
@@ -353,7 +354,7 @@ def _never(*_: object) -> bool:
 
 
 def _loses(*_: object) -> bool:
-    raise reader._StartOver
+    raise paginator._StartOver
 
 
 def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
@@ -364,20 +365,20 @@ def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
 
 def _takes_it_for_the_start(reading: Any, page: Any, offset: int, start: int, new: int) -> None:
     if reading.found.rows and reading._begin[0] in page.keys[start:]:
-        raise reader._StartOver
+        raise paginator._StartOver
     _take(reading, page, offset, start, new)
 
 
-_parse, _take = Shaper.parse, reader._Pass._take
+_parse, _take = Shaper.parse, paginator._Pass._take
 WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
     # what is taken out of the program, so that servers of a kind must find it out
-    "ties": [(reader, "coarse", str)],
-    "window": [(reader._Pass, "_is_last", _never), (reader._Pass, "_is_whole", _never)],
-    "clamp": [(reader._Pass, "_is_elsewhere", _loses), (reader._Pass, "_is_last", _never)],
+    "ties": [(paginator, "coarse", str)],
+    "window": [(paginator._Pass, "_is_last", _never), (paginator._Pass, "_is_whole", _never)],
+    "clamp": [(paginator._Pass, "_is_elsewhere", _loses), (paginator._Pass, "_is_last", _never)],
     "nothing": [(Shaper, "parse", _takes_lists_alone)],
     "filters": [(Ask, "misses", _never)],
     "repeats": [(Spool, "twins", lambda spool: set())],
-    "first again": [(reader._Pass, "_take", _takes_it_for_the_start)],
+    "first again": [(paginator._Pass, "_take", _takes_it_for_the_start)],
     "unsorted": [(collection, "refuses_sort", _never)],
     "refusals": [(collection, "smaller_limits", lambda limit: ())],
 }

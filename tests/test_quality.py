@@ -18,9 +18,9 @@ from truth import opened
 from typer.testing import CliRunner
 
 from oneroster_source import DestinationError, Report, Warehouse
-from oneroster_source.cli import app
-from oneroster_source.quality import CHECKS, SEVERITIES, examine, worst
-from oneroster_source.spec import V1P1
+from oneroster_source.cli.app import app
+from oneroster_source.model import V1P1
+from oneroster_source.reporting.quality import CHECKS, SEVERITIES, examine, worst
 
 # what they share is loaded once
 pytestmark = pytest.mark.xdist_group("quality")

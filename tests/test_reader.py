@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oneroster_source.client.paginator import Page, read
 from oneroster_source.errors import IncompleteRead
-from oneroster_source.reader import Page, read
 
 
 @dataclass

@@ -9,12 +9,12 @@ import duckdb
 import pytest
 from conftest import settings
 
-from oneroster_source.options import Options
-from oneroster_source.privacy import privacy
-from oneroster_source.register import Entry, entries
-from oneroster_source.report import Report
+from oneroster_source.config.options import Options
+from oneroster_source.config.privacy import privacy
+from oneroster_source.model import V1P1
+from oneroster_source.reporting.fields import Entry, entries
+from oneroster_source.run_report import Report
 from oneroster_source.simulator import Simulator, secondary_school, spoil
-from oneroster_source.spec import V1P1
 from oneroster_source.warehouse import Warehouse
 
 # what they share is loaded once

@@ -24,11 +24,11 @@ from truth import opened
 from typer.testing import CliRunner
 
 from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
-from oneroster_source.cli import app
-from oneroster_source.quality import CHECKS
-from oneroster_source.retention import duration, shown
+from oneroster_source.admin.prune import duration, shown
+from oneroster_source.cli.app import app
+from oneroster_source.model import V1P1
+from oneroster_source.reporting.quality import CHECKS
 from oneroster_source.simulator import School, Simulator
-from oneroster_source.spec import V1P1
 
 NOW = datetime.now(UTC)
 YEAR = timedelta(days=365)

@@ -24,7 +24,7 @@ from postgres import query
 from test_disasters import ALONE
 
 from oneroster_source import DestinationError, Report, Warehouse
-from oneroster_source.rewrite import rewrite
+from oneroster_source.destination.compact import rewrite
 from oneroster_source.simulator import secondary_school
 
 MARK = b"canary-marked-name"
@@ -155,7 +155,7 @@ DIES = """
 import os, signal, sys
 from collections import Counter
 import dlt, duckdb
-from oneroster_source.rewrite import rewrite
+from oneroster_source.destination.compact import rewrite
 
 def die_at(moment):
     seen = Counter()
@@ -221,7 +221,7 @@ import os, subprocess
 from pathlib import Path
 import dlt, duckdb
 from oneroster_source import OneRosterError
-from oneroster_source.rewrite import rewrite
+from oneroster_source.destination.compact import rewrite
 
 mount = lambda *words: subprocess.run(["mount", *words], check=True)
 file = Path("small/roster.duckdb").absolute()

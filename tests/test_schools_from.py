@@ -26,9 +26,9 @@ from test_config import everything, refused
 from truth import Truth, differences
 
 from oneroster_source import Report, Warehouse
-from oneroster_source.check import Finding, check
-from oneroster_source.config import resolve
-from oneroster_source.schools_file import COLUMNS, read
+from oneroster_source.config.schools_file import COLUMNS, read
+from oneroster_source.config.settings import resolve
+from oneroster_source.extract.check import Finding, check
 from oneroster_source.simulator import School, Simulator, secondary_school
 
 Rows = list[dict[str, Any]]

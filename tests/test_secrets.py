@@ -19,7 +19,7 @@ from conftest import settings
 from test_cli import Run, environment, run, umask  # noqa: F401
 
 from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse, oneroster
-from oneroster_source.lock import early
+from oneroster_source.destination.locks import early
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
 
 SECRET = "Zx9:|s3cr3t'\"%25 ü-canary"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneroster_source.errors import BadResponse
-from oneroster_source.shape import Engine, Shaper
-from oneroster_source.spec import V1P1, ChildList
+from oneroster_source.model import V1P1, ChildList
+from oneroster_source.transform.parser import Engine, Shaper
 
 ENGINE = Engine()
 SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}

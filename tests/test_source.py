@@ -16,10 +16,10 @@ from oneroster_source import (
     Report,
     oneroster,
 )
-from oneroster_source.config import resolve
-from oneroster_source.screen import warnings
+from oneroster_source.cli.render import warnings
+from oneroster_source.config.settings import resolve
+from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, Quirks, School, secondary_school
-from oneroster_source.spec import V1P1
 
 ENDPOINTS = ("orgs", "academic_sessions", "courses", "classes", "users", "enrollments")
 

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from oneroster_source import spool as spools
-from oneroster_source.shape import Engine, Shaper
-from oneroster_source.spec import V1P1
-from oneroster_source.spool import Spool
+from oneroster_source.extract import buffer as spools
+from oneroster_source.extract.buffer import Spool
+from oneroster_source.model import V1P1
+from oneroster_source.transform.parser import Engine, Shaper
 
 SHAPER = Shaper(V1P1["users"], Engine())
 

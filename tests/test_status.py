@@ -19,9 +19,10 @@ from test_kills import execute
 from truth import opened
 from typer.testing import CliRunner
 
-from oneroster_source import Report, Warehouse, oneroster, screen
-from oneroster_source.cli import app
-from oneroster_source.holdings import Holdings
+from oneroster_source import Report, Warehouse, oneroster
+from oneroster_source.cli import render
+from oneroster_source.cli.app import app
+from oneroster_source.reporting.status import Holdings
 from oneroster_source.simulator import School
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -254,7 +255,7 @@ def test_what_pipelines_of_other_names_have_loaded_is_shown(serve, tmp_path: Pat
 def shown(holdings: Holdings, width: int = 160, **how: bool) -> str:
     text = StringIO()
     console = Console(file=text, width=width)
-    console.print(screen.holdings(holdings, now=NOW, **how))
+    console.print(render.holdings(holdings, now=NOW, **how))
     return text.getvalue()
 
 
@@ -283,8 +284,8 @@ def test_good_schools_are_cut_where_nobody_would_read_on(fleet: Holdings) -> Non
     said = shown(fleet)
     lines = [line.split()[0] for line in said.splitlines() if re.match(r" e\d", line)]
     # those that fail, for longest first; then the good, of which the stalest come first
-    assert lines == ["e099", "e098", *(f"e{n:03}" for n in range(97, 97 - screen.MOST_GOOD, -1))]
-    assert f"Not shown: {98 - screen.MOST_GOOD} good; --all shows every school." in said
+    assert lines == ["e099", "e098", *(f"e{n:03}" for n in range(97, 97 - render.MOST_GOOD, -1))]
+    assert f"Not shown: {98 - render.MOST_GOOD} good; --all shows every school." in said
     every = shown(fleet, every=True)
     assert len(re.findall(r"^ e\d", every, re.M)) == 100 and "Not shown" not in every
     # words of a server are no markup

@@ -8,9 +8,9 @@ import dlt
 import duckdb
 import pytest
 
-from oneroster_source.report import Report
-from oneroster_source.spec import V1P1
-from oneroster_source.verify import problems
+from oneroster_source.destination.integrity import problems
+from oneroster_source.model import V1P1
+from oneroster_source.run_report import Report
 
 SCHEMA = {
     "users": "estab VARCHAR, sourced_id VARCHAR, _deleted BOOLEAN",
@@ -117,7 +117,7 @@ def test_only_what_was_changed_is_looked_at(told) -> None:
 def test_of_a_large_table_the_rows_that_were_loaded_are_looked_at(told, monkeypatch) -> None:
     twice = "INSERT INTO users VALUES ('1', 'a', false)"
     assert len(told(twice, mode="delta", live=1, ids={"c"})) == 1
-    monkeypatch.setattr("oneroster_source.verify.LARGE", 3)
+    monkeypatch.setattr("oneroster_source.destination.integrity.LARGE", 3)
     assert told("SELECT 1", mode="delta", live=0, ids={"b", "c"}) == []
     (found,) = told("SELECT 1", mode="delta", live=1, ids={"a", "b"})
     assert found.startswith("users: 1 keys are there more than once")

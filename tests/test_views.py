@@ -25,9 +25,9 @@ from test_kills import execute
 from truth import opened
 
 from oneroster_source import Report, Warehouse
+from oneroster_source.reporting.sql_files import in_order
+from oneroster_source.reporting.views import GUIDE, VIEWS
 from oneroster_source.simulator import School, Simulator, secondary_school
-from oneroster_source.statement import in_order
-from oneroster_source.views import GUIDE, VIEWS
 
 NAMES = [view.name for view in VIEWS]
 BEGIN, END = YEAR

@@ -1,0 +1,1 @@
+"""What people have removed: one person, those who left, and columns."""

@@ -1,0 +1,1 @@
+"""Settings: declared once, looked up by dlt's rules, checked, and frozen."""

@@ -1,0 +1,129 @@
+"""Where rows wait to be merged: a dataset beside the one that they are loaded into.
+
+dlt names it, by a layout. Its own makes `oneroster_staging`, which is a name that people choose:
+what they have loaded there would be emptied. Names are those that dlt's client makes, which cuts
+long ones, and what bears such a name is looked at before it is used or dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dlt
+from dlt.common.destination.client import JobClientBase
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from oneroster_source.destination.shards import NAMES, Shard
+from oneroster_source.errors import ConfigurationError
+from oneroster_source.model import V1P1
+
+_LAYOUT = "%s_oneroster_source_staging"
+_OLD_LAYOUT = "%s_staging"
+"""That of earlier versions, and dlt's own."""
+_OF_SHARD = "{}_{}"
+SETTING = "staging_dataset_name_layout"
+
+
+def layout(destination: str, shard: Shard | None = None) -> str:
+    """How dlt is to name the staging dataset of the whole, or of a shard.
+
+    Args:
+        destination: The destination's name in dlt's configuration, where users may set it.
+        shard: The shard.
+    """
+    places = (f"destination.{destination}.{SETTING}", f"destination.{SETTING}")
+    found = (dlt.config.get(place, str) for place in places)
+    configured = next(filter(None, found), _LAYOUT)
+    return _OF_SHARD.format(configured, shard.name) if shard else configured
+
+
+def prepare(client: JobClientBase) -> None:
+    """Before a load: sees that the staging dataset is nobody's, and drops that of an earlier
+    version.
+
+    Args:
+        client: dlt's client of the destination, open.
+
+    Raises:
+        ConfigurationError: Something was loaded into it.
+    """
+    if not isinstance(client, SqlJobClientBase):
+        return
+    name = client.sql_client.staging_dataset_name
+    if _is_somebodys(client, name):
+        raise ConfigurationError(
+            f"rows are to be staged in the dataset {name!r}, and something was loaded into it",
+            todo=f"name another dataset, or set {SETTING} of the destination to another layout",
+        )
+    old = _name(client, _OLD_LAYOUT)
+    if old != name and _was_made_by_us(client, old):
+        _drop(client, old)
+
+
+def there(client: SqlJobClientBase) -> list[str]:
+    """The staging datasets of the whole and of shards, those of earlier versions too.
+
+    Args:
+        client: dlt's client of the destination, open.
+    """
+    schemas = "SELECT schema_name FROM information_schema.schemata"
+    found = {str(name) for (name,) in client.sql_client.execute_sql(schemas) or ()}
+    ours = found.intersection(_names(client, client.config.staging_dataset_name_layout))
+    old = found.intersection(_names(client, _OLD_LAYOUT)) - ours
+    return sorted(
+        {name for name in ours if not _is_somebodys(client, name)}
+        | {name for name in old if _was_made_by_us(client, name)}
+    )
+
+
+def drop(client: JobClientBase) -> None:
+    """Drops them: what died may have left rows there.
+
+    Args:
+        client: dlt's client of the destination, open.
+    """
+    if isinstance(client, SqlJobClientBase):
+        for name in there(client):
+            _drop(client, name)
+
+
+def _drop(client: SqlJobClientBase, name: str) -> None:
+    with client.sql_client.with_alternative_dataset_name(name):
+        client.sql_client.drop_dataset()
+
+
+def _name(client: SqlJobClientBase, layout: str) -> str:
+    """What dlt makes of a layout, as the database writes it."""
+    config: Any = client.config.copy()
+    config.staging_dataset_name_layout = layout
+    name = config.normalize_staging_dataset_name(client.schema)
+    return client.sql_client.capabilities.casefold_identifier(name)
+
+
+def _names(client: SqlJobClientBase, layout: str) -> Iterator[str]:
+    yield _name(client, layout)
+    for shard in NAMES:
+        yield _name(client, _OF_SHARD.format(layout, shard))
+
+
+def _is_somebodys(client: SqlJobClientBase, name: str) -> bool:
+    """Whether something was loaded into a dataset: dlt stages no state."""
+    own = (client.schema.loads_table_name, client.schema.state_table_name)
+    with client.sql_client.with_alternative_dataset_name(name):
+        return any(columns for _, columns in client.get_storage_tables(own))
+
+
+def _was_made_by_us(client: SqlJobClientBase, name: str) -> bool:
+    """Whether a dataset is there in which rows of our tables, and no others, were staged."""
+    sql, schema = client.sql_client, client.schema
+    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
+    found = {str(table).lower() for (table,) in sql.execute_sql(query, name) or ()}
+    known = {table.name for table in V1P1.tables}.union(schema.tables)
+    if schema.version_table_name not in found or not found <= known or _is_somebodys(client, name):
+        return False
+    with sql.with_alternative_dataset_name(name):
+        table = sql.make_qualified_table_name(schema.version_table_name)
+    column = sql.escape_column_name("schema_name")
+    versions = sql.execute_sql(f"SELECT DISTINCT {column} FROM {table}")
+    return [str(version) for (version,) in versions or ()] == [schema.name]

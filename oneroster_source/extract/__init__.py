@@ -1,0 +1,1 @@
+"""One school's collection: read, compared with what is known, and decided."""

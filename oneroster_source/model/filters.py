@@ -1,0 +1,151 @@
+"""OneRoster filter expressions, typed: built or parsed, checked, then quoted.
+
+    where("status", "=", "active") & where("dateLastModified", ">", some_utc_datetime)
+
+The grammar is the one that Xporter documents: `field op 'value'`, six operators, joined by `and`,
+with the nested paths `class.sourcedId`, `school.sourcedId` and `user.sourcedId`. How a quote inside
+a value is escaped is not documented anywhere, so a value with one is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from urllib.parse import quote
+
+from oneroster_source.errors import FilterError
+from oneroster_source.model import Endpoint
+
+OPERATORS = ("=", "!=", ">", ">=", "<", "<=")
+NESTED = ("class.sourcedId", "school.sourcedId", "user.sourcedId")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(\.[A-Za-z][A-Za-z0-9]*)?")
+_PREDICATE = re.compile(r"\s*([A-Za-z][\w.]*)\s*(!=|>=|<=|=|>|<)\s*'([^']*)'")
+_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
+
+Value = str | int | bool | date | datetime
+
+
+def instant(value: datetime) -> str:
+    """A UTC timestamp as Xporter's text writes it; whole seconds if there is no fraction.
+
+    Raises:
+        FilterError: `value` has no time zone.
+    """
+    if value.tzinfo is None:
+        raise FilterError(f"the time {value} has no time zone", todo="use a UTC datetime")
+    text = value.astimezone(UTC).isoformat(timespec="milliseconds" if value.microsecond else "auto")
+    return text.replace("+00:00", "Z")
+
+
+def _text(value: Value) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return instant(value)
+        case date():
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """One comparison of a field with a value."""
+
+    field: str
+    operator: str
+    value: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.field) or ("." in self.field and self.field not in NESTED):
+            raise FilterError(
+                f"a filter cannot name the field {self.field!r}",
+                todo=f"use an attribute of the collection, or one of {', '.join(NESTED)}",
+            )
+        if self.operator not in OPERATORS:
+            raise FilterError(
+                f"a filter knows no operator {self.operator!r}",
+                todo=f"use one of {' '.join(OPERATORS)}",
+            )
+        if "'" in self.value or not self.value.isprintable():
+            raise FilterError(
+                f"the value compared with {self.field} holds a quote or a control character",
+                todo="OneRoster has no way to write it; filter by another field",
+            )
+
+    def __str__(self) -> str:
+        return f"{self.field}{self.operator}'{self.value}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Predicates that must all hold; none means everything."""
+
+    predicates: tuple[Predicate, ...] = ()
+
+    def __and__(self, other: Filter) -> Filter:
+        return Filter(self.predicates + other.predicates)
+
+    def __bool__(self) -> bool:
+        return bool(self.predicates)
+
+    def __str__(self) -> str:
+        return " and ".join(str(predicate) for predicate in self.predicates)
+
+    def checked_for(self, endpoint: Endpoint) -> Filter:
+        """This filter, if `endpoint` has all its fields.
+
+        Raises:
+            FilterError: A field is no attribute of the collection.
+        """
+        for predicate in self.predicates:
+            name = predicate.field.partition(".")[0]
+            if name not in endpoint.attributes:
+                raise FilterError(
+                    f"{endpoint.collection} have no attribute {name!r} to filter by",
+                    todo=f"use one of {', '.join(sorted(endpoint.attributes))}",
+                )
+        return self
+
+
+def where(field: str, operator: str, value: Value) -> Filter:
+    """A filter of one predicate.
+
+    Raises:
+        FilterError: The grammar does not know the field's form, the operator, or the value.
+    """
+    return Filter((Predicate(field, operator, _text(value)),))
+
+
+def parse(text: str) -> Filter:
+    """Reads a filter expression as one would write it in a URL, before encoding.
+
+    Raises:
+        FilterError: It does not follow the grammar; the message says where.
+    """
+    found: list[Predicate] = []
+    position = 0
+    while match := _PREDICATE.match(text, position):
+        found.append(Predicate(*match.groups()))
+        position = match.end()
+        joint = _AND.match(text, position)
+        if joint is None:
+            break
+        position = joint.end()
+    if not found or match is None or text[position:].strip():
+        raise FilterError(
+            f"the filter {text!r} is not understood from character {position + 1}",
+            todo="write it like status='active' and role='student', with one of "
+            f"{' '.join(OPERATORS)} and values in single quotes",
+        )
+    return Filter(tuple(found))
+
+
+def encode(params: dict[str, str]) -> str:
+    """A query string in which a space is `%20`, never `+`."""
+    return "&".join(
+        f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in params.items()
+    )

@@ -1,0 +1,88 @@
+"""The views: questions that people ask of rosters, answered in the dataset itself.
+
+Each `.sql` file is a view of its own name. They are made after each load, as far as their tables
+are there, and made anew only where their SQL has changed: a view that somebody reads is locked on
+some databases.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+from dlt.destinations.exceptions import DatabaseException
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
+
+from oneroster_source.model import V1P1
+from oneroster_source.reporting.sql_files import Statement, in_order, statements
+
+VIEWS = tuple(statements(__name__))
+GUIDE = "about_views"
+"""The view that tells of the others: name, question, grain, and which SQL they were made of."""
+_TABLES = [table.name for table in V1P1.tables]
+
+
+def make(client: SqlJobClientBase) -> list[Statement]:
+    """Makes the views that are missing or were made of other SQL.
+
+    Args:
+        client: dlt's client of the destination.
+
+    Returns:
+        All views that are there now.
+
+    Raises:
+        DatabaseException: dlt's, if the destination refuses one.
+    """
+    names = [*_TABLES, *(view.name for view in VIEWS), GUIDE]
+    there = {name for name, columns in client.get_storage_tables(names) if columns}
+    views = list(in_order(VIEWS, there & set(_TABLES)))
+    sql = client.sql_client
+    wanted = {view.name: view.written(sql) for view in views}
+    guide = " UNION ALL ".join(_guide_row(view, wanted[view.name]) for view in views)
+    if not views or _is_current(sql, there, views, wanted):
+        return views
+    try:
+        with sql.begin_transaction():
+            for name, text in [*wanted.items(), (GUIDE, guide)]:
+                _define(sql, name, text)
+    except DatabaseException:
+        # some databases replace no view by one with other columns
+        with sql.begin_transaction():
+            for name in [GUIDE, *reversed(wanted)]:
+                sql.execute_sql(f"DROP VIEW IF EXISTS {sql.make_qualified_table_name(name)}")
+            for name, text in [*wanted.items(), (GUIDE, guide)]:
+                _define(sql, name, text)
+    return views
+
+
+def _define(sql: SqlClientBase[Any], name: str, text: str) -> None:
+    sql.execute_sql(f"CREATE OR REPLACE VIEW {sql.make_qualified_table_name(name)} AS {text}")
+
+
+def _is_current(
+    sql: SqlClientBase[Any], there: set[str], views: list[Statement], wanted: dict[str, str]
+) -> bool:
+    if not there.issuperset([GUIDE, *wanted]):
+        return False
+    found = sql.execute_sql(
+        f"SELECT view_name, made_of FROM {sql.make_qualified_table_name(GUIDE)}"
+    )
+    return {str(n): str(h) for n, h in found or ()} == {n: _digest(t) for n, t in wanted.items()}
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def _guide_row(view: Statement, text: str) -> str:
+    cells = {
+        "view_name": view.name,
+        "question": view.about["question"],
+        "grain": view.about["grain"],
+        "made_of": _digest(text),
+    }
+    return "SELECT " + ", ".join(
+        "'" + value.replace("'", "''") + f"' AS {name}" for name, value in cells.items()
+    )

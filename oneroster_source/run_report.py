@@ -1,0 +1,312 @@
+"""What a run did, for each school and endpoint: the source of the table on screen and the JSON."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from oneroster_source import log
+from oneroster_source.errors import MassDeletion, OneRosterError, label, shown, told
+from oneroster_source.model import SYNC_RUN_DETAILS
+from oneroster_source.transform.parser import arrow_schema
+
+Mode = Literal["full", "delta", "window"]
+MOST_NAMES = 1_000
+"""Names of attributes that are kept of a collection."""
+State = Literal["waiting", "reading", "read", "held", "failed"]
+"""Of a collection; one that is `held` is loaded, but for deletions that wait for a decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a load would do to the rows of one collection that are not deleted."""
+
+    added: int | None = None
+    """None where the destination takes no queries."""
+    changed: int | None = None
+    """Rows whose content is another one, or that live again."""
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One collection of one school. Filled in while it is read; holds no personal data."""
+
+    estab: str
+    endpoint: str
+    mode: Mode = "full"
+    first: bool = False
+    """Whether it was never loaded before."""
+    state: State = "waiting"
+    requests: int = 0
+    pages: int = 0
+    rows: int = 0
+    """Rows read."""
+    changed: int = 0
+    """Of these, rows that changed since the school's last good run; all of them on the first."""
+    deleted: int = 0
+    """Of the changed, rows that the provider marks as deleted."""
+    gone: int = 0
+    """Rows that a full pass found to be gone at the server, and that are deleted now."""
+    kept: int = 0
+    """Rows that a full pass did not contain, and that stay, since it cannot be told."""
+    held: int = 0
+    """Rows whose deletion waits for a decision, and that stay as they were."""
+    live: int = 0
+    """Of the rows read, those that have a sourcedId, each once, and are not deleted."""
+    rejected: int = 0
+    """Values and rows that could not be read; see the table `rejected_rows`."""
+    started: datetime | None = None
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
+    """Attributes that the standard does not know, or that hold more than it allows: see `extra`."""
+    keeps_extra: bool = True
+    """Whether these are kept."""
+    error: str = ""
+    """Why it failed, or why its deletions wait."""
+    cursor: str = ""
+    """Where the next delta begins."""
+    plan: Plan | None = None
+    """What would be done, where it was not."""
+    _begun: float = 0.0
+
+    def begin(self) -> None:
+        self.state, self._begun = "reading", time.monotonic()
+        self.started = datetime.now(UTC)
+
+    def end(self, error: OneRosterError | None = None) -> None:
+        self.seconds = round(time.monotonic() - self._begun, 3) if self._begun else 0.0
+        self.state = "read"
+        if error is not None:
+            self.state = "held" if isinstance(error, MassDeletion) else "failed"
+        self.error = str(error) if error else ""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its rows are loaded, though deletions among them may wait."""
+        return self.state in ("read", "held")
+
+    @property
+    def ended(self) -> bool:
+        return self.loaded or self.state == "failed"
+
+    def warn(self, text: str) -> None:
+        said = told(text)
+        if said not in self.warnings:
+            self.warnings.append(said)
+
+    def undeclare(self, names: Iterable[str]) -> None:
+        """Notes attributes that the standard does not know."""
+        found = {*self.undeclared, *map(label, names)}
+        self.undeclared = sorted(found)[:MOST_NAMES]
+
+
+def new_run_id(begun: datetime) -> str:
+    """A name for a run, which sorts by time."""
+    return f"{begun:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+@dataclass(slots=True)
+class Report:
+    """A run. Given to the source, it lets the other collections go on where one fails."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    run_id: str = ""
+    """Names the run in the destination, and sorts by time."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str = ""
+    """Why the run as a whole failed, if it did."""
+    problems: list[str] = field(default_factory=list)
+    """What does not hold in the destination after the load."""
+
+    keys: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
+    """The estab and sourcedId of the rows that were loaded, by endpoint, where these are few and no
+    school was read whole. Not part of what is shown."""
+    filled: dict[str, int] = field(default_factory=dict, repr=False)
+    """The rows loaded into each table that was empty. Not part of what is shown."""
+    nobody_erased: bool = field(default=False, repr=False)
+    """Whether whoever loads has found that the destination has no list of erased people, so that
+    the source need not look; it does where nobody has. Not part of what is shown."""
+    pauses: dict[str, datetime] = field(default_factory=dict, repr=False)
+    """When the last pause that a server asked for ends, by server. Not part of what is shown."""
+    _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
+    """The outcomes of each school of which one has not ended."""
+
+    def __post_init__(self) -> None:
+        self.run_id = self.run_id or new_run_id(self.started)
+
+    def outcome(self, estab: str, endpoint: str) -> Outcome:
+        """A new outcome, listed in this report."""
+        outcome = Outcome(estab, endpoint)
+        self.outcomes.append(outcome)
+        self._unfinished.setdefault(estab, []).append(outcome)
+        return outcome
+
+    def end(self, outcome: Outcome, error: OneRosterError | None = None) -> None:
+        """Ends an outcome; the last one of its school tells the log of all of them."""
+        outcome.end(error)
+        found = self._unfinished[outcome.estab]
+        if all(each.ended for each in found):
+            del self._unfinished[outcome.estab]
+            _tell(self.run_id, outcome.estab, found)
+
+    def tell(self, estabs: Iterable[str]) -> None:
+        """Tells the log of schools that were read elsewhere."""
+        found: dict[str, list[Outcome]] = {estab: [] for estab in estabs}
+        for outcome in self.outcomes:
+            if outcome.estab in found:
+                found[outcome.estab].append(outcome)
+        for estab, outcomes in found.items():
+            _tell(self.run_id, estab, outcomes)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.state == "failed"]
+
+    @property
+    def held(self) -> list[Outcome]:
+        """What is loaded but for deletions that wait for a decision."""
+        return [outcome for outcome in self.outcomes if outcome.state == "held"]
+
+    @property
+    def good(self) -> bool:
+        return not (self.error or self.failed or self.held or self.problems)
+
+    def raise_for_failures(self) -> None:
+        """Raises an error that names what failed, if anything did.
+
+        Raises:
+            OneRosterError: A school's endpoint could not be read, or the destination is not sound,
+                or deletions wait for a decision.
+        """
+        if self.problems:
+            raise OneRosterError("the destination is not sound", todo="; ".join(self.problems[:3]))
+        if self.failed:
+            raise OneRosterError(
+                f"{len(self.failed)} of {len(self.outcomes)} collections failed",
+                todo="; ".join(outcome.error for outcome in self.failed[:3]),
+            )
+        if self.held:
+            raise MassDeletion(
+                f"deletions of {len(self.held)} of {len(self.outcomes)} collections wait for a"
+                " decision",
+                todo="; ".join(outcome.error for outcome in self.held[:3]),
+            )
+
+    def details(self, outcomes: Iterable[Outcome]) -> pa.Table:
+        """The rows of `sync_run_details` for some of the outcomes."""
+        rows = [self._detail(outcome) for outcome in outcomes]
+        return pa.Table.from_pylist(rows, schema=arrow_schema(SYNC_RUN_DETAILS))
+
+    def _detail(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "estab": outcome.estab,
+            "endpoint": outcome.endpoint,
+            "started": outcome.started,
+            "ended": outcome.started and outcome.started + timedelta(seconds=outcome.seconds),
+            "seconds": outcome.seconds,
+            "mode": outcome.mode,
+            "outcome": outcome.state,
+            "requests": outcome.requests,
+            "rows_read": outcome.rows,
+            "changed": outcome.changed,
+            "deleted": outcome.deleted,
+            "gone": outcome.gone,
+            "rejected": outcome.rejected,
+            "reason": outcome.error.partition("\n")[0] or None,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        outcomes = [asdict(outcome) for outcome in self.outcomes]
+        for outcome in outcomes:
+            del outcome["_begun"], outcome["plan"]
+            outcome["started"] = outcome["started"] and outcome["started"].isoformat()
+        found: dict[str, Any] = {
+            "run_id": self.run_id,
+            "started": self.started.isoformat(),
+            "seconds": round(self.seconds, 3),
+            "good": self.good,
+            "error": self.error,
+            "problems": self.problems,
+            "collections": outcomes,
+        }
+        return {name: shown(value) for name, value in found.items()}
+
+    def plan_as_dict(self) -> dict[str, Any]:
+        """What a load would do, as JSON types."""
+        return {
+            "started": self.started.isoformat(),
+            "good": self.good,
+            "error": self.error,
+            "collections": [
+                {
+                    **{name: getattr(outcome, name) for name in ("estab", "endpoint", "mode")},
+                    "state": outcome.state,
+                    "rows": outcome.rows,
+                    **asdict(outcome.plan or Plan()),
+                    "held": outcome.held,
+                    "reason": outcome.error,
+                    "warnings": outcome.warnings,
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
+    def totals(self) -> dict[str, int]:
+        """The run in numbers."""
+        return {
+            "schools": len({outcome.estab for outcome in self.outcomes}),
+            "schools_failed": len({outcome.estab for outcome in self.failed}),
+            "schools_held": len({outcome.estab for outcome in self.held}),
+            **_sums(self.outcomes),
+        }
+
+
+def _tell(run_id: str, estab: str, outcomes: list[Outcome]) -> None:
+    """Tells the log how a school went, in one line, however many of its collections failed."""
+    sums = _sums(outcomes)
+    begun = [outcome.started for outcome in outcomes if outcome.started]
+    seconds = round((datetime.now(UTC) - min(begun)).total_seconds(), 3) if begun else 0.0
+    said = (
+        f"school {estab}: {sums['collections'] - sums['failed']} of {sums['collections']} read,"
+        f" {sums['rows']:,} rows, {sums['changed']:,} changed, in {seconds:.1f} s"
+    )
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "estab": estab,
+        "modes": sorted({outcome.mode for outcome in outcomes}),
+        **sums,
+        "seconds": seconds,
+    }
+    reasons = {outcome.endpoint: outcome.error for outcome in outcomes if outcome.error}
+    if not reasons:
+        log.event("school_read", said, **fields)
+        return
+    # one cause mostly fails all of a school
+    first, *others = dict.fromkeys(reasons.values())
+    said += f"; {first}" + (f"; and {len(others)} more reasons" if others else "")
+    if sums["failed"]:
+        log.event("school_failed", said, level=logging.ERROR, **fields, reasons=reasons)
+    else:
+        log.event("school_held", said, level=logging.WARNING, **fields, reasons=reasons)
+
+
+def _sums(outcomes: list[Outcome]) -> dict[str, int]:
+    counted = ("requests", "rows", "changed", "deleted", "gone", "rejected")
+    return {
+        "collections": len(outcomes),
+        "failed": sum(outcome.state == "failed" for outcome in outcomes),
+        "held": sum(outcome.state == "held" for outcome in outcomes),
+        **{name: sum(getattr(outcome, name) for outcome in outcomes) for name in counted},
+    }
