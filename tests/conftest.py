@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import postgres as postgres_server
 import pytest
 
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
 import dlt
 import hypothesis
+from support import postgres as postgres_server
+from support.program import Run
+from support.settings import ESTAB, settings
 
+from oneroster_source.cli.app import main
 from oneroster_source.run_report import Report
 from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.warehouse import Warehouse
@@ -81,7 +86,7 @@ def serve() -> Iterator[Callable[..., Simulator]]:
 @pytest.fixture
 def school() -> School:
     """A small secondary school."""
-    return secondary_school(7, "3281110", pupils=40)
+    return secondary_school(7, ESTAB, pupils=40)
 
 
 @pytest.fixture
@@ -126,36 +131,30 @@ def sync(warehouse: Warehouse) -> Callable[..., Report]:
     return run
 
 
-def later(*values: Any) -> Any:
-    """A case for which the suite has no time by default: it is a campaign."""
-    return pytest.param(*values, marks=pytest.mark.campaign)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], umask: None) -> Run:
+    """Runs `oneroster` in this process, which has imported what it needs."""
+
+    def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["oneroster", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return subprocess.CompletedProcess(words, code or 0, *capsys.readouterr())
+
+    return run
 
 
-def settings(server: Simulator, *schools: School) -> dict[str, object]:
-    """The settings that reach these schools, and keep all that they send."""
-    entries = [{"estab": s.estab, "rp": s.rp, "shared_secret": s.shared_secret} for s in schools]
-    return {"base_url": server.base_url, "schools": entries, "privacy": "full"}
-
-
-def purge(school: School, collection: str, count: int) -> list[dict[str, Any]]:
-    """Takes live rows away without a trace; returns what they were."""
-    rows = [r for r in school.rows(collection) if r["status"] == "active"][:count]
-    for row in rows:
-        school.purge(collection, row["sourcedId"])
-    return rows
-
-
-def change(school: School) -> None:
-    """Joins, leaves, lists that shrink and empty: four changes of users, of which one deletes, two
-    of classes, one of an enrollment."""
-    users = [u["sourcedId"] for u in school.rows("users") if u["role"] == "student"]
-    classes = [c["sourcedId"] for c in school.rows("classes") if len(c["terms"]) > 1]
-    school.change("users", users[0], grades=["9", "10"], email=None, familyName="Nowak-Żak")
-    school.change("users", users[1], grades=None, userIds=None)
-    school.change("classes", classes[0], terms=school.get("classes", classes[0])["terms"][:1])
-    school.change("classes", classes[1], terms=None, course=None)
-    school.delete("users", users[2])
-    twin = school.get("users", users[3]) | {"sourcedId": "new1", "grades": ["7"]}
-    school.add("users", {k: v for k, v in twin.items() if k != "dateLastModified"})
-    enrollment = school.rows("enrollments")[0]
-    school.change("enrollments", enrollment["sourcedId"], endDate="2026-02-28", primary=True)
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """What a command changes in its process is as before."""
+    before, numbers = os.umask(0o022), (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    stops = [signal.getsignal(number) for number in numbers]
+    yield
+    os.umask(before)
+    for number, handler in zip(numbers, stops, strict=True):
+        signal.signal(number, handler)

@@ -92,7 +92,9 @@ class Engine:
                 "allocator_bulk_deallocation_flush_threshold": "1MB",
             },
         )
-        database.execute(files("oneroster_source.transform").joinpath("macros.sql").read_text("utf-8"))
+        database.execute(
+            files("oneroster_source.transform").joinpath("macros.sql").read_text("utf-8")
+        )
         return database
 
     def run(self, function: Callable[[T], R], value: T) -> R:

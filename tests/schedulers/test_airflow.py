@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from postgres import query
-from test_cli import environment
-from truth import Truth, differences
+from support.postgres import query
+from support.settings import environment
+from support.truth import Truth, differences
 
 from oneroster_source.simulator import School, Simulator, secondary_school
 

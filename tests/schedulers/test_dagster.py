@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from test_cli import environment
-from truth import Truth, differences
+from support.settings import environment
+from support.truth import Truth, differences
 
 from oneroster_source.simulator import secondary_school
 

@@ -1,0 +1,12 @@
+"""What tests share: schools, servers, databases, and what their tables must hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def later(*values: Any) -> Any:
+    """A case for which the suite has no time by default: it is a campaign."""
+    return pytest.param(*values, marks=pytest.mark.campaign)
