@@ -333,7 +333,7 @@ def test_two_thousand_schools_of_which_some_have_no_secret(tmp_path, secrets, ca
 
 
 def test_the_example_of_readme_works(tmp_path, secrets) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
     section = text.partition("## Many schools\n")[2].partition("\n## ")[0]
     (listed,) = re.findall(r"```\n(estab,.*?)```", section, re.S)
     (held,) = re.findall(r"```toml\n(.*?)```", section, re.S)
