@@ -270,8 +270,18 @@ def _at_once(
 
     Fewer than `least` rows cannot be all: offset has brought as many.
     """
-    page = fetch(None, None)
+    bounded = False
+    try:
+        page = fetch(None, None)
+    except RequestRefused:
+        # it wants a limit; the one that it took may leave room for more rows than there are
+        page, bounded = fetch(0, limit), True
     rows = len(page.keys)
+
+    def counted() -> bool:
+        # what a shorter page states too is no count of the page's own rows
+        short = fetch(0, max(1, rows // 2))
+        return len(short.keys) < rows < limit and short.total == page.total == rows
 
     def same(limit: int) -> bool:
         # an answer may be a stale one, but not twice
@@ -285,6 +295,8 @@ def _at_once(
     elif rows > 1 and same(1):
         # limit is ignored too, so nothing cuts the answer, unless all answers are of one size
         complete = proven or rows not in SIZES
+    elif bounded:
+        complete = rows < limit and (proven or counted())
     elif not same(limit + rows + 1):
         complete = False
     else:

@@ -90,6 +90,19 @@ def test_offsets_that_are_clamped_cost_few_requests(serve, load, tmp_path, total
     assert provider.requests <= 20
 
 
+@pytest.mark.parametrize("total", ["right", "page"])
+def test_a_page_that_holds_all_wherever_it_begins_is_taken_if_its_total_is_a_count(
+    serve, load, tmp_path, total
+) -> None:
+    # it gives the same page for any offset, and wants a limit, so that nothing else shows the end
+    provider = serve(31, clamps=True, most=60, down="400", total=total)
+    outcome = load(provider, page_size=50)
+    if total == "right":
+        assert outcome.state == "read" and loaded(tmp_path) == provider.truth()
+    else:
+        assert outcome.state == "failed" and "cannot be shown to be all" in outcome.error
+
+
 NOTHING = {
     "an empty list": ("[]", 200),
     "an object without members": ("{}", 200),
