@@ -9,7 +9,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unicodedata import category
 
 import duckdb
@@ -27,10 +29,12 @@ from support.documents import (
     queries,
 )
 from support.generated import GENERATED, generated, part
+from support.settings import settings
 from typer.main import get_command
 
 from oneroster_source.cli.app import app
 from oneroster_source.config.options import OPTIONS
+from oneroster_source.simulator import School, Simulator
 
 EVERYTHING = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
 
@@ -215,8 +219,6 @@ def test_every_documented_command_is_run_by_something() -> None:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from support.settings import settings
-
     from oneroster_source.run_report import Report
     from oneroster_source.simulator import Simulator, secondary_school, spoil
     from oneroster_source.warehouse import Warehouse
@@ -242,11 +244,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("query", list(blocks("sql")), ids=str)
-def test_every_query_runs_and_finds_something(
-    loaded: str, query: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # where one writes a file
-    monkeypatch.chdir(tmp_path)
+def test_every_query_runs_and_finds_something(loaded: str, query: Block) -> None:
     with duckdb.connect(loaded, read_only=True) as connection:
         assert connection.execute(query.text).fetchall()
 
@@ -263,6 +261,29 @@ def test_every_python_example_compiles_and_what_it_imports_is_there(example: Blo
     tree = ast.parse(example.text, name_of(example.path))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     exec(compile(ast.Module(imports, []), name_of(example.path), "exec"), {})
+
+
+def test_the_python_examples_of_the_guide_run_one_after_another(
+    serve: Callable[..., Simulator], school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(school)
+    (only,) = settings(server, school)["schools"]
+    some = json.dumps(["classes", "users", "enrollments"])
+    shared = {"base_url": server.base_url, "history": "true", "endpoints": some}
+    for key, value in {**only, **shared}.items():
+        monkeypatch.setenv(f"SOURCES__ONEROSTER__{key.upper()}", value)
+    given: dict[str, Any] = {}
+    for example in blocks("python"):
+        if name_of(example.path) != "docs/guides/dlt.md" or "s3://" in example.text:
+            # which takes a bucket
+            continue
+        text = example.text.replace("3281110", school.estab)
+        text = text.replace('destination="snowflake"', 'destination="duckdb", pipelines_dir="work"')
+        exec(compile(text, name_of(example.path), "exec"), given)
+    assert given["report"].good
+    for file in ("rosters.duckdb", "schools.duckdb"):
+        with duckdb.connect(file, read_only=True) as connection:
+            assert connection.sql("FROM oneroster.enrollments_as_of").fetchall()
 
 
 def test_the_python_examples_name_nothing_that_is_not_given() -> None:
@@ -351,15 +372,15 @@ def test_every_name_in_a_file_is_there() -> None:
 def test_every_page_is_in_the_site_and_nothing_of_it_comes_from_the_network() -> None:
     # the tags of Python's own are none of YAML's
     text = re.sub(r"!!python\S*", "", (ROOT / "mkdocs.yml").read_text("utf-8"))
-    settings = yaml.safe_load(text)
-    listed = re.findall(r"[\w/-]+\.md", json.dumps(settings["nav"]))
+    site = yaml.safe_load(text)
+    listed = re.findall(r"[\w/-]+\.md", json.dumps(site["nav"]))
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert sorted(listed) == sorted(pages)
-    assert settings["theme"]["font"] is False
+    assert site["theme"]["font"] is False
     # which the theme would fetch a program for
     assert "```mermaid" not in EVERYTHING
     for key in ("extra_css", "extra_javascript"):
-        assert key not in settings
+        assert key not in site
     assert "--only-group docs mkdocs build --strict" in (ROOT / ".ci/run").read_text("utf-8")
 
 
