@@ -91,7 +91,7 @@ def oneroster(
             pipeline began with a new working folder: tables that are empty are then filled at
             once, without a merge. What a kept folder would load twice only a merge takes back.
         plan: Read and compare, and hand nothing over: see `Outcome.plan` in the report.
-        **settings: Any setting of README's table, such as `estab`, `schools`, `endpoints`. What is
+        **settings: Any setting, such as `estab`, `schools`, `endpoints`. What is
             not given here comes from dlt's configuration, section `sources.oneroster`.
 
     Returns:

@@ -1,8 +1,8 @@
 """The declaration of every setting, and where dlt's own rules find its value.
 
-README's table and `.dlt/config.toml` are tested against `Options`. Values come from arguments,
-environment variables (`SOURCES__ONEROSTER__…`), `.dlt/secrets.toml` and `.dlt/config.toml`, in that
-order.
+Tests compare `docs/reference/settings.md` and `.dlt/config.toml` with `Options`. Values come from
+arguments, environment variables (`SOURCES__ONEROSTER__…`), `.dlt/secrets.toml` and
+`.dlt/config.toml`, in that order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One suite for every kind of destination: whole tables against the server's own truth.
 
 A short part runs by default, for DuckDB; DuckDB and Postgres have suites of their own in the other
-files. The rest takes packages that this project does not need, and runs by README's commands.
+files. The rest takes packages that this project does not need, and runs by the commands in
+docs/evidence/campaigns.md.
 """
 
 from __future__ import annotations

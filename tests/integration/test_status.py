@@ -127,7 +127,7 @@ ALERTS = {
 
 @pytest.mark.parametrize("database", ["warehouse", "postgres"])
 def test_a_history_of_nights(database: str, serve, request: pytest.FixtureRequest) -> None:
-    """The view, the alerts of README, the JSON, and what people see: all tell the same."""
+    """The view, the alerts of the guide, the JSON, and what people see: all tell the same."""
     found = request.getfixturevalue(database)
     destination = found if isinstance(found, str) else found.name
     school = small_school("1")

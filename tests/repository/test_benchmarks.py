@@ -18,7 +18,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENT = (ROOT / "docs/evidence/benchmarks.md").read_text("utf-8")
 DOCUMENTED = re.compile(r"[`n] ?benchmarks (\w+)((?: --\w+(?: \d+)?)*)")
 
 ALONE = "compare --short --rounds 1 --rows 7000"
@@ -53,7 +53,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return program
 
 
-def test_the_benchmark_that_readme_begins_with_runs_as_it_says_there() -> None:
+def test_the_benchmark_that_the_document_begins_with_runs_as_it_says_there() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks", *ALONE.split()],
         capture_output=True,
@@ -79,7 +79,7 @@ def test_every_documented_benchmark_is_run_here(benchmarks: dict[str, Any]) -> N
     here = {command.split()[0] for command in (ALONE, *TINY)}
     assert here == set(commands)
     assert {name for name, _ in DOCUMENTED.findall(benchmarks["__doc__"])} == set(commands)
-    found = DOCUMENTED.findall(README)
+    found = DOCUMENTED.findall(DOCUMENT)
     assert len(found) > 5
     for name, options in found:
         known = {option for param in commands[name].params for option in param.opts}

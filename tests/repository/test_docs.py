@@ -1,171 +1,66 @@
-"""README against the program. Run as a script, this file writes README's generated parts anew."""
+"""The documents against the program: README, the other Markdown at the top, `docs/`, notebooks."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unicodedata import category
 
 import duckdb
 import pytest
-from support.documents import queries
+import yaml
+from support.documents import (
+    DOCUMENTS,
+    README,
+    ROOT,
+    Block,
+    blocks,
+    commands,
+    name_of,
+    prose,
+    queries,
+)
+from support.generated import GENERATED, generated, part
+from support.settings import settings
 from typer.main import get_command
 
 from oneroster_source.cli.app import app
-from oneroster_source.config.options import OPTIONS, Options
-from oneroster_source.config.privacy import Privacy, privacy
-from oneroster_source.model import V1P1, Column, Holds
-from oneroster_source.model.type_map import KINDS
-from oneroster_source.reporting.fields import entries
-from oneroster_source.reporting.quality import CHECKS, SEVERITIES
-from oneroster_source.reporting.views import VIEWS
+from oneroster_source.config.options import OPTIONS
+from oneroster_source.simulator import School, Simulator
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+EVERYTHING = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
 
 
-def settings_table() -> str:
-    """Every setting, as the program declares it."""
-    lines = ["| setting | default | legal values | meaning |", "|---|---|---|---|"]
-    for name, option in OPTIONS.items():
-        about = option.metadata
-        default = "" if option.default is None else f"`{str(option.default).lower()}`"
-        if name == "base_url":
-            default = "Xporter's"
-        secret = " Secret." if about["secret"] else ""
-        lines.append(f"| `{name}` | {default} | {about['legal']} | {about['about']}{secret} |")
-    return "\n".join(lines)
+def test_readme_is_an_entrance() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 200
 
 
-def tables_list() -> str:
-    """Every table with its grain and columns, as the program declares them."""
-    lines = []
-    told: dict[str, tuple[Column, ...]] = {}
-    for table in V1P1.tables:
-        # a table of versions begins with all columns of its endpoint's
-        of = table.name.removesuffix("_history")
-        known = told.get(of, ())
-        told[table.name] = table.columns
-        columns = [f"The columns of `{of}`"] if known else []
-        columns += [
-            f"`{c.name}`" + ("" if c.kind == "text" else f" {KINDS[c.kind].dlt}")
-            for c in table.columns
-            if c not in known
-        ]
-        indent = "  - " if "__" in table.name or known else "- "
-        lines.append(f"{indent}**`{table.name}`**: {table.grain}. {', '.join(columns)}")
-    return "\n".join(lines)
+# --- generated parts ---
 
 
-PROFILES = ("full", "no-contact", "pseudonymous")
-IDS, ADDRESSES, ADDED, ADDED_ELSEWHERE, ALL_OTHERS = (
-    "ids of people and of their enrollments",
-    "addresses that end with such an id",
-    "what the provider adds to rows about people",
-    "what the provider adds to other rows",
-    "all other columns, roles, year groups and dates among them",
-)
-HOLD: dict[Holds, str] = {
-    "name": "names",
-    "contact": "contact details",
-    "secret": "passwords",
-    "identifier": "login names and identifiers",
-    "words": "names of classes, in which a teacher's may stand",
-    "digest": "who was erased",
-    "sourced_id": IDS,
-}
-ELSE = {
-    ("kept", "kept", "pseudonym"): IDS,
-    ("kept", "kept", "left out"): ADDRESSES,
-    ("kept", "kept", "kept"): ALL_OTHERS,
-}
-"""Columns of which nothing is declared, by what each profile makes of them."""
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_generated_parts_are_current(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text == generated(text), "run: uv run --directory tests python -m support.generated"
 
 
-def privacy_table() -> str:
-    """What each profile keeps of each group of columns, asked of the profiles themselves."""
-    groups: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {
-        name: {} for name in (*HOLD.values(), ADDRESSES, ADDED, ADDED_ELSEWHERE, ALL_OTHERS)
-    }
-    registers = [entries(_of_profile(profile)) for profile in PROFILES]
-    columns = [(table, column) for table in V1P1.tables for column in table.columns]
-    for (table, column), *found in zip(columns, *registers, strict=True):
-        kept = tuple(entry.kept for entry in found)
-        if column.holds == "open":
-            group = ADDED if table.personal else ADDED_ELSEWHERE
-        else:
-            group = HOLD[column.holds] if column.holds else ELSE[kept]
-        groups[group][table.name, column.name] = kept
-    lines = [f"| columns | {' | '.join(f'`{p}`' for p in PROFILES)} |", "|---|---|---|---|"]
-    for group, places in groups.items():
-        # of a group, all or nothing
-        (kept,) = set(places.values())
-        listed = "" if group == ALL_OTHERS else f": {_listed(places)}"
-        lines.append(f"| {group}{listed} | {' | '.join(kept)} |")
-    return "\n".join(lines)
-
-
-def _of_profile(profile: str) -> Privacy:
-    return privacy(Options(privacy=profile, privacy_key="any key that is long enough " * 2), V1P1)
-
-
-def _listed(places: Iterable[tuple[str, str]]) -> str:
-    """Columns, with the tables that they are in, but for those of versions."""
-    tables: dict[str, list[str]] = {}
-    for table, column in places:
-        if not table.endswith("_history"):
-            tables.setdefault(column, []).append(f"`{table}`")
-    same: dict[str, list[str]] = {}
-    for column, found in tables.items():
-        same.setdefault(", ".join(found), []).append(f"`{column}`")
-    return "; ".join(f"{', '.join(found)} of {named}" for named, found in same.items())
-
-
-def views_list() -> str:
-    """Every view with its question, grain and key, as its file states them."""
-    return "\n".join(
-        f"- **`{v.name}`**: {v.about['question']} O{v.about['grain'].removeprefix('o')};"
-        f" {', '.join(f'`{name}`' for name in v.about['key'].split(', '))}."
-        for v in VIEWS
-    )
-
-
-def checks_table() -> str:
-    """Every check, the gravest first."""
-    lines = ["| check | severity | question |", "|---|---|---|"]
-    lines += [
-        f"| `{check.name}` | {severity} | {check.about['question']} |"
-        for severity in SEVERITIES
-        for check in CHECKS
-        if check.about["severity"] == severity
-    ]
-    return "\n".join(lines)
-
-
-GENERATED = {
-    "settings": settings_table,
-    "tables": tables_list,
-    "views": views_list,
-    "checks": checks_table,
-    "privacy": privacy_table,
-}
-
-
-def generated(text: str) -> str:
-    for name, make in GENERATED.items():
-        part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        assert len(part.findall(text)) == 1, name
-        text = part.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
-    return text
-
-
-def test_the_generated_parts_of_readme_are_current() -> None:
-    text = README.read_text("utf-8")
-    assert text == generated(text), "run: uv run python tests/repository/test_docs.py"
+@pytest.mark.parametrize("made", GENERATED)
+def test_every_generated_part_stands_once_and_contributors_are_told_how_to_write_it(
+    made: str,
+) -> None:
+    assert len(part(made).findall(EVERYTHING)) == 1
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert "python -m support.generated" in text
+    (page,) = re.findall(rf"^\| `{made}` \| `([^`]*)`", text, re.M)
+    assert part(made).search((ROOT / page).read_text("utf-8"))
 
 
 def test_every_setting_stands_in_the_configuration_file() -> None:
@@ -178,27 +73,21 @@ def test_every_setting_stands_in_the_configuration_file() -> None:
             assert f"{name} = {str(shown).lower()}" in text, name
 
 
-def _commands() -> list[str]:
-    """The commands of README's shell blocks that start with oneroster."""
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text("utf-8"), re.S)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line.removeprefix("uv run ") for line in lines if "oneroster " in line]
+# --- commands ---
 
 
-def test_every_command_and_option_in_readme_exists_and_every_command_is_there() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+def test_every_documented_command_and_option_exists_and_every_command_is_documented() -> None:
+    program = get_command(app).commands  # type: ignore[attr-defined]
     named = set()
-    for line in _commands():
+    for line in commands():
         words = shlex.split(line.partition("oneroster ")[2])
-        if not words or words[0] not in commands:
+        if not words or words[0] not in program:
             continue
         named.add(words[0])
-        known = {opt for param in commands[words[0]].params for opt in param.opts}
+        known = {opt for param in program[words[0]].params for opt in param.opts}
         assert {w.partition("=")[0] for w in words if w.startswith("--")} <= known, line
-    assert named == set(commands)
+    assert named == set(program)
 
-
-# --- every documented command is run ---
 
 SHORT = {
     "test_fifty_times_two_runs_at_once": (
@@ -212,36 +101,35 @@ SHORT = {
 }
 """Of campaigns that have no short form of their own: tests of the suite that do the same once."""
 ELSEWHERE = {
-    "cp .dlt/secrets.toml.example": "the example is read by test_every_setting_stands_in_the_file",
+    "cp .dlt/secrets.toml.example": "the test of the configuration file reads the example",
     "pip install uv && uv run oneroster demo": "the demo",
     "pip install 'oneroster-source[dask]'": "an installation",
     "uv sync": ".ci/run",
     "uv run pytest": ".ci/run",
     "uv run ruff check . && uv run mypy": ".ci/run",
     "uv run python benchmarks": "test_benchmarks.py",
+    "uv run --group docs mkdocs": ".ci/run",
+    "uv run --directory tests python -m support.generated": "the test of generated parts",
     "uv run --extra notebooks jupyter lab notebooks": "test_notebooks.py runs the notebooks",
-    "dask ": "test_cluster.py starts both",
+    "uv run --extra notebooks jupyter nbconvert": "test_notebooks.py runs the notebooks",
+    "dask ": "test_dask_cluster.py starts both",
     "export ": "settings",
     "#": "a comment",
     "python -c": "plain Python",
 }
-"""How a line of README's shell blocks begins that is no test run of its own, and who runs it."""
+"""How a line of a shell block begins that is no test run of its own, and who runs it."""
 
 
 def _lines() -> list[str]:
-    """The command lines of README's shell blocks, and those of the table of campaigns."""
-    text = README.read_text("utf-8")
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
-    lines = [
-        line.split("  #")[0].strip()
-        for block in blocks
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
+    """The command lines of all shell blocks, those of the table of campaigns, and test runs that
+    are named in a sentence."""
+    lines = commands()
     lines += [
-        f"uv run pytest -m campaign {args}" for args in re.findall(r"\| `(tests/[^`]*)` \|", text)
+        f"uv run pytest -m campaign {args}"
+        for args in re.findall(r"\| `(tests/[^`]*)` \|", EVERYTHING)
     ]
-    lines += re.findall(r"`(uv run pytest -m [^`]*)`", text)
-    return [line for line in lines if line and line != "uv run pytest -m campaign"]
+    lines += re.findall(r"`(uv run pytest -m [^`]*)`", EVERYTHING)
+    return [line for line in dict.fromkeys(lines) if line != "uv run pytest -m campaign"]
 
 
 def _of_tests(line: str) -> bool:
@@ -326,10 +214,11 @@ def test_every_documented_command_is_run_by_something() -> None:
             assert any(line.startswith(known) for known in ELSEWHERE), f"nothing runs {line}"
 
 
+# --- SQL ---
+
+
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from support.settings import settings
-
     from oneroster_source.run_report import Report
     from oneroster_source.simulator import Simulator, secondary_school, spoil
     from oneroster_source.warehouse import Warehouse
@@ -354,28 +243,155 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     return warehouse.name
 
 
-@pytest.mark.parametrize("query", queries(), ids=lambda query: query.splitlines()[0][:60])
-def test_every_query_in_readme_runs_and_finds_something(loaded: str, query: str) -> None:
+@pytest.mark.parametrize("query", list(blocks("sql")), ids=str)
+def test_every_query_runs_and_finds_something(loaded: str, query: Block) -> None:
     with duckdb.connect(loaded, read_only=True) as connection:
-        assert connection.sql(query).fetchall()
+        assert connection.execute(query.text).fetchall()
 
 
 def test_there_are_five_queries_worth_running() -> None:
     assert len(queries()) >= 5
 
 
+# --- Python ---
+
+
+@pytest.mark.parametrize("example", list(blocks("python")), ids=str)
+def test_every_python_example_compiles_and_what_it_imports_is_there(example: Block) -> None:
+    tree = ast.parse(example.text, name_of(example.path))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), name_of(example.path), "exec"), {})
+
+
+def test_the_python_examples_of_the_guide_run_one_after_another(
+    serve: Callable[..., Simulator], school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(school)
+    (only,) = settings(server, school)["schools"]
+    some = json.dumps(["classes", "users", "enrollments"])
+    shared = {"base_url": server.base_url, "history": "true", "endpoints": some}
+    for key, value in {**only, **shared}.items():
+        monkeypatch.setenv(f"SOURCES__ONEROSTER__{key.upper()}", value)
+    given: dict[str, Any] = {}
+    for example in blocks("python"):
+        if name_of(example.path) != "docs/guides/dlt.md" or "s3://" in example.text:
+            # which takes a bucket
+            continue
+        text = example.text.replace("3281110", school.estab)
+        text = text.replace('destination="snowflake"', 'destination="duckdb", pipelines_dir="work"')
+        exec(compile(text, name_of(example.path), "exec"), given)
+    assert given["report"].good
+    for file in ("rosters.duckdb", "schools.duckdb"):
+        with duckdb.connect(file, read_only=True) as connection:
+            assert connection.sql("FROM oneroster.enrollments_as_of").fetchall()
+
+
+def test_the_python_examples_name_nothing_that_is_not_given() -> None:
+    """All of a page together, since one goes on from another."""
+    for path in {block.path for block in blocks("python")}:
+        text = "".join(block.text for block in blocks("python") if block.path == path)
+        names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
+        given = {node.id for node in names if isinstance(node.ctx, ast.Store)} | {"print"}
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                given |= {alias.asname or alias.name for alias in node.names}
+        assert {node.id for node in names} <= given
+
+
+@pytest.mark.parametrize(
+    "dotted", sorted(set(re.findall(r"`(oneroster_source(?:\.\w+)+)`", EVERYTHING)))
+)
+def test_every_dotted_name_is_there(dotted: str) -> None:
+    module, _, attribute = dotted.rpartition(".")
+    try:
+        importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        assert hasattr(importlib.import_module(module), attribute)
+
+
+# --- links and paths ---
+
+
+def _anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as code hosts and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.M)
+    texts = [re.sub(r"[`*]", "", heading).strip().lower() for heading in headings]
+    kept = [
+        "".join(letter for letter in text if category(letter)[0] in "LN" or letter in "-_ ")
+        for text in texts
+    ]
+    return {text.replace(" ", "-") for text in kept}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if target.startswith("https://"):
+            continue
+        place, _, anchor = target.partition("#")
+        found = (path.parent / place).resolve() if place else path
+        assert found.is_file() and found.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in _anchors(found), target
+        if (ROOT / "docs") in path.parents:
+            # the site has these files alone
+            assert (ROOT / "docs") in found.parents, target
+
+
+YOURS = {".dlt/secrets.toml", "path/to/oneroster-csv-folder"}
+"""Paths that are a user's own."""
+_PATH = re.compile(r"`((?:[\w.-]+/)+(?:[\w-]*\.\w+)?|\.ci/run|[a-z_]+\.py)`")
+
+
+def _exists(path: str) -> bool:
+    return any((root / path).exists() for root in (ROOT, ROOT / "oneroster_source"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_path_that_is_named_exists(path: Path) -> None:
+    named = set(_PATH.findall(prose(path))) - YOURS
+    # what the data sets, and the site, bring with them; and parts of addresses
+    named -= {"generated/", "lms-toolkit/", "site/", "/users/", ".dlt/"}
+    # files to copy, which are named as such
+    named = {n for n in named if not (ROOT / "pipelines" / n).exists()}
+    assert not [n for n in named if not _exists(n)]
+
+
+def test_every_name_in_a_file_is_there() -> None:
+    """The architecture says `file.py`: `name`, which moves when the code does."""
+    text = (ROOT / "docs/concepts/architecture.md").read_text("utf-8")
+    found = re.findall(r"`([\w/]+\.py)`: (`[\w.]+`(?:,\s`[\w.]+`)*)", text)
+    assert len(found) > 20
+    for file, names in found:
+        code = (ROOT / "oneroster_source" / file).read_text("utf-8")
+        for dotted in re.findall(r"`([\w.]+)`", names):
+            for word in dotted.split("."):
+                assert re.search(rf"^\s*(def |class )?{word}\b", code, re.M), (file, dotted)
+
+
+def test_every_page_is_in_the_site_and_nothing_of_it_comes_from_the_network() -> None:
+    # the tags of Python's own are none of YAML's
+    text = re.sub(r"!!python\S*", "", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    site = yaml.safe_load(text)
+    listed = re.findall(r"[\w/-]+\.md", json.dumps(site["nav"]))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(pages)
+    assert site["theme"]["font"] is False
+    # which the theme would fetch a program for
+    assert "```mermaid" not in EVERYTHING
+    for key in ("extra_css", "extra_javascript"):
+        assert key not in site
+    assert "--only-group docs mkdocs build --strict" in (ROOT / ".ci/run").read_text("utf-8")
+
+
 def test_no_path_of_a_developers_machine_is_in_the_documents() -> None:
-    for path in (README, ROOT / ".dlt/config.toml", ROOT / "pyproject.toml"):
-        assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8"))
+    for path in (*DOCUMENTS, ROOT / ".dlt/config.toml", ROOT / "pyproject.toml"):
+        assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8")), path
 
 
 def test_nothing_reads_what_lies_beside_the_checkout() -> None:
     beside = "/".join(("..", "shared"))
-    folders = ("oneroster_source", "tests", "pipelines", "notebooks", ".dlt")
+    folders = ("oneroster_source", "tests", "pipelines", "notebooks", "docs", ".dlt")
     files = [path for name in folders for path in (ROOT / name).rglob("*") if path.is_file()]
-    for path in (README, ROOT / "pyproject.toml", *files):
+    for path in (*DOCUMENTS, ROOT / "pyproject.toml", *files):
         assert beside not in path.read_bytes().decode("utf-8", "ignore"), path
-
-
-if __name__ == "__main__":
-    README.write_text(generated(README.read_text("utf-8")), "utf-8")

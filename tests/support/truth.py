@@ -1,6 +1,7 @@
 """What the warehouse should hold, worked out from the server's own rows in plain Python.
 
-Written from the standard and the list of tables in README, without a look at `spec` or `shape`.
+Written from the standard and the list of tables in the documents, without a look at `spec` or
+`shape`.
 """
 
 from __future__ import annotations
