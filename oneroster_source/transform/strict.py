@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from oneroster_source.model import ChildList, Endpoint, Field
+from oneroster_source.model.deleted_status import ACTIVE, TO_BE_DELETED
 from oneroster_source.model.type_map import KINDS, LONGEST_ID
 
 _REF = {"sourcedId": "sourced_id", "type": "type", "href": "href"}
@@ -30,7 +31,7 @@ _YEARS = {
 }
 """Arrow knows more years than Python and Postgres do."""
 _FLAGS = {"true", "false", None}
-_STATUSES = {"active", "tobedeleted", None}
+_STATUSES = {ACTIVE, TO_BE_DELETED, None}
 ODDITIES = {
     "extra": pa.string(),
     "_problems": pa.list_(pa.string()),
@@ -110,7 +111,7 @@ class StrictReader:
         yield "metadata", pa.nulls(len(rows), pa.string())
         status = rows.field("status")
         _ask(_STATUSES.issuperset(pc.unique(status).to_pylist()))
-        yield "_deleted", pc.fill_null(pc.equal(status, "tobedeleted"), False)
+        yield "_deleted", pc.fill_null(pc.equal(status, TO_BE_DELETED), False)
         for ref, table in self._refs:
             yield table, _reference(rows.field(ref.name))
         for child, table in self._lists:
