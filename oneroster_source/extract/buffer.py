@@ -31,7 +31,7 @@ SENT_TWICE = "sent more than once"
 
 
 class Spool:
-    """The rows of one collection, as wide tables. A sink of the reader.
+    """The rows of one collection, as wide tables. A buffer of the paginator.
 
     Args:
         added: Called with the number of rows whenever rows come in; negative when they are undone.
@@ -145,10 +145,10 @@ class Spool:
 
     def keys(self) -> set[str]:
         """The keys of all rows."""
-        return {key for rows in self._batches() for key in self.names(rows)}
+        return {key for rows in self._batches() for key in self.keys_of(rows)}
 
     @staticmethod
-    def names(rows: pa.Table | pa.RecordBatch) -> list[str]:
+    def keys_of(rows: pa.Table | pa.RecordBatch) -> list[str]:
         """The keys of rows, one for each."""
         keys: list[str] = rows.column("_key").to_pylist()
         return keys

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneroster_source.client.client import Client, Reply
-from oneroster_source.client.paginator import Page, read
+from oneroster_source.client.paginator import Page, PageSource, read
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import (
     BadResponse,
@@ -44,7 +44,7 @@ class Ask:
         until: Rows changed before this instant; None for all.
         known: The cursor of the last good run: rows changed after it are new to the destination.
         recent: The fingerprint of the rows that the destination has of these.
-        page: Rows that a page is known to hold if there are as many: see `reader.read`.
+        page: Rows that a page is known to hold if there are as many: see `PageSource.known_page`.
         answer: What names the one answer, body and total, that held these rows the last time.
     """
 
@@ -119,7 +119,7 @@ class Collection:
         self.asked = Filter()
         """The filter with which the server gave the rows."""
         self.page = 0
-        """Rows that a page is known to hold if there are as many: see `reader.read`."""
+        """Rows that a page is known to hold if there are as many: see `PageSource.known_page`."""
         self.answer = ""
         """What names the answer that held all rows of a delta, if it was one."""
         # ours, for a server that does not tell its time
@@ -427,18 +427,17 @@ class _Reading:
                 known=ask.answer,
             )
             try:
-                self._collection.page = read(
+                source = PageSource(
                     pages,
-                    self._spool,
                     limit=self._limit,
+                    descending=pages.descending,
+                    unfiltered_total=pages.unfiltered_total if pages.wanted else None,
                     known_page=ask.page,
-                    down=pages.down,
-                    unfiltered=pages.unfiltered,
-                    filtered=bool(pages.wanted),
                     ahead=self._settings.concurrency,
                     executor=self._client.server.pool,
                     note=self._outcome.warn,
                 )
+                self._collection.page = read(source, self._spool)
             except _FilterIgnored:
                 self._outcome.warn(
                     "the server ignores the filter by dateLastModified; all rows were read"
@@ -579,12 +578,12 @@ class _Pages:
         keys = reply.value.column("_key").to_pylist()
         return Page(keys, self._collection.redact(reply.value), reply.total)
 
-    def unfiltered(self) -> int | None:
+    def unfiltered_total(self) -> int | None:
         """The total without any filter."""
         path, parse = self._shaper.endpoint.path, self._shaper.parse
         return self._client.get(path, query(limit=1), parse, sent=self._sent).total
 
-    def down(self, offset: int, rows: int) -> list[str] | None:
+    def descending(self, offset: int, rows: int) -> list[str] | None:
         """So many ids from an offset on, in descending order."""
         if not self._ordered:
             return None

@@ -42,8 +42,10 @@ from support.provider import (
     update,
 )
 
-from oneroster_source.client import paginator
+from oneroster_source.client import paging_pass, position
 from oneroster_source.client.client import Client
+from oneroster_source.client.paging_pass import PagingPass
+from oneroster_source.client.position import Position
 from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import OneRosterError
 from oneroster_source.extract import collection
@@ -354,7 +356,7 @@ def _never(*_: object) -> bool:
 
 
 def _loses(*_: object) -> bool:
-    raise paginator._StartOver
+    raise position.StartOver
 
 
 def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
@@ -364,21 +366,21 @@ def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
 
 
 def _takes_it_for_the_start(reading: Any, page: Any, offset: int, start: int, new: int) -> None:
-    if reading.found.rows and reading._begin[0] in page.keys[start:]:
-        raise paginator._StartOver
+    if reading.seen.rows and reading.begin[0] in page.keys[start:]:
+        raise position.StartOver
     _take(reading, page, offset, start, new)
 
 
-_parse, _take = Shaper.parse, paginator._Pass._take
+_parse, _take = Shaper.parse, Position.take
 WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
     # what is taken out of the program, so that servers of a kind must find it out
-    "ties": [(paginator, "coarse", str)],
-    "window": [(paginator._Pass, "_is_last", _never), (paginator._Pass, "_is_whole", _never)],
-    "clamp": [(paginator._Pass, "_is_elsewhere", _loses), (paginator._Pass, "_is_last", _never)],
+    "ties": [(module, "coarse", str) for module in (paging_pass, position)],
+    "window": [(PagingPass, "_is_last", _never), (PagingPass, "_is_complete", _never)],
+    "clamp": [(PagingPass, "_is_elsewhere", _loses), (PagingPass, "_is_last", _never)],
     "nothing": [(Shaper, "parse", _takes_lists_alone)],
     "filters": [(Ask, "misses", _never)],
     "repeats": [(Spool, "twins", lambda spool: set())],
-    "first again": [(paginator._Pass, "_take", _takes_it_for_the_start)],
+    "first again": [(Position, "take", _takes_it_for_the_start)],
     "unsorted": [(collection, "refuses_sort", _never)],
     "refusals": [(collection, "smaller_limits", lambda limit: ())],
 }

@@ -29,7 +29,7 @@ from support.settings import ESTAB
 
 from oneroster_source.client import auth
 from oneroster_source.client.client import TRIES
-from oneroster_source.client.paginator import Page, read
+from oneroster_source.client.paginator import Page, PageSource, read
 from oneroster_source.client.pauses import Gates, Paused, Turns
 from oneroster_source.errors import (
     AccessDenied,
@@ -992,7 +992,7 @@ class Kept(list[str]):
     def keys(self) -> set[str]:
         return set(self)
 
-    def names(self, content: list[str]) -> list[str]:
+    def keys_of(self, content: list[str]) -> list[str]:
         return content
 
 
@@ -1007,14 +1007,9 @@ def test_a_server_that_ignores_offset_is_asked_no_more_at_once(dial) -> None:
         return Page(found, found)
 
     with ThreadPoolExecutor(4) as pool:
-        reading = partial(
-            read,
-            fetch,
-            limit=3,
-            down=lambda offset, rows: IDS[::-1][offset:],
-            executor=line.server.pool,
-        )
-        list(pool.map(reading, kept))
+        descending = lambda offset, rows: IDS[::-1][offset:]  # noqa: E731
+        source = PageSource(fetch, 3, descending, executor=line.server.pool)
+        list(pool.map(partial(read, source), kept))
     assert kept == [IDS] * 4 and line.simulator.most_at_once == 1
 
 
