@@ -9,15 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from oneroster_source.client.transport import (
-    MOST_TARGET,
-    TRANSIENT,
-    Answer,
-    Server,
-    checked,
-    placed,
-    worded,
-)
+from oneroster_source.client.failures import placed, worded
+from oneroster_source.client.transport import MOST_TARGET, TRANSIENT, Answer, Server, checked
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import LoginError, OneRosterError, clean

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from oneroster_source.client.auth import LoggingIn, Token
+from oneroster_source.client.failures import placed
 from oneroster_source.client.pauses import Paused
-from oneroster_source.client.transport import Answer, Server, checked, placed
+from oneroster_source.client.transport import Answer, Server, checked
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import OneRosterError, ServerUnavailable

@@ -1,40 +1,31 @@
 """One server: its connections, its limit of requests at once, and what each failure means.
 
-Nothing here follows a redirect, keeps a cookie, reads a netrc file, or contacts another host. An
-error carries text alone: a `requests` exception would hold the token and the page.
+Nothing here contacts another host.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
-import math
 import re
-import ssl
-import threading
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import orjson
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
+from oneroster_source.client.failures import description_in, named, worded
 from oneroster_source.client.pauses import Gates, Turns
+from oneroster_source.client.session import Authorization, Session, limit_exchange
 from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
     EndpointNotFound,
-    InsecureServer,
     OneRosterError,
     RequestRefused,
     ResponseTooLarge,
@@ -42,8 +33,6 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.transform.charset import as_utf8
-
-E = TypeVar("E", bound=OneRosterError)
 
 CONNECT_SECONDS = 10.0
 DRIP = 5
@@ -56,7 +45,6 @@ MOST_TARGET = 120
 _CHUNK = 1 << 18
 _PACKED = ("gzip", "x-gzip", "deflate")
 TRANSIENT = {408, 425, 429}
-_DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,119 +78,7 @@ class Answer:
 
     def description(self, secrets: tuple[str, ...]) -> str:
         """The server's own words on an error, cut and cleaned; empty if it has none."""
-        return clean(_words(self.json()), secrets=secrets)
-
-
-class _Plain(AuthBase):
-    """Sets one Authorization header; as an auth object it also keeps netrc entries away."""
-
-    def __init__(self, authorization: str) -> None:
-        self._authorization = authorization
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._authorization:
-            request.headers["Authorization"] = self._authorization
-        return request
-
-
-class _Exchange(threading.local):
-    """The request that a thread has under way."""
-
-    ends = math.inf
-    """When it has to be over, answer and all, by the monotonic clock."""
-    server: Server | None = None
-
-
-_exchange = _Exchange()
-
-
-class _TooSlow(TimeoutError):
-    """An answer goes on and on."""
-
-
-class _Timed(io.RawIOBase):
-    """What is received of an answer, until its time is over. A socket's own timeout begins again
-    with each byte."""
-
-    def __init__(self, raw: Any, sock: Any) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._ends, self._server = _exchange.ends, _exchange.server
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._server is not None:
-            self._server.go_on()
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise _TooSlow
-        timeout = self._sock.gettimeout()
-        if timeout is None or left < timeout:
-            self._sock.settimeout(left)
-        try:
-            received: int | None = self._raw.readinto(buffer)
-        except TimeoutError:
-            if time.monotonic() < self._ends:
-                raise
-            raise _TooSlow from None
-        return received
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    """Everything that is read from a server is read through this, headers and a proxy's too."""
-
-    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
-        super().__init__(sock, *args, **more)
-        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock))
-
-
-def _timed(manager: urllib3.PoolManager) -> None:
-    """Makes all connections of a manager keep the time."""
-
-    def timed(pool: Any) -> Any:
-        kind = pool.ConnectionCls
-        connection = type(kind.__name__, (kind,), {"response_class": _TimedResponse})
-        return type(pool.__name__, (pool,), {"ConnectionCls": connection})
-
-    kinds = manager.pool_classes_by_scheme
-    manager.pool_classes_by_scheme = {scheme: timed(pool) for scheme, pool in kinds.items()}
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more)
-        _timed(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **more)
-        if not known:
-            _timed(manager)
-        return manager
-
-
-class _Session(requests.Session):
-    def __init__(self) -> None:
-        super().__init__()
-        self._environment: dict[tuple[str, ...], Any] = {}
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        # where it is told not to follow, `requests` still reads the body to its end, however large
-        return None
-
-    def merge_environment_settings(self, url: Any, *args: Any) -> Any:
-        # proxies and certificates: looked up once for each host, since that takes as long as all
-        # else that is done for a request
-        host = urlsplit(url)[:2]
-        if host not in self._environment:
-            self._environment[host] = super().merge_environment_settings(url, *args)
-        return self._environment[host]
+        return clean(description_in(self.json()), secrets=secrets)
 
 
 class Server:
@@ -233,15 +109,7 @@ class Server:
         self._closed = False
         # with each request, since the environment may override a session's own
         self._verify = ca_bundle or True
-        self._session = _Session()
-        self._session.headers["User-Agent"] = "oneroster-source"
-        self._session.headers["Accept"] = "application/json"
-        self._session.headers["Accept-Encoding"] = "gzip"
-        # schools share the connections, and must not share a session at the server
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(pool_maxsize=concurrency, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._session = Session(concurrency)
 
     def close(self) -> None:
         """Drops what has not begun, waits for what has, and closes the connections."""
@@ -275,7 +143,7 @@ class Server:
         self.go_on()
         self._gates.of(_host(url)).check()
         sent()
-        _exchange.ends, _exchange.server = time.monotonic() + DRIP * self._timeout, self
+        limit_exchange(DRIP * self._timeout, self.go_on)
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:
@@ -286,7 +154,7 @@ class Server:
             OSError,
             zlib.error,
         ) as error:
-            problem = _named(error)
+            problem = named(error)
         raise problem
 
     def pause(self, host: str, seconds: float) -> None:
@@ -305,7 +173,7 @@ class Server:
             method,
             url,
             data=form,
-            auth=_Plain(authorization),
+            auth=Authorization(authorization),
             allow_redirects=False,
             stream=True,
             verify=self._verify,
@@ -395,87 +263,6 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
         if status == 429 or answer.retry_after is not None:
             error.pausing = answer.host
     raise error
-
-
-def worded(error: E, words: str) -> E:
-    """The error with the server's own words, which may quote rows or what it was sent: for who
-    asks for them, and in no message."""
-    if not words:
-        return error
-    more = "`oneroster check` shows what the server says to it"
-    error = type(error)(error.what, where=error.where, todo=f"{error.todo}; {more}")
-    error.words = words
-    return error
-
-
-def placed(error: E, where: str, what: str = "") -> E:
-    """A new error that says where it happened, if the first one does not; it holds nothing of what
-    led to that one."""
-    new = type(error)(what or error.what, where=error.where or where, todo=error.todo)
-    new.words, new.status = error.words, error.status
-    if isinstance(error, ServerUnavailable) and isinstance(new, ServerUnavailable):
-        new.retry_after, new.pausing, new.tries = error.retry_after, error.pausing, error.tries
-    return new
-
-
-def _words(payload: object, levels: int = 3) -> str:
-    """The description in an error's JSON: providers wrap it in objects and lists of their own."""
-    if isinstance(payload, list):
-        payload = dict(enumerate(payload[:1]))
-    if not isinstance(payload, dict) or not levels:
-        return ""
-    own = (payload.get(key) for key in _DESCRIPTIONS)
-    inner = (_words(value, levels - 1) for value in payload.values())
-    return next((text for text in (*own, *inner) if isinstance(text, str) and text), "")
-
-
-def _named(error: Exception) -> OneRosterError:
-    """Our error for one of `requests`, with nothing of it inside."""
-    reasons = _reasons(error)
-    names = {type(reason).__name__ for reason in reasons}
-    for reason in reasons:
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return InsecureServer(
-                f"the server's TLS certificate cannot be verified: {clean(reason.verify_message)}",
-                todo="check base_url; for a private authority set ca_bundle to its certificates",
-            )
-    if "SSLError" in names and "SSLEOFError" not in names:
-        return InsecureServer(
-            "no secure connection to the server can be made", todo="check base_url and ca_bundle"
-        )
-    if isinstance(error, zlib.error):
-        return BadResponse("the answer's compression is broken", todo="ask the provider")
-    if "_TooSlow" in names:
-        slow = ServerUnavailable(
-            "the server did not finish its answer in time",
-            todo="lower page_size, or raise request_timeout",
-        )
-        # it has taken some timeouts already
-        slow.tries = 2
-        return slow
-    if names & {"NameResolutionError", "gaierror"}:
-        what = "the server's name cannot be resolved"
-    elif "ConnectionRefusedError" in names:
-        what = "the server refuses the connection"
-    elif any("Timeout" in name for name in names):
-        what = "the server did not answer in time"
-    elif "IncompleteRead" in names:
-        what = "the answer broke off"
-    else:
-        what = "the connection failed"
-    return ServerUnavailable(what, todo="check the network and base_url, then run again")
-
-
-def _reasons(error: BaseException) -> list[BaseException]:
-    """An error and all that it wraps."""
-    found: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting and len(found) < 50:
-        item = waiting.pop()
-        if isinstance(item, BaseException):
-            found.append(item)
-            waiting += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    return found
 
 
 def _host(url: str) -> str:
