@@ -1,4 +1,4 @@
-"""The vocabulary in which a version of the standard is written down, and the tables it implies."""
+"""The vocabulary in which a version of the standard is declared, and the tables that it implies."""
 
 from __future__ import annotations
 
@@ -6,76 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
-Kind = Literal["text", "flag", "date", "instant", "json", "integer", "number"]
-"""How a value is read: what SQL reads it and which Arrow and dlt types it gets, `shape` says."""
-
-
-Holds = Literal[
-    "", "name", "contact", "identifier", "secret", "open", "words", "sourced_id", "digest"
-]
-"""What of a person a value can tell by itself: a name; a way to reach them; an id by which others
-know them; a secret of theirs; where the provider may send what it likes, anything; words for
-something else, in which somebody may be named; the sourcedId of a row of any endpoint; or a digest
-of an id, under the key of pseudonyms. Profiles of `privacy` and the register of fields go by it."""
-
-SENSITIVE: frozenset[Holds] = frozenset({"contact", "identifier", "secret"})
-"""What harms a person if it leaks; so may, in a row about a person, what is open."""
+from oneroster_source.model.tables import ESTAB, OWN_TABLES, Column, Holds, Kind, Table
 
 
 def snake(name: str) -> str:
     """`dateLastModified` -> `date_last_modified`, as dlt would write it."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table in the warehouse."""
-
-    name: str
-    kind: Kind = "text"
-    nullable: bool = True
-    source: str = ""
-    """The OneRoster attribute it comes from, as the standard spells it."""
-    about: str = ""
-    """What it means, in a phrase."""
-    holds: Holds = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table in the warehouse; `key` names the columns that identify a row."""
-
-    name: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    grain: str
-    source: str = ""
-    """The collection that its rows come from, and the attribute of it if they are its members;
-    empty for the program's own."""
-    personal: bool = False
-    """Whether each row is about a person."""
-
-    @property
-    def parent_key(self) -> str:
-        """For a child table: the column that holds the sourcedId of the row it hangs on."""
-        return self.key[1]
-
-    def is_personal(self, column: Column) -> bool:
-        """Whether one of its columns identifies a person, or says something about one."""
-        whose = self.personal and column.name not in ("estab", "position")
-        return whose or column.holds != ""
-
-    def is_sensitive(self, column: Column) -> bool:
-        """Whether it does harm if a column leaks, which may hold data of a special category."""
-        return column.holds in SENSITIVE or (self.personal and column.holds == "open")
-
-    def source_of(self, column: Column) -> str:
-        """The attribute that a column comes from, with its collection: `users.orgs.sourcedId`."""
-        # what finds a row again is the collection's, also where the rows are of its members
-        whose = self.source.partition(".")[0] if column.name in self.key else self.source
-        return ".".join(filter(None, (whose, column.source))) if column.source else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +106,6 @@ class ChildList:
 Nested = Ref | ChildList
 
 
-ESTAB = Column("estab", nullable=False, about="Establishment identifier of the school")
 COMMON = (
     ESTAB,
     Column(
@@ -319,104 +255,6 @@ class Endpoint:
         return frozenset(names)
 
 
-REJECTED_ROWS = Table(
-    "rejected_rows",
-    (
-        ESTAB,
-        Column("endpoint", nullable=False, about="Endpoint in which it was found"),
-        Column(
-            "sourced_id",
-            source="sourcedId",
-            about="sourcedId of the row; NULL where it has none",
-            holds="sourced_id",
-        ),
-        Column("position", "integer", nullable=False, about="Counts what is wrong, from 0"),
-        Column("reason", nullable=False, about="Which attribute, and why; quotes no value"),
-    ),
-    (),
-    "one row per value, or row, that could not be read as the standard describes it",
-)
-
-SYNC_RUN_DETAILS = Table(
-    "sync_run_details",
-    (
-        Column("run_id", nullable=False, about="Name of the run, which sorts by time"),
-        ESTAB,
-        Column("endpoint", nullable=False, about="Endpoint that was read"),
-        Column("started", "instant", about="When reading began"),
-        Column("ended", "instant", about="When reading ended"),
-        Column("seconds", "number", about="How long it took"),
-        Column("mode", about="What was asked for: full, delta or window"),
-        Column("outcome", about="How it ended: read, held (loaded, but deletions wait) or failed"),
-        Column("requests", "integer", about="Requests that were sent"),
-        Column("rows_read", "integer", about="Rows that were read"),
-        Column("changed", "integer", about="Of these, rows that changed since the last good run"),
-        Column("deleted", "integer", about="Of the changed, rows that are marked as deleted"),
-        Column("gone", "integer", about="Rows that a full read found to be gone at the source"),
-        Column("rejected", "integer", about="Values and rows that could not be read"),
-        Column("reason", about="Why it failed, or why deletions wait; holds no personal data"),
-    ),
-    ("run_id", "estab", "endpoint"),
-    "one row per run, school and endpoint: what was read, and why it failed if it did",
-)
-
-QUALITY_RESULTS = Table(
-    "quality_results",
-    (
-        Column("run_id", nullable=False, about="Name of the quality run, which sorts by time"),
-        Column("checked_at", "instant", nullable=False, about="When it was checked"),
-        ESTAB,
-        Column("check_id", nullable=False, about="Name of the check"),
-        Column("severity", nullable=False, about="How grave it is: error, warning or info"),
-        Column("question", nullable=False, about="The question that the check asks"),
-        Column("relation", nullable=False, about="Tables and views whose rows are checked"),
-        Column("rows_checked", "integer", nullable=False, about="Rows that were looked at"),
-        Column("rows_found", "integer", nullable=False, about="Of these, rows at fault"),
-        Column(
-            "examples",
-            "json",
-            nullable=False,
-            source="sourcedId",
-            about="sourcedIds of up to five rows at fault",
-            holds="sourced_id",
-        ),
-    ),
-    ("run_id", "estab", "check_id"),
-    "one row per quality run, school and check: rows looked at, rows at fault, up to five of their"
-    " ids",
-)
-
-SUPPRESSED_USERS = Table(
-    "suppressed_users",
-    (
-        ESTAB,
-        Column(
-            "user_digest",
-            nullable=False,
-            source="users.sourcedId",
-            about="Keyed digest of the sourcedId of a user who was erased",
-            holds="digest",
-        ),
-        Column("key_name", nullable=False, about="Tells under which key the digest was made"),
-        Column("erased_at", "instant", nullable=False, about="When the person was erased"),
-    ),
-    ("estab", "user_digest"),
-    "one row per person who was erased, and whom no load brings back",
-    personal=True,
-)
-
-HISTORY_KEPT = Table(
-    "history_kept",
-    (
-        Column("started", "instant", nullable=False, about="When the last run with a load began"),
-        Column("runs", nullable=False, about="The runs of which the versions speak"),
-    ),
-    (),
-    "one row, once versions are kept: when the last run with a load began, and which runs the"
-    " versions speak of; no runs while one loads",
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One version of the standard."""
@@ -460,5 +298,4 @@ class Dialect:
     def tables(self) -> tuple[Table, ...]:
         """Every table that the program can make: those of each endpoint, then its own."""
         found = ((*e.tables(), *filter(None, (e.history,))) for e in self.endpoints)
-        own = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, HISTORY_KEPT, SUPPRESSED_USERS)
-        return (*chain.from_iterable(found), *own)
+        return (*chain.from_iterable(found), *OWN_TABLES)
