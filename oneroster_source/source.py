@@ -40,14 +40,17 @@ from oneroster_source.destination.hints import (
 from oneroster_source.destination.state import cursors_of, prunes
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.extract.buffer import BATCH_ROWS, FEW_ROWS
-from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.compare import Contents, existing
 from oneroster_source.extract.cursors import Cursors, refuse_other_pseudonyms
 from oneroster_source.extract.decision import Decider, Decision, Tables
 from oneroster_source.extract.deletions import alive, left_out
+from oneroster_source.extract.page_requests import Ask
 from oneroster_source.model import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
+from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.run_report import Outcome, Plan, Report
-from oneroster_source.transform.parser import Shaper, arrow_schema, engine
+from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.parser import Shaper
 from oneroster_source.transform.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")

@@ -14,9 +14,10 @@ from oneroster_source.client.transport import Server
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import BadResponse, OneRosterError, ResponseTooLarge, clean
-from oneroster_source.extract.collection import Order, query, refuses_sort, smaller_limits
+from oneroster_source.extract.page_requests import Order, query, refuses_sort, smaller_limits
 from oneroster_source.model.filters import Filter, where
-from oneroster_source.transform.parser import Shaper, engine
+from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.parser import Shaper
 
 _ORDERS: tuple[Order | None, ...] = ("asc", None)
 

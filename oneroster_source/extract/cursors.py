@@ -15,8 +15,9 @@ from oneroster_source.config.privacy import Privacy, of_endpoint
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.extract.collection import Ask, Collection
+from oneroster_source.extract.collection import Collection
 from oneroster_source.extract.deletions import SKEW
+from oneroster_source.extract.page_requests import Ask
 from oneroster_source.model import Dialect, Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

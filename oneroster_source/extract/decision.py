@@ -28,8 +28,9 @@ from oneroster_source.extract.deletions import (
     without,
 )
 from oneroster_source.model import REJECTED_ROWS, Endpoint, Table
+from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.run_report import Outcome
-from oneroster_source.transform.parser import arrow_schema, tombstones_of
+from oneroster_source.transform.flatten import tombstones_of
 
 Tables = Mapping[str, pa.Table]
 """Rows to load, by the name of their table."""
@@ -80,6 +81,39 @@ class Decision:
             f" if it is, run `oneroster sync --full --allow-deletes {chosen}`; if the provider"
             " brings the rows back, the next sync ends this by itself",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """How the rows that were read differ from those that the destination has."""
+
+    live: int
+    """Rows that the destination has and that are not deleted."""
+    missing: pa.ChunkedArray
+    """The ids of those that were not read, or are about somebody erased."""
+    ended: pa.ChunkedArray
+    """The ids of those that are marked as deleted now."""
+    fresh: int
+    """New rows."""
+
+    @property
+    def ending(self) -> int:
+        """How many live rows would be deleted."""
+        return len(self.missing) + len(self.ended)
+
+    @property
+    def left(self) -> int:
+        """How many rows would be live afterwards."""
+        return self.live - self.ending + self.fresh
+
+
+def _compare(existing: pa.Table, read: pa.ChunkedArray, collection: Collection) -> _Difference:
+    marked, live = _marked(collection), alive(existing).column("sourced_id")
+    full = collection.mode == "full"
+    missing = without(live, read) if full else among(live, collection.erased)
+    ended = among(without(live, missing), marked)
+    fresh = len(pc.unique(without(without(read, marked), live)))
+    return _Difference(len(live), missing, ended, fresh)
 
 
 class Decider:
@@ -162,45 +196,33 @@ class Decider:
         if existing is None:
             found = {} if full else self._taken_over(endpoint, collection, estab)
             return Decision(found, left_out=pruned, came=came)
-        sent = collection.ids()
-        read = without(sent, collection.erased)
-        marked = _marked(collection)
-        live = alive(existing).column("sourced_id")
-        missing = without(live, read) if full else among(live, collection.erased)
-        ended = among(without(live, missing), marked)
-        ending = len(missing) + len(ended)
-        fresh = len(pc.unique(without(without(read, marked), live)))
-        came = came + fresh if self.since(endpoint) else 0
-        left = len(live) - ending + fresh
+        read = without(collection.ids(), collection.erased)
+        diff = _compare(existing, read, collection)
+        came = came + diff.fresh if self.since(endpoint) else 0
         # what was loaded since they wait makes them no smaller a share
-        of = min(len(live), waiting or len(live))
-        why = objection(
-            live=max(of, ending),
-            ending=ending,
-            left=left,
-            share=self._settings.max_delete_share,
-        )
-        replaced = left > 0 and came >= REPLACED * ending
-        if why and not (self._allow_deletes or (self.since(endpoint) and replaced)):
-            dead = without(_absent(existing, read).column("sourced_id"), missing)
+        of = min(diff.live, waiting or diff.live)
+        why = self._objection(endpoint, diff, of, came)
+        if why:
+            dead = without(_absent(existing, read).column("sourced_id"), diff.missing)
             return Decision(
                 self._beside_what_stays(endpoint, estab, dead) if full else {},
-                left_out=pa.chunked_array([*pruned.chunks, *ended.chunks], pa.string()),
-                held=ending,
+                left_out=pa.chunked_array([*pruned.chunks, *diff.ended.chunks], pa.string()),
+                held=diff.ending,
                 of=of,
                 objection=why,
                 came=came,
             )
-        nameless = collection.nameless if full and len(missing) and not self._allow_deletes else 0
+        missing = len(diff.missing) if full else 0
+        nameless = collection.nameless if missing and not self._allow_deletes else 0
         if nameless:
             return Decision(
                 _nothing_rejected(endpoint, estab),
                 left_out=pruned,
-                deleted=len(ended),
-                kept=len(missing),
-                came=max(came - len(ended), 0),
+                deleted=len(diff.ended),
+                kept=missing,
+                came=max(came - len(diff.ended), 0),
                 warning=f"{nameless:,} {'row' if nameless == 1 else 'rows'} came without sourcedId,"
-                f" and may be some of the {len(missing):,} that seem to be missing: these stay",
+                f" and may be some of the {missing:,} that seem to be missing: these stay",
             )
         tables, cleared = (
             self._after_full(endpoint, estab, existing, read)
@@ -211,10 +233,28 @@ class Decider:
             tables,
             cleared,
             left_out=pruned,
-            deleted=ending,
-            missing=len(missing) if full else 0,
-            came=max(came - ending, 0),
+            deleted=diff.ending,
+            missing=missing,
+            came=max(came - diff.ending, 0),
         )
+
+    def _objection(self, endpoint: Endpoint, diff: _Difference, of: int, came: int) -> str:
+        """Why deletions wait; empty if they do not.
+
+        Args:
+            endpoint: The endpoint.
+            diff: What would be deleted.
+            of: Live rows that there were when deletions began to wait.
+            came: In a change of year: new rows that have not yet replaced any.
+        """
+        why = objection(
+            live=max(of, diff.ending),
+            ending=diff.ending,
+            left=diff.left,
+            share=self._settings.max_delete_share,
+        )
+        replaced = diff.left > 0 and came >= REPLACED * diff.ending
+        return "" if self._allow_deletes or (self.since(endpoint) and replaced) else why
 
     def _existing(
         self, endpoint: Endpoint, collection: Collection, estab: str, waiting: int

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneroster_source.model import Table
-from oneroster_source.transform.parser import arrow_schema
+from oneroster_source.model.type_map import arrow_schema
 
 FEW = 20
 """As many rows may go at once from a collection of any size."""

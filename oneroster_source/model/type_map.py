@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from oneroster_source.model import Kind
+from oneroster_source.model import Kind, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,10 @@ KINDS: dict[Kind, KindRow] = {
 }
 LONGEST_ID = 1000
 """Bytes of the longest id. Postgres takes no more than 2,704 of a key, whatever else is in it."""
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of a table in the warehouse."""
+    return pa.schema(
+        [pa.field(c.name, KINDS[c.kind].arrow, nullable=c.nullable) for c in table.columns]
+    )

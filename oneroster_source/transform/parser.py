@@ -1,42 +1,30 @@
-"""Page bodies to Arrow tables, by SQL that is generated from the `spec` and run in DuckDB.
+"""Page bodies to Arrow tables, in two pure steps.
 
-Two steps, both pure. `Shaper.parse` turns one response body into one wide table: a row per object,
-its references and lists still nested. `Shaper.tables` takes wide tables apart into the tables of
-the warehouse. In between, the reader decides which rows of a page are new.
+`Shaper.parse` turns one response body into one wide table: a row per object, its references and
+lists still nested. `Shaper.tables` takes wide tables apart into the tables of the warehouse. In
+between, the paginator decides which rows of a page are new.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import threading
-import warnings
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, cached_property
-from importlib.resources import files
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oneroster_source.errors import BadResponse, label
-from oneroster_source.model import REJECTED_ROWS, Endpoint, Table
+from oneroster_source.errors import BadResponse
+from oneroster_source.model import Endpoint
 from oneroster_source.model.quoting import literal
-from oneroster_source.model.type_map import KINDS
 from oneroster_source.transform.charset import is_utf8
+from oneroster_source.transform.duckdb_engine import Desk, Engine
+from oneroster_source.transform.flatten import Estab, flatten
 from oneroster_source.transform.spelling import Spelling
 from oneroster_source.transform.strict import ODDITIES, StrictReader
 from oneroster_source.transform.tolerant import queries
 
-# duckdb 2.0 recommends sql(), with which 1.5 takes three times as long over a page
-warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
-
-T = TypeVar("T")
-R = TypeVar("R")
 _CHECK = "check base_url, or ask the provider"
 _ESCAPED = re.compile(
     # what is right comes first and is passed over: a backslash, which what follows does not
@@ -63,102 +51,6 @@ _NO_PAGE = _PAGE.format(rows="'[]'")
 # as the standard words what became of a request, under the names that servers give to it
 _FAILED = re.compile(r'codemajor"\s*:\s*"(?!success)', re.IGNORECASE)
 Body: TypeAlias = bytes | bytearray
-Whose: TypeAlias = pa.Array | pa.ChunkedArray
-Estab: TypeAlias = str | Whose
-"""An establishment, or one for each row."""
-
-
-class Engine:
-    """DuckDB as a JSON parser: in memory, with a thread and a desk for each core.
-
-    A query runs on one core: pages are shaped side by side, not each on all cores. It does so in a
-    thread of the engine's own, since DuckDB keeps memory for each thread that it was asked in.
-    """
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
-        self._own = threading.local()
-
-    @cached_property
-    def _database(self) -> duckdb.DuckDBPyConnection:
-        # many a run reads nothing that needs it
-        database = duckdb.connect(
-            ":memory:",
-            config={
-                "threads": 1,
-                "enable_external_access": False,
-                # what a page has left is given back, rather than kept for a larger one
-                "allocator_flush_threshold": "1MB",
-                "allocator_bulk_deallocation_flush_threshold": "1MB",
-            },
-        )
-        database.execute(
-            files("oneroster_source.transform").joinpath("macros.sql").read_text("utf-8")
-        )
-        return database
-
-    def run(self, function: Callable[[T], R], value: T) -> R:
-        """Calls a function in a thread of the engine."""
-        return self._threads.submit(function, value).result()
-
-    @contextmanager
-    def holding(self, body: str) -> Iterator[Desk]:
-        """The desk of this thread, with `body` on it."""
-        desk: Desk | None = getattr(self._own, "desk", None)
-        if desk is None:
-            desk = self._own.desk = Desk(self._database.cursor())
-        with desk.holding(body):
-            yield desk
-
-
-@cache
-def engine() -> Engine:
-    """The engine of this process: a run after another finds its queries planned."""
-    return Engine()
-
-
-class _Answer:
-    """A table of one body, which DuckDB comes for with each query anew."""
-
-    def __init__(self) -> None:
-        self.body = ""
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        table = pa.table({"body": pa.array([self.body], pa.string())})
-        return table.__arrow_c_stream__(requested_schema)
-
-
-class Desk:
-    """Where a body is laid to ask about it.
-
-    The queries are prepared once: to plan one takes ten times as long as to run it on a small page,
-    which is why the body is looked up in a relation, `answer`, and does not come as a parameter. To
-    insert it into a table of DuckDB's would take a sixth of the time of all the rest.
-    """
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        self._prepared: dict[str, str] = {}
-        self._answer = _Answer()
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("answer", self._answer)
-
-    @contextmanager
-    def holding(self, body: str) -> Iterator[None]:
-        """Lays a body on the desk, and takes it away."""
-        self._answer.body = body
-        try:
-            yield
-        finally:
-            self._answer.body = ""
-
-    def ask(self, sql: str) -> pa.Table:
-        """Runs a query over `answer`."""
-        name = self._prepared.get(sql)
-        if name is None:
-            name = self._prepared[sql] = f"query_{len(self._prepared)}"
-            self._connection.execute(f"PREPARE {name} AS {sql}")
-        return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
 
 def _mended_texts(text: str) -> str:
@@ -174,13 +66,6 @@ def _mended_numbers(text: str) -> str:
     if ("nan" in lower or "inf" in lower) and _NO_NUMBER.search(lower):
         return _TEXT_OR_NO_NUMBER.sub(lambda m: f'"{m[1]}"' if m[1] else m[0], text)
     return text
-
-
-def arrow_schema(table: Table) -> pa.Schema:
-    """The Arrow schema of a table in the warehouse."""
-    return pa.schema(
-        [pa.field(c.name, KINDS[c.kind].arrow, nullable=c.nullable) for c in table.columns]
-    )
 
 
 class Shaper:
@@ -327,48 +212,14 @@ class Shaper:
                 the merge then removes those that it had before.
             keep_deleted: Whether rows that are marked as deleted keep their child rows.
         """
-        whose, ids = _for_each(estab, len(wide)), wide.column("sourced_id")
-        named = pc.is_valid(ids) if ids.null_count else None
-        known = wide if named is None else wide.filter(named)
-        own = whose if named is None else whose.filter(named)
-        result = {self.endpoint.name: _stamped(known, self.endpoint.table, own)}
-        ids, deleted = known.column("sourced_id"), _one_chunk(known.column("_deleted"))
-        for table in self._children:
-            nested = _one_chunk(known.column(table.name))
-            has = _has_items(nested)
-            if not keep_deleted:
-                has = pc.and_not(has, deleted)
-            result[table.name] = _exploded(own, ids, nested, has, table)
-            if tombstones and has.false_count:
-                none = pc.invert(has)
-                empty = tombstones_of(table, own.filter(none), ids.filter(none))
-                result[table.name] = pa.concat_tables([result[table.name], empty])
-        result[REJECTED_ROWS.name] = self._rejected(wide, whose)
-        return result
-
-    def _rejected(self, wide: pa.Table, whose: Whose) -> pa.Table:
-        if wide.column("_problems").null_count == len(wide):
-            return arrow_schema(REJECTED_ROWS).empty_table()
-        problems = _one_chunk(wide.column("_problems"))
-        parents = pc.list_parent_indices(problems)
-        return pa.table(
-            [
-                whose.take(parents),
-                pa.repeat(self.endpoint.name, len(parents)),
-                wide.column("sourced_id").take(parents),
-                _positions(problems, parents),
-                _reasons(problems.flatten()),
-            ],
-            schema=arrow_schema(REJECTED_ROWS),
+        return flatten(
+            wide,
+            self.endpoint,
+            self._children,
+            estab,
+            tombstones=tombstones,
+            keep_deleted=keep_deleted,
         )
-
-
-def _reasons(problems: pa.Array) -> pa.Array:
-    """Why something could not be read, without a name of an attribute that may be a value."""
-    encoded = problems.dictionary_encode()
-    parts = [reason.rpartition(": ") for reason in encoded.dictionary.to_pylist()]
-    reasons = [(label(name) + mark if mark else "") + reason for name, mark, reason in parts]
-    return pa.array(reasons, problems.type).take(encoded.indices)
 
 
 def _with_oddities(wide: pa.Table, odd: pa.Table | None = None) -> pa.Table:
@@ -380,66 +231,3 @@ def _with_oddities(wide: pa.Table, odd: pa.Table | None = None) -> pa.Table:
 
 def _listed(raws: list[str | None]) -> str:
     return f"[{','.join('null' if raw is None else raw for raw in raws)}]"
-
-
-def tombstones_of(table: Table, estab: Estab, parents: Whose) -> pa.Table:
-    """Rows of a child table that stand for "this parent has none", with the position -1."""
-    rest = [pa.nulls(len(parents), KINDS[column.kind].arrow) for column in table.columns[3:]]
-    none = pa.repeat(pa.scalar(-1, pa.int64()), len(parents))
-    return pa.table(
-        [_for_each(estab, len(parents)), parents, none, *rest], schema=arrow_schema(table)
-    )
-
-
-def _for_each(estab: Estab, rows: int) -> Whose:
-    return pa.repeat(estab, rows) if isinstance(estab, str) else estab
-
-
-def _has_items(nested: pa.Array) -> pa.Array:
-    if pa.types.is_struct(nested.type):
-        return pc.is_valid(nested)
-    return pc.greater(pc.fill_null(pc.list_value_length(nested), 0), 0)
-
-
-def _stamped(rows: pa.Table, table: Table, whose: Whose) -> pa.Table:
-    # of a row that is marked as deleted, the last change was that
-    when = pc.if_else(rows.column("_deleted"), rows.column("date_last_modified"), None)
-    rows = rows.append_column("_deleted_at", when)
-    columns = [rows.column(column.name) for column in table.columns[1:]]
-    return pa.table([whose, *columns], schema=arrow_schema(table))
-
-
-def _exploded(
-    whose: Whose, ids: pa.ChunkedArray, nested: pa.Array, has: pa.BooleanArray, table: Table
-) -> pa.Table:
-    """The child rows that are `nested` in the rows with these ids, of those that have some."""
-    if has.false_count:
-        whose, ids, nested = whose.filter(has), ids.filter(has), nested.filter(has)
-    if pa.types.is_struct(nested.type):
-        items, positions = nested, pa.repeat(pa.scalar(0, pa.int64()), len(nested))
-    else:
-        parents = pc.list_parent_indices(nested)
-        whose, ids, items = whose.take(parents), ids.take(parents), nested.flatten()
-        positions = _positions(nested, parents)
-    members = dict(zip(items.type.names, items.flatten(), strict=True))
-    return pa.table(
-        [whose, ids, positions, *(members[column.name] for column in table.columns[3:])],
-        schema=arrow_schema(table),
-    )
-
-
-def _positions(lists: pa.Array, parents: pa.Array) -> pa.Array:
-    """The index of every item in its own list, from 0."""
-    starts = pc.subtract(lists.offsets.slice(0, len(lists)), lists.offsets[0])
-    return pc.subtract(_count_up(len(parents)), starts.cast(pa.int64()).take(parents))
-
-
-def _count_up(number: int) -> pa.Array:
-    """The integers from 0."""
-    ones = pa.repeat(pa.scalar(1, pa.int64()), number)
-    return pc.subtract(pc.cumulative_sum(ones), 1)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    chunks = column.combine_chunks()
-    return chunks.chunk(0) if isinstance(chunks, pa.ChunkedArray) else chunks

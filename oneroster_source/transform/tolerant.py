@@ -158,17 +158,21 @@ class Queries:
 
 
 def queries(endpoint: Endpoint, zone: str) -> Queries:
-    """The queries that read `endpoint`, in layers: read, take apart, judge.
+    """Generates the queries that read `endpoint`, in layers: read, take apart, judge.
 
     That nothing was left over is judged for every row, what it was is listed apart: few pages
     hold anything odd, and the lists cost as much as all the rest.
     """
-    own = [
+    parts = [
         _Part(
             {"sourcedId": "VARCHAR"},
             (
                 "nullif(s.\"sourcedId\", '') AS _sent_id",
                 f"CASE WHEN NOT {_too_long('_sent_id')} THEN _sent_id END AS sourced_id",
+            ),
+            columns=("sourced_id",),
+            faults=tuple(
+                zip(("_sent_id IS NULL", _too_long("_sent_id")), ROW_PROBLEMS, strict=True)
             ),
         ),
         _field(Field("status")),
@@ -176,40 +180,46 @@ def queries(endpoint: Endpoint, zone: str) -> Queries:
         *(_field(field, zone) for field in endpoint.fields),
         *(_ref(ref, endpoint.child_name(ref)) for ref in endpoint.refs),
         *(_child_list(child, endpoint.child_name(child)) for child in endpoint.lists),
-        _Part({"metadata": "JSON"}, ("as_json(nullif(s.metadata, 'null')) AS metadata",)),
+        _Part(
+            {"metadata": "JSON"},
+            ("as_json(nullif(s.metadata, 'null')) AS metadata",),
+            columns=("metadata",),
+        ),
     ]
-    read = {name: kind for part in own for name, kind in part.read.items()}
-    faults = [
-        *zip(("_sent_id IS NULL", _too_long("_sent_id")), ROW_PROBLEMS, strict=True),
-        *(f for part in own for f in part.faults),
-    ]
-    leftovers = [leftover for part in own for leftover in part.leftovers]
-    declared = "[" + ", ".join(literal(name) for name in read) + "]"
-    sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
+    read = {name: kind for part in parts for name, kind in part.read.items()}
     layers = f""",
 read AS (SELECT raw, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s,
     json_keys(raw) AS keys FROM page),
-apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in part.apart)}
+apart AS (SELECT raw, s, keys, {", ".join(column for part in parts for column in part.apart)}
     FROM read)"""
+    declared = "[" + ", ".join(literal(name) for name in read) + "]"
+    return Queries(layers + _rows(parts, read, declared), layers + _oddities(parts, declared))
+
+
+def _rows(parts: list[_Part], read: Iterable[str], declared: str) -> str:
+    sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
     # all members read and none more: proof by counting, before looking at their names
     unknown = (
         f"CASE WHEN len(keys) <> {sent} THEN NOT list_has_all({declared}, keys)"
         " OR has_repeats(keys) ELSE false END"
     )
-    odd = " OR ".join(test for test, _ in [*faults, *leftovers])
+    tests = [test for part in parts for test, _ in part.faults]
+    tests += [test for part in parts for test, _ in part.leftovers]
     columns = [
-        "sourced_id",
-        *(column for part in own for column in part.columns),
-        "metadata",
+        *(column for part in parts for column in part.columns),
         _IS_DELETED,
-        *(column for part in own for column in part.shaped),
+        *(column for part in parts for column in part.shaped),
         "coalesce(_sent_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
+        f"coalesce({' OR '.join(tests)} OR {unknown}, false) AS _odd",
     ]
-    return Queries(
-        rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"
-        " FROM apart",
-        oddities=f"""{layers},
-listed AS (SELECT *, {_whens(faults)} AS faults, {_whens(leftovers)}
+    return f" SELECT {', '.join(columns)} FROM apart"
+
+
+def _oddities(parts: list[_Part], declared: str) -> str:
+    faults = _whens(fault for part in parts for fault in part.faults)
+    leftovers = _whens(leftover for part in parts for leftover in part.leftovers)
+    return f""",
+listed AS (SELECT *, {faults} AS faults, {leftovers}
     || list_filter(keys, lambda k: NOT list_contains({declared}, k)) AS leftovers,
     repeated(keys) AS twice FROM apart),
 parted AS (SELECT raw, faults, twice, CASE WHEN len(twice) > 0
@@ -220,8 +230,7 @@ SELECT CASE WHEN len(once) > 0 OR len(twice) > 0 THEN '{{' ||
     CASE WHEN len(faults) > 0 OR len(twice) > 0 THEN
     faults || list_transform(twice, lambda k: k || ': sent more than once') END AS _problems,
     once || twice AS _leftovers
-FROM parted""",
-    )
+FROM parted"""
 
 
 def _whens(conditions: Iterable[tuple[str, str]]) -> str:

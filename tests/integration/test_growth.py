@@ -19,7 +19,8 @@ from oneroster_source.extract import buffer as spools
 from oneroster_source.extract.buffer import Spool
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, secondary_school
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import Shaper
 
 ENDPOINTS = len(V1P1.endpoints)
 

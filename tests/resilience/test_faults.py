@@ -34,7 +34,8 @@ from oneroster_source.errors import (
     InsecureServer,
     ServerUnavailable,
 )
-from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.collection import Collection, collect
+from oneroster_source.extract.page_requests import Ask
 from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, Quirks, School, Simulator
 

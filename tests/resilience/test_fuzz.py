@@ -35,14 +35,16 @@ from oneroster_source.config.options import Options as Settings
 from oneroster_source.config.privacy import privacy
 from oneroster_source.errors import BadResponse, label
 from oneroster_source.extract.buffer import Spool
-from oneroster_source.extract.collection import Ask, Collection
+from oneroster_source.extract.collection import Collection
+from oneroster_source.extract.page_requests import Ask
 from oneroster_source.model import V1P1
 from oneroster_source.run_report import Outcome
 from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.simulator.options import Options
 from oneroster_source.simulator.pages import Page as Answer
 from oneroster_source.transform.charset import as_utf8
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import Shaper
 from oneroster_source.transform.redaction import Redaction
 
 ENGINE = Engine()

@@ -48,12 +48,14 @@ from oneroster_source.client.paging_pass import PagingPass
 from oneroster_source.client.position import Position
 from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import OneRosterError
-from oneroster_source.extract import collection
+from oneroster_source.extract import collection, page_requests
 from oneroster_source.extract.buffer import Spool
-from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.cursors import Cursors
+from oneroster_source.extract.page_requests import Ask
 from oneroster_source.run_report import Outcome
-from oneroster_source.transform.parser import Shaper, engine
+from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.parser import Shaper
 
 CHANGES = (update, update, tie, purge, tombstone, add, add, future, restore, turn_of_the_year)
 OWN_FILTER = "role='student'"
@@ -381,7 +383,7 @@ WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
     "filters": [(Ask, "misses", _never)],
     "repeats": [(Spool, "twins", lambda spool: set())],
     "first again": [(Position, "take", _takes_it_for_the_start)],
-    "unsorted": [(collection, "refuses_sort", _never)],
+    "unsorted": [(module, "refuses_sort", _never) for module in (collection, page_requests)],
     "refusals": [(collection, "smaller_limits", lambda limit: ())],
 }
 

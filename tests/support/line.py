@@ -15,7 +15,8 @@ from oneroster_source.client.transport import Server
 from oneroster_source.config.settings import resolve
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, Request, School, Simulator
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import Shaper
 
 USERS = [{"sourcedId": f"x{n}", "status": "active", "role": "student"} for n in range(1, 6)]
 

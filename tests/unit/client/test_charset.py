@@ -19,7 +19,8 @@ from oneroster_source.errors import BadResponse
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, School
 from oneroster_source.transform.charset import as_utf8, is_utf8
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import Shaper
 
 SHAPER = Shaper(V1P1["users"], Engine())
 NAMES = ["Zoë", "O\u2019Brien", "Łukasz", "Adam"]

@@ -9,7 +9,8 @@ import pytest
 
 from oneroster_source.model import V1P1
 from oneroster_source.model.deleted_status import is_deleted_sql
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import Shaper
 
 SPELLINGS: dict[str | None, bool] = {
     "tobedeleted": True,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from oneroster_source.errors import BadResponse
 from oneroster_source.model import V1P1, ChildList
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import Shaper
 
 ENGINE = Engine()
 SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
