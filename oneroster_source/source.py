@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import dlt
@@ -44,12 +43,13 @@ from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.compare import Contents, existing
 from oneroster_source.extract.cursors import Cursors, refuse_other_pseudonyms
 from oneroster_source.extract.decision import Decider, Decision, Tables
-from oneroster_source.extract.deletions import alive, left_out
+from oneroster_source.extract.deletions import alive
 from oneroster_source.extract.page_requests import Ask
 from oneroster_source.model import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.run_report import Outcome, Plan, Report
 from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.flatten import flatten
 from oneroster_source.transform.parser import Shaper
 from oneroster_source.transform.suppression import Suppression, suppressions
 
@@ -206,12 +206,7 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        shaper = Shaper(
-            endpoint,
-            self._engine,
-            references=self._settings.reference_tables,
-            time_zone=self._settings.time_zone,
-        )
+        shaper = Shaper(endpoint, self._engine, time_zone=self._settings.time_zone)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()
@@ -220,7 +215,7 @@ class _Run:
         self._enter()
         try:
             straight = self._alone and cursors.is_new and self._is_empty(endpoint)
-            batch = _Batch(shaper, self._report, keep_deleted=self._keep, straight=straight)
+            batch = _Batch(endpoint, self._report, self._settings, straight=straight)
             batch.add(self._tables_to_make(endpoint))
             while todo or reading:
                 # no more at once, so that what is read does not pile up before it is loaded
@@ -286,7 +281,7 @@ class _Run:
                 # asked before anything is handed over, since it may fail
                 decision = self._decide(collection, cursors, outcome, batch)
                 if self._plan:
-                    outcome.plan = self._planned(collection, outcome, batch.shaper, decision)
+                    outcome.plan = self._planned(collection, outcome, batch.endpoint, decision)
             except OneRosterError as error:
                 self._report.end(outcome, error)
                 if self._strict:
@@ -319,13 +314,13 @@ class _Run:
         part = _Part(tombstones=not decision.cleared, partial=collection.mode != "full")
         if part.partial and batch.endpoint.name in decision.tables:
             batch.remember(decision.tables[batch.endpoint.name])
-        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
+        for wide in collection.rows(decision.left_out):
             batch.add_rows(wide, outcome.estab, part)
             yield
         self._move(collection, cursors, outcome, decision)
 
     def _planned(
-        self, collection: Collection, outcome: Outcome, shaper: Shaper, decision: Decision
+        self, collection: Collection, outcome: Outcome, endpoint: Endpoint, decision: Decision
     ) -> Plan:
         """What a load would do, by the content of the rows.
 
@@ -334,11 +329,11 @@ class _Run:
         """
         if collection.is_known:
             return Plan(0, 0)
-        endpoint, estab = shaper.endpoint, outcome.estab
+        estab = outcome.estab
         children = tuple(self._child_tables(endpoint))
         sent = Contents(endpoint, children)
-        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
-            sent.add(shaper.tables(wide, estab))
+        for wide in collection.rows(decision.left_out):
+            sent.add(flatten(wide, endpoint, estab))
         if not sent.rows:
             return Plan(0, 0, decision.deleted)
         try:
@@ -508,21 +503,21 @@ class _Batch:
     that it is given, however small. They are taken apart together too, for the same reason.
 
     Args:
-        shaper: That of the endpoint.
+        endpoint: Their endpoint.
         report: What is noted goes into its table.
-        keep_deleted: Whether deleted rows are kept.
+        settings: The run's.
         straight: Whether the endpoint's tables are filled without a merge.
     """
 
     def __init__(
-        self, shaper: Shaper, report: Report, *, keep_deleted: bool, straight: bool
+        self, endpoint: Endpoint, report: Report, settings: Settings, *, straight: bool
     ) -> None:
-        self.endpoint = shaper.endpoint
+        self.endpoint = endpoint
         self.straight = straight
         self.rows = 0
-        self.shaper = shaper
         self._report = report
-        self._keep = keep_deleted
+        self._keep = settings.deleted == "keep"
+        self._references = settings.reference_tables
         self._direct = {table.name for table in self.endpoint.tables()} if straight else set()
         self._tables: dict[str, list[pa.Table]] = {}
         self._wide: dict[_Part, list[tuple[str, pa.Table]]] = {}
@@ -571,8 +566,13 @@ class _Batch:
             [pa.repeat(estab, len(wide)) for estab, wide in found], pa.string()
         )
         wide = pa.concat_tables([wide for _, wide in found])
-        tables = self.shaper.tables(
-            wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
+        tables = flatten(
+            wide,
+            self.endpoint,
+            whose,
+            references=self._references,
+            tombstones=part.tombstones,
+            keep_deleted=self._keep,
         )
         own = self.endpoint.name
         self.remember(tables[own] if part.partial else None)

@@ -110,7 +110,7 @@ class PagingPass(Generic[T]):
             wanted = max(0, position.end - overlap)
             self._margin = max(self._margin, overlap)
             offset, page = self._page(wanted)
-            start, new = position.find_new(page, offset, wanted - offset, alone=overlap == 1)
+            start, new = position.find_new(page.keys, offset, wanted - offset, alone=overlap == 1)
             if start is None:
                 self._go_back(offset)
                 return True
@@ -126,13 +126,13 @@ class PagingPass(Generic[T]):
             if position.tied[-1] in page.keys:
                 # rows that are known: on the way to where it was before
                 self._lose()
-                position.stand(page, offset)
+                position.stand(page.keys, offset)
                 return True
         return False
 
     def _take(self, page: Page[T], offset: int, start: int, new: int) -> None:
         """Takes the rows of a page from index `start` on, of which some are new."""
-        self._position.take(page, offset, start, new)
+        self._position.take(page.keys, offset, start, new)
         self._again, self._elsewhere = 0, []
         self._buffer.add(page.content, start)
 
@@ -143,15 +143,15 @@ class PagingPass(Generic[T]):
         down, and the last one may be all that a server gives there.
         """
         position = self._position
-        if position.is_first_page(page):
+        if position.is_first_page(page.keys):
             self._begins_again()
             return False
         shows_end = page.keys[-1] in position.tied
-        if shows_end and (position.is_total(page, 0) or page.keys == self._elsewhere):
+        if shows_end and (position.is_total(0) or page.keys == self._elsewhere):
             return False
         self._lose()
         if self._elsewhere:
-            position.stand(page, offset)
+            position.stand(page.keys, offset)
         self._elsewhere = page.keys
         return True
 
@@ -173,7 +173,7 @@ class PagingPass(Generic[T]):
         # the same page once more, in case that answer was stale; then pages further to the front
         for steps in range(MAX_STEPS_BACK):
             offset, page = self._page(max(0, offset - self.seen.widest * min(steps, 1)))
-            start, new = self._position.find_new(page, offset)
+            start, new = self._position.find_new(page.keys, offset)
             if start is None:
                 if not offset and steps:
                     break
@@ -182,7 +182,7 @@ class PagingPass(Generic[T]):
             if new:
                 self._take(page, offset, start, new)
             elif page.keys:
-                self._position.stand(page, offset)
+                self._position.stand(page.keys, offset)
             return
         raise StartOver
 
@@ -275,7 +275,7 @@ class PagingPass(Generic[T]):
             # rows that are known may be a stale answer, once
             if page is None or position.known().isdisjoint(page.keys):
                 break
-            if position.is_first_page(page):
+            if position.is_first_page(page.keys):
                 self._begins_again()
         if page is None or not page.keys:
             return self._is_silent_end(refusal)
@@ -284,13 +284,13 @@ class PagingPass(Generic[T]):
         elif position.behind:
             # back on the way to where it was before
             self._lose()
-            position.walk_back(page, position.end)
+            position.walk_back(page.keys, position.end)
         elif not self._sorts_down:
             # rows that came in push known ones here; or the server moves an offset that is beyond
             # the end to its last page, however far beyond
             _, page = self._page(position.end + BEYOND * position.limit, ahead=False)
             keys = page.keys
-            return bool(keys) and keys[-1] in position.tied and not position.is_first_page(page)
+            return bool(keys) and keys[-1] in position.tied and not position.is_first_page(keys)
         return False
 
     def _beyond(self) -> tuple[Page[T] | None, OneRosterError | None]:
@@ -366,9 +366,7 @@ class PagingPass(Generic[T]):
         else:
             self.drop_plans()
             page = self._source.page(offset, limit)
-        if page.total is not None:
-            self.seen.last_total = page.total
-        self.seen.compare(page.keys)
+        self._position.see(page.keys, page.total)
         return offset, page
 
     def _page_of_plan(self, offset: int) -> tuple[int, Page[T]]:

@@ -12,10 +12,8 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
 
 from oneroster_source.client.collation import ORDERS, Order, coarse, rises
-from oneroster_source.client.pages import Page
 from oneroster_source.errors import IncompleteRead
 
 NARROW = 6
@@ -80,7 +78,7 @@ class Observations:
 
 
 class Position:
-    """The place that a pass has reached, by the keys of the last rows. Knows pages, but no server.
+    """The place that a pass has reached. Knows the keys of rows alone, and no server.
 
     Args:
         limit: Rows that are requested in a page.
@@ -89,6 +87,8 @@ class Position:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.seen = Observations()
+        self._total: int | None = None
+        """What the last page states."""
         self.end = 0
         """Where the server's next unread row should be."""
         self.width = 0
@@ -118,19 +118,26 @@ class Position:
         """A digest of the keys in the order in which they came."""
         return self._digest.hexdigest()
 
+    def see(self, keys: list[str], total: int | None) -> None:
+        """Notes what a page shows of the server, be its rows taken or not."""
+        self._total = total
+        if total is not None:
+            self.seen.last_total = total
+        self.seen.compare(keys)
+
     def known(self) -> set[str]:
         """Returns the keys of the last rows taken."""
         return {key for keys in self._recent for key in keys}
 
-    def is_first_page(self, page: Page[Any]) -> bool:
+    def is_first_page(self, keys: list[str]) -> bool:
         """Whether a page begins with the first row of all."""
-        return page.keys[0] == self.begin[0]
+        return keys[0] == self.begin[0]
 
-    def is_total(self, page: Page[Any], new: int) -> bool:
-        """Whether the rows taken and some new ones of a page are the total, and none came or left
-        meanwhile."""
+    def is_total(self, new: int) -> bool:
+        """Whether the rows taken and some new ones of the last page are the total, and none came or
+        left meanwhile."""
         seen = self.seen
-        return not seen.moved and page.total == seen.total == seen.rows + new
+        return not seen.moved and self._total == seen.total == seen.rows + new
 
     def overlaps(self) -> Iterator[int]:
         """Gives how many of the last rows to request again: all that may be equal, and the one
@@ -149,12 +156,12 @@ class Position:
             yield 1
 
     def find_new(
-        self, page: Page[Any], offset: int, skip: int = 0, *, alone: bool = False
+        self, keys: list[str], offset: int, skip: int = 0, *, alone: bool = False
     ) -> tuple[int | None, int]:
         """Finds the rows of a page that follow the known ones without a gap.
 
         Args:
-            page: The page.
+            keys: The page.
             offset: Where it was requested.
             skip: Where in it the rows that were requested again should be.
             alone: Whether that is the last row alone.
@@ -163,7 +170,6 @@ class Position:
             Where these rows begin, and how many from there on are new; None if no row shows that
             there is no gap.
         """
-        keys = page.keys
         before = [] if self._anchor is None else [self._anchor]
         expected = [self.tied[-1]] if alone else [*before, *self.tied]
         begin = skip + len(expected)
@@ -188,7 +194,7 @@ class Position:
         fresh = list(self._fresh(keys, 0 if alone else first, known))
         # rows seem to have moved too where the server moves an offset to its last page
         moved = bool(offset) and not self.stayed
-        self.seen.moved |= moved and not self.is_total(page, len(fresh))
+        self.seen.moved |= moved and not self.is_total(len(fresh))
         if not fresh:
             return len(keys), 0
         self.seen.repeated = True
@@ -206,13 +212,13 @@ class Position:
             if keys[i] not in known or (keys[i] in self.tied and often[keys[i]] < 0):
                 yield i
 
-    def take(self, page: Page[Any], offset: int, start: int, new: int) -> None:
+    def take(self, keys: list[str], offset: int, start: int, new: int) -> None:
         """Takes the rows of a page from index `start` on, of which some are new.
 
         Raises:
             StartOver: The server began again from its first row.
         """
-        seen, fresh = self.seen, page.keys[start:]
+        seen, fresh = self.seen, keys[start:]
         if not seen.rows:
             self.begin = fresh[:3]
         elif self.begin[0] in fresh:
@@ -220,22 +226,21 @@ class Position:
             if fresh[place : place + 2] == self.begin[:2] and len(set(self.begin[:2])) > 1:
                 raise StartOver
             seen.repeated = True
-        self._frontier = self._frontier if self.behind else page.keys[-1]
+        self._frontier = self._frontier if self.behind else keys[-1]
         seen.rows += new
         seen.pages += 1
-        seen.widest = max(seen.widest, len(page.keys))
+        seen.widest = max(seen.widest, len(keys))
         self._recent.append(fresh)
         while sum(map(len, self._recent)) - len(self._recent[0]) > max(2 * self.limit, KNOWN_ROWS):
             self._recent.popleft()
         self._digest.update("\n".join([*fresh, ""]).encode("utf-8", "surrogatepass"))
-        self.stand(page, offset)
+        self.stand(keys, offset)
 
-    def stand(self, page: Page[Any], offset: int) -> None:
+    def stand(self, keys: list[str], offset: int) -> None:
         """Makes the end of a page the place to read on from."""
-        keys = page.keys
         self.width = len(keys)
         self.end = offset + len(keys)
-        if self.is_total(page, 0) and self.seen.rows < self.end:
+        if self.is_total(0) and self.seen.rows < self.end:
             # the offset was moved to the last page
             self.end = self.seen.rows
         tied = coarse(keys[-1])
@@ -248,7 +253,7 @@ class Position:
         self.tied = keys[len(keys) - count :]
         self._has_ties |= count > 1
 
-    def walk_back(self, page: Page[Any], offset: int) -> None:
+    def walk_back(self, keys: list[str], offset: int) -> None:
         """Stands at the end of a page of known rows, on the way to where the pass was before."""
-        self.behind = page.keys[-1] != self._frontier
-        self.stand(page, offset)
+        self.behind = keys[-1] != self._frontier
+        self.stand(keys, offset)

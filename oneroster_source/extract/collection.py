@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -143,18 +143,19 @@ class Collection:
         ]
         return pa.concat_tables([part.select(columns) for part in parts]) if parts else None
 
-    def rows(
-        self, wanted: Callable[[pa.Table], pa.Table] = lambda wide: wide
-    ) -> Iterator[pa.Table]:
+    def rows(self, left_out: pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
         """The wide rows, each once, in batches; counts what they hold in the outcome. Nothing of
         those who were erased is in them.
 
         Args:
-            wanted: Leaves out those that are not to be loaded.
+            left_out: The ids of rows that are not to be loaded where they are marked as deleted.
         """
         for sent in self._spool.tables():
             self._check_filter(sent)
-            wide = wanted(sent)
+            wide = sent
+            if left_out is not None and len(left_out):
+                named = pc.is_in(wide.column("sourced_id"), value_set=left_out)
+                wide = wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
             if self._suppressed is not None:
                 wide = self._suppressed.without(self._shaper.endpoint, wide)
             self._count(wide)

@@ -83,14 +83,6 @@ def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
     return rows
 
 
-def left_out(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
-    """Wide rows but for those that are marked as deleted and have one of these ids."""
-    if not len(ids):
-        return wide
-    named = pc.is_in(wide.column("sourced_id"), value_set=ids)
-    return wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
-
-
 def removal(table: Table, estab: str, ids: pa.ChunkedArray) -> pa.Table:
     """Rows that speak of `ids`, and of which the merge keeps none."""
     given = {

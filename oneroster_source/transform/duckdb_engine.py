@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 # duckdb 2.0 recommends sql(), with which 1.5 takes three times as long over a page
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Engine:
@@ -30,7 +26,8 @@ class Engine:
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
+        self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
+        """Those in which it is to be used."""
         self._own = threading.local()
 
     @cached_property
@@ -50,10 +47,6 @@ class Engine:
             files("oneroster_source.transform").joinpath("macros.sql").read_text("utf-8")
         )
         return database
-
-    def run(self, function: Callable[[T], R], value: T) -> R:
-        """Calls a function in a thread of the engine."""
-        return self._threads.submit(function, value).result()
 
     @contextmanager
     def holding(self, body: str) -> Iterator[Desk]:

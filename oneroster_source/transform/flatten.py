@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -20,20 +19,33 @@ Estab: TypeAlias = str | Whose
 def flatten(
     wide: pa.Table,
     endpoint: Endpoint,
-    children: Iterable[Table],
     estab: Estab,
     *,
-    tombstones: bool,
-    keep_deleted: bool,
+    references: bool = True,
+    tombstones: bool = False,
+    keep_deleted: bool = True,
 ) -> dict[str, pa.Table]:
-    """Takes a wide table of an endpoint apart: see `Shaper.tables`."""
+    """Takes a wide table apart into tables of the warehouse, by name.
+
+    A row without sourcedId is found in `rejected_rows` alone; every other one is in the
+    endpoint's table, and whatever could not be read of it in `rejected_rows` too.
+
+    Args:
+        wide: Rows as `Shaper.parse` gives them.
+        endpoint: Their endpoint.
+        estab: The establishment that they were read for; or one for each row.
+        references: Whether single references get child tables of their own.
+        tombstones: Add a child row with the position -1 for each row that has no child rows:
+            the merge then removes those that it had before.
+        keep_deleted: Whether rows that are marked as deleted keep their child rows.
+    """
     whose, ids = _for_each(estab, len(wide)), wide.column("sourced_id")
     named = pc.is_valid(ids) if ids.null_count else None
     known = wide if named is None else wide.filter(named)
     own = whose if named is None else whose.filter(named)
     result = {endpoint.name: _stamped(known, endpoint.table, own)}
     ids, deleted = known.column("sourced_id"), _one_chunk(known.column("_deleted"))
-    for table in children:
+    for table in endpoint.child_tables(references=references):
         nested = _one_chunk(known.column(table.name))
         has = _has_items(nested)
         if not keep_deleted:

@@ -1,8 +1,7 @@
-"""Page bodies to Arrow tables, in two pure steps.
+"""Parses page bodies: one response body becomes one wide Arrow table, a row per object, its
+references and lists still nested.
 
-`Shaper.parse` turns one response body into one wide table: a row per object, its references and
-lists still nested. `Shaper.tables` takes wide tables apart into the tables of the warehouse. In
-between, the paginator decides which rows of a page are new.
+The paginator then decides which rows of a page are new, and `flatten` takes wide tables apart.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ import pyarrow.compute as pc
 from oneroster_source.errors import BadResponse
 from oneroster_source.model import Endpoint
 from oneroster_source.model.quoting import literal
-from oneroster_source.transform.charset import is_utf8
 from oneroster_source.transform.duckdb_engine import Desk, Engine
-from oneroster_source.transform.flatten import Estab, flatten
 from oneroster_source.transform.spelling import Spelling
 from oneroster_source.transform.strict import ODDITIES, StrictReader
 from oneroster_source.transform.tolerant import queries
@@ -74,7 +71,6 @@ class Shaper:
     Args:
         endpoint: The endpoint, as the spec declares it.
         engine: The DuckDB to parse in.
-        references: Whether single references get child tables of their own.
         time_zone: Where the schools are: a date that comes as an instant is the day that begins
             then there.
     """
@@ -84,12 +80,10 @@ class Shaper:
         endpoint: Endpoint,
         engine: Engine,
         *,
-        references: bool = True,
         time_zone: str = "UTC",
     ) -> None:
         self.endpoint = endpoint
         self._engine = engine
-        self._children = tuple(endpoint.child_tables(references=references))
         self._queries = queries(endpoint, time_zone)
         self._strict = StrictReader(endpoint)
         self._spelling = Spelling(endpoint)
@@ -110,7 +104,7 @@ class Shaper:
         Raises:
             BadResponse: The body is not JSON, or does not hold this collection.
         """
-        return self._engine.run(self._parse, body)
+        return self._engine.threads.submit(self._parse, body).result()
 
     def _parse(self, body: Body) -> pa.Table:
         # some servers say so that there are no rows
@@ -133,7 +127,7 @@ class Shaper:
     def _strictly(self, body: Body) -> pa.Table | None:
         """The rows of a body with nothing odd in it; None for any other."""
         envelope = _ENVELOPE.match(body)
-        if envelope is None or _NUL in body or not is_utf8(body):
+        if envelope is None or _NUL in body:
             return None
         if envelope[1] is None:
             body, name = b'{"rows":' + body.removeprefix(BOM_UTF8) + b"}", "rows"
@@ -196,30 +190,6 @@ class Shaper:
         if found[0]["kind"] != "ARRAY":
             raise BadResponse(f"{wanted!r} in the answer is not a list", todo=_CHECK)
         return _PAGE.format(rows=f"member(body::JSON, {literal(found[0]['k'])})")
-
-    def tables(
-        self, wide: pa.Table, estab: Estab, *, tombstones: bool = False, keep_deleted: bool = True
-    ) -> dict[str, pa.Table]:
-        """Takes a wide table apart into tables of the warehouse, by name.
-
-        A row without sourcedId is found in `rejected_rows` alone; every other one is in the
-        endpoint's table, and whatever could not be read of it in `rejected_rows` too.
-
-        Args:
-            wide: Rows as `parse` gives them.
-            estab: The establishment that they were read for; or one for each row.
-            tombstones: Add a child row with the position -1 for each row that has no child rows:
-                the merge then removes those that it had before.
-            keep_deleted: Whether rows that are marked as deleted keep their child rows.
-        """
-        return flatten(
-            wide,
-            self.endpoint,
-            self._children,
-            estab,
-            tombstones=tombstones,
-            keep_deleted=keep_deleted,
-        )
 
 
 def _with_oddities(wide: pa.Table, odd: pa.Table | None = None) -> pa.Table:

@@ -88,6 +88,9 @@ class StrictReader:
         whole = pa.json.ReadOptions(use_threads=False, block_size=len(body) + 1)
         try:
             found = pa.json.read_json(pa.BufferReader(pa.py_buffer(body)), whole, options)
+            if not body.isascii():
+                # Arrow takes any bytes for a text
+                found.validate(full=True)
             # one value, and no other after it
             if len(found) != 1:
                 return None

@@ -44,6 +44,7 @@ from oneroster_source.simulator.options import Options
 from oneroster_source.simulator.pages import Page as Answer
 from oneroster_source.transform.charset import as_utf8
 from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.flatten import flatten
 from oneroster_source.transform.parser import Shaper
 from oneroster_source.transform.redaction import Redaction
 
@@ -865,7 +866,8 @@ def one_page(endpoint: str, body: bytes, tally: Tally) -> None:
         shaper, redact = SHAPERS[endpoint], ALL[endpoint]
         collection = Collection(spool, shaper, Ask("full"), outcome, redact, None)
         for part in collection.rows():
-            for name, table in SHAPERS[endpoint].tables(part, ESTAB, tombstones=True).items():
+            found = flatten(part, shaper.endpoint, ESTAB, tombstones=True)
+            for name, table in found.items():
                 tables[name] += table.to_pylist()
     rows = newest(rows)
     _take_tombstones(endpoint, rows, tables)

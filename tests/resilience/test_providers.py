@@ -367,10 +367,10 @@ def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
     return _parse(shaper, body)
 
 
-def _takes_it_for_the_start(reading: Any, page: Any, offset: int, start: int, new: int) -> None:
-    if reading.seen.rows and reading.begin[0] in page.keys[start:]:
+def _takes_it_for_the_start(place: Any, keys: Any, offset: int, start: int, new: int) -> None:
+    if place.seen.rows and place.begin[0] in keys[start:]:
         raise position.StartOver
-    _take(reading, page, offset, start, new)
+    _take(place, keys, offset, start, new)
 
 
 _parse, _take = Shaper.parse, Position.take

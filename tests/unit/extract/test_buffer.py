@@ -13,6 +13,7 @@ from oneroster_source.extract import buffer as spools
 from oneroster_source.extract.buffer import Spool
 from oneroster_source.model import V1P1
 from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.flatten import flatten
 from oneroster_source.transform.parser import Shaper
 
 SHAPER = Shaper(V1P1["users"], Engine())
@@ -31,7 +32,9 @@ def given_out(spool: Spool) -> list[tuple[str, str]]:
     """Each user that comes out, with the grades that do."""
     found = []
     for table in spool.tables():
-        tables = {name: rows.to_pylist() for name, rows in SHAPER.tables(table, "1").items()}
+        tables = {
+            name: rows.to_pylist() for name, rows in flatten(table, SHAPER.endpoint, "1").items()
+        }
         for row in tables["users"]:
             grades = [
                 g for g in tables["users__grades"] if g["user_sourced_id"] == row["sourced_id"]
@@ -80,7 +83,7 @@ def test_repeats_that_are_far_apart_are_found_when_they_are_expected(spool: Spoo
 
 def problems(spool: Spool) -> list[tuple[str, str]]:
     """What `rejected_rows` gets, by sourcedId."""
-    rejected = (SHAPER.tables(table, "1")["rejected_rows"] for table in spool.tables())
+    rejected = (flatten(table, SHAPER.endpoint, "1")["rejected_rows"] for table in spool.tables())
     rows = (row for table in rejected for row in table.to_pylist())
     return sorted((row["sourced_id"], row["reason"]) for row in rows)
 
@@ -147,7 +150,7 @@ def test_whether_no_row_has_an_id(spool: Spool) -> None:
 def test_rows_without_an_id_are_not_taken_for_repeats(spool: Spool) -> None:
     spool.add(wide({"username": "x"}, {"username": "x"}, user("a")), 0)
     [table] = spool.tables()
-    assert len(SHAPER.tables(table, "1")["rejected_rows"]) == 2
+    assert len(flatten(table, SHAPER.endpoint, "1")["rejected_rows"]) == 2
 
 
 def test_a_pass_that_begins_again_forgets_the_rows_before(spool: Spool) -> None:
