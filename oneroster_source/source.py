@@ -41,16 +41,16 @@ from oneroster_source.errors import ConfigurationError, DestinationError, OneRos
 from oneroster_source.extract.buffer import BATCH_ROWS, FEW_ROWS
 from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.compare import Contents, existing
-from oneroster_source.extract.cursors import Cursors, refuse_other_pseudonyms
+from oneroster_source.extract.cursors import Cursors, require_same_pseudonyms
 from oneroster_source.extract.decision import Decider, Decision, Tables
 from oneroster_source.extract.deletions import alive
-from oneroster_source.extract.page_requests import Ask
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.model import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
 from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.run_report import Outcome, Plan, Report
 from oneroster_source.transform.duckdb_engine import engine
 from oneroster_source.transform.flatten import flatten
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")
@@ -111,7 +111,7 @@ def oneroster(
     if full and (since or until):
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
-    window = Ask("window", since=since, until=until) if since or until else None
+    window = ReadRequest("window", since=since, until=until) if since or until else None
     run = _Run(
         resolved,
         report,
@@ -132,7 +132,7 @@ class _Run:
         settings: Settings,
         report: Report | None,
         *,
-        window: Ask | None,
+        window: ReadRequest | None,
         full: bool,
         allow_deletes: bool,
         alone: bool,
@@ -206,7 +206,7 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        shaper = Shaper(endpoint, self._engine, time_zone=self._settings.time_zone)
+        parser = PageParser(endpoint, self._engine, time_zone=self._settings.time_zone)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()
@@ -220,8 +220,8 @@ class _Run:
             while todo or reading:
                 # no more at once, so that what is read does not pile up before it is loaded
                 while todo and len(reading) < MOST_COLLECTIONS:
-                    school, ask, outcome = todo.popleft()
-                    future = self._submit(school, shaper, ask, outcome, cursors.span)
+                    school, request, outcome = todo.popleft()
+                    future = self._submit(school, parser, request, outcome, cursors.span)
                     reading[future] = outcome
                 whole, _ = wait(reading, timeout=0, return_when=FIRST_COMPLETED)
                 if not whole:
@@ -237,12 +237,16 @@ class _Run:
                 future.add_done_callback(_discard)
             self._leave()
 
-    def _todo(self, endpoint: Endpoint, cursors: Cursors) -> Iterator[tuple[School, Ask, Outcome]]:
+    def _todo(
+        self, endpoint: Endpoint, cursors: Cursors
+    ) -> Iterator[tuple[School, ReadRequest, Outcome]]:
         for school in self._settings.schools:
-            ask = self._window or cursors.ask(school.estab, full=self._full, now=self._now)
+            request = self._window or cursors.next_request(
+                school.estab, full=self._full, now=self._now
+            )
             outcome = self._report.outcome(school.estab, endpoint.name)
-            outcome.mode, outcome.first = ask.mode, not cursors.knows(school.estab)
-            yield school, ask, outcome
+            outcome.mode, outcome.first = request.mode, not cursors.knows(school.estab)
+            yield school, request, outcome
 
     def _tables_to_make(self, endpoint: Endpoint) -> Tables:
         """All tables that the destination has not got yet, or not with all columns, empty: they
@@ -260,13 +264,18 @@ class _Run:
         }
 
     def _submit(
-        self, school: School, shaper: Shaper, ask: Ask, outcome: Outcome, span: timedelta
+        self,
+        school: School,
+        parser: PageParser,
+        request: ReadRequest,
+        outcome: Outcome,
+        span: timedelta,
     ) -> Future[Collection]:
         assert self._pool is not None
         client = self._client(school)
         suppressed = self._suppressed.get(school.estab)
         return self._pool.submit(
-            collect, client, shaper, ask, self._settings, outcome, span, suppressed
+            collect, client, parser, request, self._settings, outcome, span, suppressed
         )
 
     def _finish(
@@ -420,7 +429,7 @@ class _Run:
         with self._lock:
             if self._pool is None:
                 state, settings = dlt.current.source_state(), self._settings
-                refuse_other_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
+                require_same_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
                 self._suppressed = self._listed()
                 self._stopped.clear()
                 run = self._report

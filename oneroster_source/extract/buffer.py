@@ -30,7 +30,7 @@ SENT_TWICE = "sent more than once"
 """Why a row is not all that the server sent under its sourcedId."""
 
 
-class Spool:
+class Buffer:
     """The rows of one collection, as wide tables. A buffer of the paginator.
 
     Args:

@@ -17,7 +17,7 @@ from oneroster_source.errors import BadResponse, OneRosterError, ResponseTooLarg
 from oneroster_source.extract.page_requests import Order, query, refuses_sort, smaller_limits
 from oneroster_source.model.filters import Filter, where
 from oneroster_source.transform.duckdb_engine import engine
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.parser import PageParser
 
 _ORDERS: tuple[Order | None, ...] = ("asc", None)
 
@@ -64,14 +64,14 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
             # no endpoint needs them, so that a provider without them is as good
             yield Finding(school.estab, path, True, f"not available: {_said(error)}")
     for name in settings.endpoints:
-        shaper = Shaper(settings.dialect[name], engine(), time_zone=settings.time_zone)
-        yield _check_endpoint(client, shaper, settings)
+        parser = PageParser(settings.dialect[name], engine(), time_zone=settings.time_zone)
+        yield _check_endpoint(client, parser, settings)
 
 
-def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Finding:
+def _check_endpoint(client: Client, parser: PageParser, settings: Settings) -> Finding:
     """Asks as a sync begins: with its filter, its order, and as many rows in a page; where that is
     refused, in the simpler ways that a sync tries."""
-    estab, endpoint = client.school.estab, shaper.endpoint
+    estab, endpoint = client.school.estab, parser.endpoint
     own = settings.filters.get(endpoint.name, Filter())
     recent = own & where("dateLastModified", ">", datetime.now(UTC) - timedelta(days=1))
     refusals: dict[tuple[int, Order | None], OneRosterError] = {}
@@ -79,7 +79,7 @@ def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Findi
         for order in _ORDERS:
             try:
                 reply = client.get(
-                    endpoint.path, query(own, limit=limit, order=order), shaper.parse
+                    endpoint.path, query(own, limit=limit, order=order), parser.parse
                 )
             except OneRosterError as error:
                 if not refuses_sort(error) and not isinstance(error, ResponseTooLarge):
@@ -91,16 +91,16 @@ def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Findi
                 details.append(f"{limit:,} rows in a page: more are refused ({_said(first)})")
             refused = refusals.get((limit, "asc"))
             details.append(f"sort refused ({_said(refused)})" if refused else "sort accepted")
-            details.append(_filter(client, shaper, query(recent, limit=limit, order=order)))
+            details.append(_filter(client, parser, query(recent, limit=limit, order=order)))
             details += filter(None, [reply.warning])
             return Finding(estab, endpoint.name, True, ", ".join(details))
     return Finding(estab, endpoint.name, False, _said(refusals[settings.page_size, "asc"]))
 
 
-def _filter(client: Client, shaper: Shaper, params: dict[str, str]) -> str:
+def _filter(client: Client, parser: PageParser, params: dict[str, str]) -> str:
     """Whether the server takes what the next sync asks."""
     try:
-        client.get(shaper.endpoint.path, params, shaper.parse)
+        client.get(parser.endpoint.path, params, parser.parse)
         return "filter accepted"
     except OneRosterError as error:
         return f"filter refused ({_said(error)})"

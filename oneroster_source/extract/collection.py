@@ -20,11 +20,11 @@ from oneroster_source.errors import (
     RequestRefused,
     ResponseTooLarge,
 )
-from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.buffer import Buffer
 from oneroster_source.extract.page_requests import (
-    Ask,
     FilterIgnored,
     PageRequests,
+    ReadRequest,
     SameAnswer,
     query,
     refuses_sort,
@@ -32,7 +32,7 @@ from oneroster_source.extract.page_requests import (
 )
 from oneroster_source.model.filters import Filter
 from oneroster_source.run_report import Outcome
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.redaction import Redaction
 from oneroster_source.transform.suppression import Suppression
 from oneroster_source.transform.tolerant import ROW_PROBLEMS
@@ -56,20 +56,20 @@ class Collection:
 
     def __init__(
         self,
-        spool: Spool,
-        shaper: Shaper,
-        ask: Ask,
+        buffer: Buffer,
+        parser: PageParser,
+        request: ReadRequest,
         outcome: Outcome,
         redact: Redaction,
         suppressed: Suppression | None,
     ) -> None:
-        self._spool = spool
-        self._shaper = shaper
-        self._ask = ask
+        self._buffer = buffer
+        self._parser = parser
+        self._request = request
         self._outcome = outcome
         self.redact = redact
         self._suppressed = suppressed
-        self.mode = ask.mode
+        self.mode = request.mode
         """What it is, which may be more than was asked for: see `whole`."""
         self.started: datetime | None = None
         """The server's clock when it was first asked."""
@@ -98,39 +98,39 @@ class Collection:
     @property
     def newest(self) -> datetime | None:
         """The newest `dateLastModified` that is not in the future."""
-        return self._spool.newest(self.clock)
+        return self._buffer.newest(self.clock)
 
     def fingerprint(self, since: datetime) -> str:
         """What names the rows that changed after an instant, as they were sent."""
-        return self._spool.fingerprint(since)
+        return self._buffer.fingerprint(since)
 
     @property
     def is_known(self) -> bool:
         """Whether these are rows that the last good run loaded, and nothing has changed since."""
-        if self.mode != "delta" or self._ask.since is None or not self._ask.recent:
+        if self.mode != "delta" or self._request.since is None or not self._request.recent:
             return False
-        if self.answer and self.answer == self._ask.answer:
+        if self.answer and self.answer == self._request.answer:
             return True
-        return self._ask.rows == self._spool.rows and self._ask.recent == self.fingerprint(
-            self._ask.since
+        return self._request.rows == self._buffer.rows and self._request.recent == self.fingerprint(
+            self._request.since
         )
 
     def ids(self) -> pa.ChunkedArray:
         """The sourcedId of every row that has one."""
-        return self._spool.ids()
+        return self._buffer.ids()
 
     @property
     def nameless(self) -> int:
         """How many rows came without a sourcedId, and may be any."""
-        return self._spool.problems()[ROW_PROBLEMS[0]]
+        return self._buffer.problems()[ROW_PROBLEMS[0]]
 
     @cached_property
     def erased(self) -> pa.ChunkedArray:
         """The sourcedId of every row that is left out, since it is about somebody erased."""
         found = [pa.array([], pa.string())]
         if self._suppressed is not None:
-            for wide in self._spool.tables():
-                theirs = self._suppressed.theirs(self._shaper.endpoint, wide)
+            for wide in self._buffer.tables():
+                theirs = self._suppressed.theirs(self._parser.endpoint, wide)
                 found += wide.column("sourced_id").filter(theirs).drop_null().chunks
         return pa.chunked_array(found)
 
@@ -139,7 +139,7 @@ class Collection:
         there are no rows at all."""
         parts = [
             wide.filter(pc.and_(wide.column("_deleted"), pc.is_valid(wide.column("sourced_id"))))
-            for wide in self._spool.tables()
+            for wide in self._buffer.tables()
         ]
         return pa.concat_tables([part.select(columns) for part in parts]) if parts else None
 
@@ -150,25 +150,25 @@ class Collection:
         Args:
             left_out: The ids of rows that are not to be loaded where they are marked as deleted.
         """
-        for sent in self._spool.tables():
+        for sent in self._buffer.tables():
             self._check_filter(sent)
             wide = sent
             if left_out is not None and len(left_out):
                 named = pc.is_in(wide.column("sourced_id"), value_set=left_out)
                 wide = wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
             if self._suppressed is not None:
-                wide = self._suppressed.without(self._shaper.endpoint, wide)
+                wide = self._suppressed.without(self._parser.endpoint, wide)
             self._count(wide)
             yield wide
 
     def close(self) -> None:
         """Frees the memory and the file that hold the rows."""
-        self._spool.close()
+        self._buffer.close()
 
     def _check_filter(self, wide: pa.Table) -> None:
         """Warns where a row does not satisfy what the server was asked for."""
         for predicate in self.asked.predicates:
-            column = self._shaper.column_of(predicate.field)
+            column = self._parser.column_of(predicate.field)
             if column is None or self.redact.touches(column):
                 continue
             values = wide.column(column)
@@ -183,11 +183,11 @@ class Collection:
 
     def _count(self, wide: pa.Table) -> None:
         outcome, stamps = self._outcome, wide.column("date_last_modified")
-        if self._ask.known is None:
+        if self._request.known is None:
             changed = wide
         else:
             # rows without a stamp may have changed
-            later = pc.greater(stamps, pa.scalar(self._ask.known, stamps.type))
+            later = pc.greater(stamps, pa.scalar(self._request.known, stamps.type))
             changed = wide.filter(pc.fill_null(later, True))
         live = pc.and_not(pc.is_valid(wide.column("sourced_id")), wide.column("_deleted"))
         outcome.live += pc.sum(live).as_py() or 0
@@ -200,8 +200,8 @@ class Collection:
 
 def collect(
     client: Client,
-    shaper: Shaper,
-    ask: Ask,
+    parser: PageParser,
+    request: ReadRequest,
     settings: Settings,
     outcome: Outcome,
     span: timedelta = timedelta(),
@@ -211,8 +211,8 @@ def collect(
 
     Args:
         client: Asks for it.
-        shaper: Knows how to read it.
-        ask: What to read.
+        parser: Knows how to read it.
+        request: What to read.
         settings: The run's.
         outcome: Filled with what was done.
         span: How far before its newest row the collection's fingerprint may reach.
@@ -226,20 +226,20 @@ def collect(
     def added(rows: int) -> None:
         outcome.rows += rows
 
-    spool = Spool(added, max_rows=settings.max_rows, span=span)
-    redact = Redaction(shaper.endpoint, settings.privacy)
-    collection = Collection(spool, shaper, ask, outcome, redact, suppressed)
+    buffer = Buffer(added, max_rows=settings.max_rows, span=span)
+    redact = Redaction(parser.endpoint, settings.privacy)
+    collection = Collection(buffer, parser, request, outcome, redact, suppressed)
     problem: OneRosterError
     try:
-        reading = _Reading(client, shaper, settings, outcome, collection, spool)
-        reading.read(ask)
-        if spool.is_unread and collection.mode == "delta":
+        reading = _Reading(client, parser, settings, outcome, collection, buffer)
+        reading.read(request)
+        if buffer.is_unread and collection.mode == "delta":
             # a few rows at fault, or all of them
             outcome.warn("none of the rows that changed could be read; all rows were read")
-            reading.read_whole(ask)
-        if spool.is_unread:
-            raise _unread(spool)
-        twins = len(spool.twins())
+            reading.read_whole(request)
+        if buffer.is_unread:
+            raise _unread(buffer)
+        twins = len(buffer.twins())
         if twins:
             outcome.warn(
                 f"{twins:,} {'id' if twins == 1 else 'ids'} came on more than one row with"
@@ -251,18 +251,18 @@ def collect(
         problem = type(error)(error.what, where=error.where or where_, todo=error.todo)
     except BaseException:
         # the run is being stopped
-        spool.close()
+        buffer.close()
         raise
-    spool.close()
+    buffer.close()
     raise problem
 
 
-def _unread(spool: Spool) -> OneRosterError:
+def _unread(buffer: Buffer) -> OneRosterError:
     """The error for rows of which none can be told from the others."""
-    found = spool.problems()
+    found = buffer.problems()
     counts = "; ".join(f"{p} (rows: {found[p]:,})" for p in ROW_PROBLEMS if found[p])
     return BadResponse(
-        f"no row could be read, of {spool.rows:,} that came: {counts}",
+        f"no row could be read, of {buffer.rows:,} that came: {counts}",
         todo="ask the provider: sourcedId must name each row, in at most 1,000 bytes",
     )
 
@@ -274,25 +274,25 @@ class _Reading:
     def __init__(
         self,
         client: Client,
-        shaper: Shaper,
+        parser: PageParser,
         settings: Settings,
         outcome: Outcome,
         collection: Collection,
-        spool: Spool,
+        buffer: Buffer,
     ) -> None:
         self._client = client
-        self._shaper = shaper
+        self._parser = parser
         self._settings = settings
         self._outcome = outcome
         self._collection = collection
-        self._spool = spool
-        self._own = settings.filters.get(shaper.endpoint.name, Filter())
+        self._buffer = buffer
+        self._own = settings.filters.get(parser.endpoint.name, Filter())
         self._limit = settings.page_size
         self._accepted = False
         """Whether the server has given a page."""
 
-    def read(self, ask: Ask) -> None:
-        """Reads what is asked for, or more than that, into the spool.
+    def read(self, request: ReadRequest) -> None:
+        """Reads what is asked for, or more than that, into the buffer.
 
         Raises:
             OneRosterError: It could not be read whole.
@@ -300,7 +300,7 @@ class _Reading:
         refusal: OneRosterError
         while True:
             try:
-                return self._in_pages(ask)
+                return self._in_pages(request)
             except RequestRefused as error:
                 if self._accepted:
                     raise
@@ -316,10 +316,10 @@ class _Reading:
                 " asked for"
             )
 
-    def read_whole(self, ask: Ask) -> None:
+    def read_whole(self, request: ReadRequest) -> None:
         """Reads everything, though only changes were wanted."""
         self._collection.whole()
-        self.read(Ask("full", known=ask.known))
+        self.read(ReadRequest("full", known=request.known))
 
     def _smaller_limit(self) -> int | None:
         """The largest of the smaller limits with which the server answers the plainest request."""
@@ -327,7 +327,7 @@ class _Reading:
         def sent() -> None:
             self._outcome.requests += 1
 
-        path, parse = self._shaper.endpoint.path, self._shaper.parse
+        path, parse = self._parser.endpoint.path, self._parser.parse
         for limit in (self._limit, *smaller_limits(self._limit)):
             with suppress(RequestRefused, ResponseTooLarge):
                 self._client.get(path, query(limit=limit), parse, sent=sent)
@@ -335,25 +335,25 @@ class _Reading:
                 return None if limit == self._limit else limit
         return None
 
-    def _in_pages(self, ask: Ask) -> None:
+    def _in_pages(self, request: ReadRequest) -> None:
         refusal: OneRosterError | None = None
         for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
-            if not narrow and not ask.filter:
+            if not narrow and not request.filter:
                 continue
             if ordered and not narrow and not isinstance(refusal, RequestRefused):
                 # that was no matter of the filter
                 break
             pages = PageRequests(
                 self._client,
-                self._shaper,
-                self._own & ask.filter if narrow else self._own,
+                self._parser,
+                self._own & request.filter if narrow else self._own,
                 self._collection.redact,
                 self._outcome,
                 ordered=ordered,
-                expected=ask.since - IMPRECISION
-                if narrow and ask.mode == "delta" and ask.since
+                expected=request.since - IMPRECISION
+                if narrow and request.mode == "delta" and request.since
                 else None,
-                known=ask.answer,
+                known=request.answer,
             )
             try:
                 source = PageSource(
@@ -361,24 +361,24 @@ class _Reading:
                     limit=self._limit,
                     descending=pages.descending,
                     unfiltered_total=pages.unfiltered_total if pages.wanted else None,
-                    known_page=ask.page,
+                    known_page=request.page,
                     ahead=self._settings.concurrency,
                     executor=self._client.server.pool,
                     note=self._outcome.warn,
                 )
-                self._collection.page = read(source, self._spool)
+                self._collection.page = read(source, self._buffer)
             except FilterIgnored:
                 self._outcome.warn(
                     "the server ignores the filter by dateLastModified; all rows were read"
                 )
-                return self.read_whole(ask)
+                return self.read_whole(request)
             except SameAnswer:
-                if pages.answer != ask.answer:
+                if pages.answer != request.answer:
                     # the same page, and another total: there are more
-                    return self._in_pages(replace(ask, answer=""))
+                    return self._in_pages(replace(request, answer=""))
                 # these rows were taken apart the last time
-                self._outcome.rows += ask.rows
-                self._collection.answer = ask.answer
+                self._outcome.rows += request.rows
+                self._collection.answer = request.answer
                 return None
             except OneRosterError as error:
                 self._accepted |= pages.accepted
@@ -389,18 +389,20 @@ class _Reading:
                 continue
             finally:
                 self._collection.begins(pages.started)
-            return self._done(ask, pages, ordered=ordered, narrow=narrow)
+            return self._done(request, pages, ordered=ordered, narrow=narrow)
         assert refusal is not None
         raise refusal
 
-    def _done(self, ask: Ask, pages: PageRequests, *, ordered: bool, narrow: bool) -> None:
+    def _done(
+        self, request: ReadRequest, pages: PageRequests, *, ordered: bool, narrow: bool
+    ) -> None:
         """Notes in which way all was read; reads again where that was too narrow."""
-        warn, spool, delta = self._outcome.warn, self._spool, ask.mode == "delta"
-        narrowed = delta and narrow and not spool.is_unread
-        if narrowed and ask.since and ask.misses(spool.rows, pages.oldest):
-            came = spool.rows
-            self.read_whole(ask)
-            if spool.changed_since(ask.since) > came:
+        warn, buffer, delta = self._outcome.warn, self._buffer, request.mode == "delta"
+        narrowed = delta and narrow and not buffer.is_unread
+        if narrowed and request.since and request.misses(buffer.rows, pages.oldest):
+            came = buffer.rows
+            self.read_whole(request)
+            if buffer.changed_since(request.since) > came:
                 warn(
                     "the server's filter by dateLastModified leaves out rows that it should give;"
                     " all rows were read"
@@ -415,5 +417,5 @@ class _Reading:
             warn("the server refuses to filter by dateLastModified; all rows were read")
             if delta:
                 self._collection.whole()
-        if self._own and not spool.rows and self._collection.mode == "full":
+        if self._own and not buffer.rows and self._collection.mode == "full":
             warn("no row matches the filter that is set for this endpoint")

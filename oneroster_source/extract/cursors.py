@@ -17,7 +17,7 @@ from oneroster_source.config.settings import Settings
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.collection import Collection
 from oneroster_source.extract.deletions import SKEW
-from oneroster_source.extract.page_requests import Ask
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.model import Dialect, Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,7 +39,7 @@ def next_cursor(
     return min(max(found), clock) if found else None
 
 
-def refuse_other_pseudonyms(
+def require_same_pseudonyms(
     kept: Mapping[str, Mapping[str, Any]], privacy: Privacy, dialect: Dialect
 ) -> None:
     """Looks whether all rows that are there have the pseudonyms that the settings make.
@@ -76,9 +76,9 @@ class Cursors:
         state: The resource's state in dlt. Layout: `schools` -> estab -> `cursor` and `full`
             (instants in ISO 8601, UTC), `read_as` (what decides which rows are loaded:
             settings, and who the school is to which provider), `recent` (the fingerprint of the
-            rows that the next delta will bring again), `page` and `answer` (see `Ask`), `held`
-            (where deletions wait for a decision: the live rows that there were then), `rollover`
-            (see `came`).
+            rows that the next delta will bring again), `page` and `answer` (see `ReadRequest`),
+            `held` (where deletions wait for a decision: the live rows that there were then),
+            `rollover` (see `came`).
         endpoint: The endpoint.
         settings: The run's settings.
     """
@@ -112,7 +112,7 @@ class Cursors:
         """Whether anything of a school was ever read whole."""
         return estab in self._schools
 
-    def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
+    def next_request(self, estab: str, *, full: bool, now: datetime) -> ReadRequest:
         """What to read next: from the cursor, or everything if that is due.
 
         Args:
@@ -132,8 +132,8 @@ class Cursors:
             or entry.get("read_as") != self._read_as(estab)
             or self._is_due(_instant(entry.get("full")), now)
         ):
-            return Ask("full", known=cursor)
-        return Ask(
+            return ReadRequest("full", known=cursor)
+        return ReadRequest(
             "delta",
             since=self._since(cursor),
             known=cursor,

@@ -22,7 +22,7 @@ from oneroster_source.errors import (
 )
 from oneroster_source.model.filters import Filter, where
 from oneroster_source.run_report import Mode, Outcome
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.redaction import Redaction
 
 Order = Literal["asc", "desc"]
@@ -59,7 +59,7 @@ def refuses_sort(error: OneRosterError) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ReadRequest:
     """What to read.
 
     Args:
@@ -121,7 +121,7 @@ class PageRequests:
     def __init__(
         self,
         client: Client,
-        shaper: Shaper,
+        parser: PageParser,
         wanted: Filter,
         redact: Redaction,
         outcome: Outcome,
@@ -131,7 +131,7 @@ class PageRequests:
         known: str,
     ) -> None:
         self._client = client
-        self._shaper = shaper
+        self._parser = parser
         self._redact = redact
         self._outcome = outcome
         self._expected = expected
@@ -160,10 +160,10 @@ class PageRequests:
                 digest = blake2b(body, digest_size=12).hexdigest()
                 listed = b"[" in body
             known = digest and self._known.startswith(digest)
-            return None if known else self._shaper.parse(body)
+            return None if known else self._parser.parse(body)
 
         def ask() -> Reply[pa.Table | None]:
-            return self._client.get(self._shaper.endpoint.path, params, parsed, sent=self._sent)
+            return self._client.get(self._parser.endpoint.path, params, parsed, sent=self._sent)
 
         try:
             reply = ask()
@@ -174,7 +174,7 @@ class PageRequests:
             if not offset:
                 raise
             # some servers have no page beyond the end; that it is the end, the reader verifies
-            return Page([], self._redact(self._shaper.parse(b"[]")))
+            return Page([], self._redact(self._parser.parse(b"[]")))
         if reply.warning:
             self._outcome.warn(reply.warning)
         if not offset:
@@ -197,7 +197,7 @@ class PageRequests:
 
     def unfiltered_total(self) -> int | None:
         """The total without any filter."""
-        path, parse = self._shaper.endpoint.path, self._shaper.parse
+        path, parse = self._parser.endpoint.path, self._parser.parse
         return self._client.get(path, query(limit=1), parse, sent=self._sent).total
 
     def descending(self, offset: int, rows: int) -> list[str] | None:
@@ -207,7 +207,7 @@ class PageRequests:
         params = query(self.wanted, limit=rows, offset=offset, order="desc")
         try:
             reply = self._client.get(
-                self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
+                self._parser.endpoint.path, params, self._parser.parse, sent=self._sent
             )
         except (EndpointNotFound, ServerUnavailable):
             # a server too slow to sort so; or away, which the next request will show

@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning
 
 
 class Engine:
-    """DuckDB as a JSON parser: in memory, with a thread and a desk for each core.
+    """DuckDB as a JSON parser: in memory, with a thread and a cursor for each core.
 
     A query runs on one core: pages are shaped side by side, not each on all cores. It does so in a
     thread of the engine's own, since DuckDB keeps memory for each thread that it was asked in.
@@ -49,13 +49,13 @@ class Engine:
         return database
 
     @contextmanager
-    def holding(self, body: str) -> Iterator[Desk]:
-        """The desk of this thread, with `body` on it."""
-        desk: Desk | None = getattr(self._own, "desk", None)
-        if desk is None:
-            desk = self._own.desk = Desk(self._database.cursor())
-        with desk.holding(body):
-            yield desk
+    def on(self, body: str) -> Iterator[BodyCursor]:
+        """The cursor of this thread, with `body` on it."""
+        cursor: BodyCursor | None = getattr(self._own, "cursor", None)
+        if cursor is None:
+            cursor = self._own.cursor = BodyCursor(self._database.cursor())
+        with cursor.on(body):
+            yield cursor
 
 
 @cache
@@ -75,7 +75,7 @@ class _Answer:
         return table.__arrow_c_stream__(requested_schema)
 
 
-class Desk:
+class BodyCursor:
     """Where a body is laid to ask about it.
 
     The queries are prepared once: to plan one takes ten times as long as to run it on a small page,
@@ -91,15 +91,15 @@ class Desk:
         connection.register("answer", self._answer)
 
     @contextmanager
-    def holding(self, body: str) -> Iterator[None]:
-        """Lays a body on the desk, and takes it away."""
+    def on(self, body: str) -> Iterator[None]:
+        """Lays a body on the cursor, and takes it away."""
         self._answer.body = body
         try:
             yield
         finally:
             self._answer.body = ""
 
-    def ask(self, sql: str) -> pa.Table:
+    def query(self, sql: str) -> pa.Table:
         """Runs a query over `answer`."""
         name = self._prepared.get(sql)
         if name is None:

@@ -31,7 +31,7 @@ def flatten(
     endpoint's table, and whatever could not be read of it in `rejected_rows` too.
 
     Args:
-        wide: Rows as `Shaper.parse` gives them.
+        wide: Rows as `PageParser.parse` gives them.
         endpoint: Their endpoint.
         estab: The establishment that they were read for; or one for each row.
         references: Whether single references get child tables of their own.

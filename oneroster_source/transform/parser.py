@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from oneroster_source.errors import BadResponse
 from oneroster_source.model import Endpoint
 from oneroster_source.model.quoting import literal
-from oneroster_source.transform.duckdb_engine import Desk, Engine
+from oneroster_source.transform.duckdb_engine import BodyCursor, Engine
 from oneroster_source.transform.spelling import Spelling
 from oneroster_source.transform.strict import ODDITIES, StrictReader
 from oneroster_source.transform.tolerant import queries
@@ -65,7 +65,7 @@ def _mended_numbers(text: str) -> str:
     return text
 
 
-class Shaper:
+class PageParser:
     """Shapes the pages of one endpoint.
 
     Args:
@@ -139,16 +139,16 @@ class Shaper:
 
     def _tolerantly(self, text: str) -> pa.Table:
         """The objects of any body: the few odd ones of a page in the long way."""
-        with self._engine.holding(text) as desk:
-            page = self._page(desk, text)
-            raws = desk.ask(f"{page} SELECT raw FROM page").column("raw").to_pylist()
+        with self._engine.on(text) as cursor:
+            page = self._page(cursor, text)
+            raws = cursor.query(f"{page} SELECT raw FROM page").column("raw").to_pylist()
             if len(raws) <= FEW:
-                return self._long_way(desk, page)
+                return self._long_way(cursor, page)
         parts = [_listed(raws[begin : begin + FEW]) for begin in range(0, len(raws), FEW)]
         found = [self._strictly(part.encode()) for part in parts]
         odd = [part[1:-1] for part, wide in zip(parts, found, strict=True) if wide is None]
-        with self._engine.holding(f"[{','.join(odd)}]") as desk:
-            rest = self._long_way(desk, _BARE_PAGE)
+        with self._engine.on(f"[{','.join(odd)}]") as cursor:
+            rest = self._long_way(cursor, _BARE_PAGE)
         begin = 0
         for i, wide in enumerate(found):
             if wide is None:
@@ -156,20 +156,20 @@ class Shaper:
                 begin += FEW
         return pa.concat_tables(found)
 
-    def _long_way(self, desk: Desk, page: str) -> pa.Table:
+    def _long_way(self, cursor: BodyCursor, page: str) -> pa.Table:
         """All objects of a page, and whatever is odd about them."""
-        wide = desk.ask(page + self._queries.rows)
+        wide = cursor.query(page + self._queries.rows)
         odd = None
         if pc.any(wide.column("_odd")).as_py():
-            odd = desk.ask(page + self._queries.oddities)
+            odd = cursor.query(page + self._queries.oddities)
         return _with_oddities(wide.drop_columns("_odd"), odd)
 
-    def _page(self, desk: Desk, text: str) -> str:
+    def _page(self, cursor: BodyCursor, text: str) -> str:
         """SQL for the relation `page`, under whichever spelling of the envelope's key."""
         if _BARE_LIST.match(text):
             return _BARE_PAGE
         wanted = self.endpoint.collection
-        members = desk.ask(
+        members = cursor.query(
             "SELECT k, json_type(body, pointer(k)) AS kind, lower(k) LIKE '%codemajor' OR"
             " lower(k) LIKE '%statusinfo%' AS tells, CASE WHEN tells OR kind <> 'ARRAY'"
             " THEN member(body::JSON, k)::VARCHAR END AS value"

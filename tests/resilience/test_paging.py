@@ -204,7 +204,7 @@ class Trial:
         """Loads what the reader gives; returns the rows that it passed over."""
         cursors = Cursors(self.state, self.settings.dialect["users"], self.settings)
         now = self.school.now + self.skew
-        ask = cursors.ask("1", full=full, now=now)
+        ask = cursors.next_request("1", full=full, now=now)
         server = self.server
         server.since, server.started = ask.since, None
         before = [self.school.rows[key] for key in server.in_scope()]

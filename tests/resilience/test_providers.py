@@ -49,13 +49,13 @@ from oneroster_source.client.position import Position
 from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import OneRosterError
 from oneroster_source.extract import collection, page_requests
-from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.buffer import Buffer
 from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.cursors import Cursors
-from oneroster_source.extract.page_requests import Ask
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.run_report import Outcome
 from oneroster_source.transform.duckdb_engine import engine
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.parser import PageParser
 
 CHANGES = (update, update, tie, purge, tombstone, add, add, future, restore, turn_of_the_year)
 OWN_FILTER = "role='student'"
@@ -181,8 +181,8 @@ def filtered_settings() -> Settings:
 
 
 @cache
-def users() -> Shaper:
-    return Shaper(basic_settings().dialect["users"], engine())
+def users() -> PageParser:
+    return PageParser(basic_settings().dialect["users"], engine())
 
 
 class Trial:
@@ -240,7 +240,7 @@ class Trial:
         outcome = Outcome("1", "users")
         self.told = outcome.warnings
         now = self.school.now
-        ask = cursors.ask("1", full=full, now=now)
+        ask = cursors.next_request("1", full=full, now=now)
         found = collect(self.client, users(), ask, self.settings, outcome, cursors.span)
         try:
             self._load(found, cursors)
@@ -361,10 +361,10 @@ def _loses(*_: object) -> bool:
     raise position.StartOver
 
 
-def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
+def _takes_lists_alone(parser: PageParser, body: bytes) -> Any:
     if b"[" not in body:
         raise OneRosterError("no list")
-    return _parse(shaper, body)
+    return _parse(parser, body)
 
 
 def _takes_it_for_the_start(place: Any, keys: Any, offset: int, start: int, new: int) -> None:
@@ -373,15 +373,15 @@ def _takes_it_for_the_start(place: Any, keys: Any, offset: int, start: int, new:
     _take(place, keys, offset, start, new)
 
 
-_parse, _take = Shaper.parse, Position.take
+_parse, _take = PageParser.parse, Position.take
 WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
     # what is taken out of the program, so that servers of a kind must find it out
     "ties": [(module, "coarse", str) for module in (paging_pass, position)],
     "window": [(PagingPass, "_is_last", _never), (PagingPass, "_is_complete", _never)],
     "clamp": [(PagingPass, "_is_elsewhere", _loses), (PagingPass, "_is_last", _never)],
-    "nothing": [(Shaper, "parse", _takes_lists_alone)],
-    "filters": [(Ask, "misses", _never)],
-    "repeats": [(Spool, "twins", lambda spool: set())],
+    "nothing": [(PageParser, "parse", _takes_lists_alone)],
+    "filters": [(ReadRequest, "misses", _never)],
+    "repeats": [(Buffer, "twins", lambda buffer: set())],
     "first again": [(Position, "take", _takes_it_for_the_start)],
     "unsorted": [(module, "refuses_sort", _never) for module in (collection, page_requests)],
     "refusals": [(collection, "smaller_limits", lambda limit: ())],
