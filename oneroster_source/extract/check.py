@@ -1,4 +1,4 @@
-"""What a school's server allows, found out without loading anything."""
+"""Checks what a school's server allows, without loading anything."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ORDERS: tuple[Order | None, ...] = ("asc", None)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One question to a server, and the answer."""
+    """The result of one check."""
 
     estab: str
     subject: str
@@ -33,7 +33,7 @@ class Finding:
 
 
 def check(settings: Settings) -> Iterator[Finding]:
-    """Asks every school's server: login, versions, and each endpoint as a sync does."""
+    """Checks every school's server: login, versions, and each endpoint as a sync reads it."""
     gates = Gates(settings.pause_budget)
     for school in settings.schools:
         server = Server(
@@ -61,7 +61,7 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
         try:
             yield Finding(school.estab, path, True, client.get(path, {}, _version).value)
         except OneRosterError as error:
-            # no endpoint needs them, so that a provider without them is as good
+            # no endpoint needs it
             yield Finding(school.estab, path, True, f"not available: {_said(error)}")
     for name in settings.endpoints:
         parser = PageParser(settings.dialect[name], engine(), time_zone=settings.time_zone)
@@ -69,8 +69,8 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
 
 
 def _check_endpoint(client: Client, parser: PageParser, settings: Settings) -> Finding:
-    """Asks as a sync begins: with its filter, its order, and as many rows in a page; where that is
-    refused, in the simpler ways that a sync tries."""
+    """Sends the first request of a sync: with its filter, order and page size; where that is
+    refused, the simpler ones that a sync tries."""
     estab, endpoint = client.school.estab, parser.endpoint
     own = settings.filters.get(endpoint.name, Filter())
     recent = own & where("dateLastModified", ">", datetime.now(UTC) - timedelta(days=1))
@@ -98,7 +98,7 @@ def _check_endpoint(client: Client, parser: PageParser, settings: Settings) -> F
 
 
 def _filter(client: Client, parser: PageParser, params: dict[str, str]) -> str:
-    """Whether the server takes what the next sync asks."""
+    """Says whether the server accepts the filter of the next sync."""
     try:
         client.get(parser.endpoint.path, params, parser.parse)
         return "filter accepted"
@@ -107,12 +107,12 @@ def _filter(client: Client, parser: PageParser, params: dict[str, str]) -> str:
 
 
 def _said(error: OneRosterError) -> str:
-    """What happened, with the server's own words."""
+    """Returns what happened, with the server's own words."""
     return ": ".join(filter(None, (error.what, error.words)))
 
 
 def _version(body: bytes | bytearray) -> str:
-    """The version that a server states, in whichever form."""
+    """Returns the version that a server states, in whichever form."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""One collection of one school: asked for, read whole, and waiting to be loaded."""
+"""Reads one collection of one school completely, and holds it until it is loaded."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ from oneroster_source.transform.suppression import Suppression
 from oneroster_source.transform.tolerant import ROW_PROBLEMS
 
 IMPRECISION = timedelta(days=2)
-"""A filter may be by the day, and in another time zone: older rows than this show that it is
-ignored."""
+"""How much older a row may be than the filter asks: it may go by the day, in another time zone.
+Still older rows show that the filter is ignored."""
+_WAYS = ((True, True), (False, True), (True, False), (False, False))
+"""Whether a request is sorted, and whether it is filtered by time: tried in this order."""
 
 _COMPARE = {
     "=": pc.equal,
@@ -52,7 +54,7 @@ _COMPARE = {
 
 
 class Collection:
-    """The rows of one endpoint of one school, complete."""
+    """All rows of one endpoint of one school, or all that changed."""
 
     def __init__(
         self,
@@ -70,30 +72,29 @@ class Collection:
         self.redact = redact
         self._suppressed = suppressed
         self.mode = request.mode
-        """What it is, which may be more than was asked for: see `whole`."""
+        """What was read, which may be more than was requested: see `make_full`."""
         self.started: datetime | None = None
-        """The server's clock when it was first asked."""
-        self.asked = Filter()
-        """The filter with which the server gave the rows."""
+        """When reading began, by the server's clock; None if it does not tell the time."""
+        self.filter = Filter()
+        """The filter that the server accepted."""
         self.page = 0
-        """Rows that a page is known to hold if there are as many: see `PageSource.known_page`."""
+        """For the next reading: see `PageSource.known_page`."""
         self.answer = ""
-        """What names the answer that held all rows of a delta, if it was one."""
-        # ours, for a server that does not tell its time
-        self._begun = datetime.now(UTC)
+        """Digest and total of the answer, where one answer held all rows of a delta."""
+        self._started_here = datetime.now(UTC)
 
-    def begins(self, moment: datetime | None) -> None:
-        """Takes notice that the server was asked at a time, by its own clock."""
+    def note_start(self, moment: datetime | None) -> None:
+        """Notes that a reading began at a time, by the server's clock."""
         self.started = min(filter(None, (self.started, moment)), default=None)
 
-    def whole(self) -> None:
-        """Takes notice that the server gave everything, though only changes were wanted."""
+    def make_full(self) -> None:
+        """Notes that everything is read, though only changes were requested."""
         self.mode = self._outcome.mode = "full"
 
     @property
     def clock(self) -> datetime:
-        """The time, by the server's clock, when the reading began."""
-        return self.started or self._begun
+        """When reading began, by the server's clock if it tells the time."""
+        return self.started or self._started_here
 
     @property
     def newest(self) -> datetime | None:
@@ -101,12 +102,12 @@ class Collection:
         return self._buffer.newest(self.clock)
 
     def fingerprint(self, since: datetime) -> str:
-        """What names the rows that changed after an instant, as they were sent."""
+        """Returns the fingerprint of the rows that changed after an instant."""
         return self._buffer.fingerprint(since)
 
     @property
     def is_known(self) -> bool:
-        """Whether these are rows that the last good run loaded, and nothing has changed since."""
+        """Whether the last good run loaded these very rows, and nothing has changed since."""
         if self.mode != "delta" or self._request.since is None or not self._request.recent:
             return False
         if self.answer and self.answer == self._request.answer:
@@ -116,17 +117,17 @@ class Collection:
         )
 
     def ids(self) -> pa.ChunkedArray:
-        """The sourcedId of every row that has one."""
+        """Returns the sourcedIds of all rows that have one."""
         return self._buffer.ids()
 
     @property
-    def nameless(self) -> int:
-        """How many rows came without a sourcedId, and may be any."""
+    def without_id(self) -> int:
+        """How many rows came without a sourcedId, so that nobody knows which they are."""
         return self._buffer.problems()[ROW_PROBLEMS[0]]
 
     @cached_property
     def erased(self) -> pa.ChunkedArray:
-        """The sourcedId of every row that is left out, since it is about somebody erased."""
+        """The sourcedIds of rows that are left out, since they are about an erased person."""
         found = [pa.array([], pa.string())]
         if self._suppressed is not None:
             for wide in self._buffer.tables():
@@ -135,8 +136,8 @@ class Collection:
         return pa.chunked_array(found)
 
     def deleted(self, *columns: str) -> pa.Table | None:
-        """Some columns of the wide rows that are marked as deleted and have a sourcedId; None where
-        there are no rows at all."""
+        """Returns some columns of the rows that are marked as deleted and have a sourcedId; None
+        where no rows were read."""
         parts = [
             wide.filter(pc.and_(wide.column("_deleted"), pc.is_valid(wide.column("sourced_id"))))
             for wide in self._buffer.tables()
@@ -144,11 +145,11 @@ class Collection:
         return pa.concat_tables([part.select(columns) for part in parts]) if parts else None
 
     def rows(self, left_out: pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
-        """The wide rows, each once, in batches; counts what they hold in the outcome. Nothing of
-        those who were erased is in them.
+        """Gives the wide rows in batches, each once, and without erased people; counts them in the
+        outcome.
 
         Args:
-            left_out: The ids of rows that are not to be loaded where they are marked as deleted.
+            left_out: Ids of deleted rows to leave out.
         """
         for sent in self._buffer.tables():
             self._check_filter(sent)
@@ -166,15 +167,15 @@ class Collection:
         self._buffer.close()
 
     def _check_filter(self, wide: pa.Table) -> None:
-        """Warns where a row does not satisfy what the server was asked for."""
-        for predicate in self.asked.predicates:
+        """Warns where a row does not match the filter that was sent."""
+        for predicate in self.filter.predicates:
             column = self._parser.column_of(predicate.field)
             if column is None or self.redact.touches(column):
                 continue
             values = wide.column(column)
             try:
-                asked = pc.cast(pa.scalar(predicate.value), values.type)
-                holds = _COMPARE[predicate.operator](values, asked)
+                value = pc.cast(pa.scalar(predicate.value), values.type)
+                holds = _COMPARE[predicate.operator](values, value)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 # a value that only the server knows how to compare, such as a day with an instant
                 continue
@@ -207,19 +208,19 @@ def collect(
     span: timedelta = timedelta(),
     suppressed: Suppression | None = None,
 ) -> Collection:
-    """Reads a collection whole.
+    """Reads a collection completely.
 
     Args:
-        client: Asks for it.
-        parser: Knows how to read it.
+        client: Sends the requests.
+        parser: That of the endpoint.
         request: What to read.
         settings: The run's.
         outcome: Filled with what was done.
         span: How far before its newest row the collection's fingerprint may reach.
-        suppressed: Those of the school who were erased.
+        suppressed: The erased people of the school.
 
     Raises:
-        OneRosterError: It could not be read whole; the message names school and endpoint.
+        OneRosterError: It could not be read completely; the message names school and endpoint.
     """
     outcome.begin()
 
@@ -233,16 +234,16 @@ def collect(
     try:
         reading = _Reading(client, parser, settings, outcome, collection, buffer)
         reading.read(request)
-        if buffer.is_unread and collection.mode == "delta":
+        if buffer.has_no_ids and collection.mode == "delta":
             # a few rows at fault, or all of them
             outcome.warn("none of the rows that changed could be read; all rows were read")
-            reading.read_whole(request)
-        if buffer.is_unread:
-            raise _unread(buffer)
-        twins = len(buffer.twins())
-        if twins:
+            reading.read_everything(request)
+        if buffer.has_no_ids:
+            raise _no_ids(buffer)
+        conflicts = len(buffer.conflicting_ids())
+        if conflicts:
             outcome.warn(
-                f"{twins:,} {'id' if twins == 1 else 'ids'} came on more than one row with"
+                f"{conflicts:,} {'id' if conflicts == 1 else 'ids'} came on more than one row with"
                 " different content; the newest row was kept"
             )
         return collection
@@ -257,8 +258,8 @@ def collect(
     raise problem
 
 
-def _unread(buffer: Buffer) -> OneRosterError:
-    """The error for rows of which none can be told from the others."""
+def _no_ids(buffer: Buffer) -> OneRosterError:
+    """Makes the error for rows of which none has a usable sourcedId."""
     found = buffer.problems()
     counts = "; ".join(f"{p} (rows: {found[p]:,})" for p in ROW_PROBLEMS if found[p])
     return BadResponse(
@@ -268,8 +269,7 @@ def _unread(buffer: Buffer) -> OneRosterError:
 
 
 class _Reading:
-    """Asks for one collection in the way that tells most; where the server refuses that, in simpler
-    ones."""
+    """Requests one collection sorted and filtered, and in simpler ways where the server refuses."""
 
     def __init__(
         self,
@@ -292,10 +292,10 @@ class _Reading:
         """Whether the server has given a page."""
 
     def read(self, request: ReadRequest) -> None:
-        """Reads what is asked for, or more than that, into the buffer.
+        """Reads what is requested, or more, into the buffer.
 
         Raises:
-            OneRosterError: It could not be read whole.
+            OneRosterError: It could not be read completely.
         """
         refusal: OneRosterError
         while True:
@@ -316,13 +316,13 @@ class _Reading:
                 " asked for"
             )
 
-    def read_whole(self, request: ReadRequest) -> None:
-        """Reads everything, though only changes were wanted."""
-        self._collection.whole()
+    def read_everything(self, request: ReadRequest) -> None:
+        """Reads all rows, though only changes were requested."""
+        self._collection.make_full()
         self.read(ReadRequest("full", known=request.known))
 
     def _smaller_limit(self) -> int | None:
-        """The largest of the smaller limits with which the server answers the plainest request."""
+        """Finds the largest smaller limit with which the server answers the simplest request."""
 
         def sent() -> None:
             self._outcome.requests += 1
@@ -331,52 +331,31 @@ class _Reading:
         for limit in (self._limit, *smaller_limits(self._limit)):
             with suppress(RequestRefused, ResponseTooLarge):
                 self._client.get(path, query(limit=limit), parse, sent=sent)
-                # what is refused may be no matter of the limit, but of the filter
+                # if this limit is accepted now, the refusal was about the filter
                 return None if limit == self._limit else limit
         return None
 
     def _in_pages(self, request: ReadRequest) -> None:
         refusal: OneRosterError | None = None
-        for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
+        for ordered, narrow in _WAYS:
             if not narrow and not request.filter:
                 continue
             if ordered and not narrow and not isinstance(refusal, RequestRefused):
-                # that was no matter of the filter
+                # the refusal was not about the filter
                 break
-            pages = PageRequests(
-                self._client,
-                self._parser,
-                self._own & request.filter if narrow else self._own,
-                self._collection.redact,
-                self._outcome,
-                ordered=ordered,
-                expected=request.since - IMPRECISION
-                if narrow and request.mode == "delta" and request.since
-                else None,
-                known=request.answer,
-            )
+            pages = self._pages(request, ordered=ordered, narrow=narrow)
             try:
-                source = PageSource(
-                    pages,
-                    limit=self._limit,
-                    descending=pages.descending,
-                    unfiltered_total=pages.unfiltered_total if pages.wanted else None,
-                    known_page=request.page,
-                    ahead=self._settings.concurrency,
-                    executor=self._client.server.pool,
-                    note=self._outcome.warn,
-                )
-                self._collection.page = read(source, self._buffer)
+                self._collection.page = read(self._source(pages, request), self._buffer)
             except FilterIgnored:
                 self._outcome.warn(
                     "the server ignores the filter by dateLastModified; all rows were read"
                 )
-                return self.read_whole(request)
+                return self.read_everything(request)
             except SameAnswer:
                 if pages.answer != request.answer:
                     # the same page, and another total: there are more
                     return self._in_pages(replace(request, answer=""))
-                # these rows were taken apart the last time
+                # the last run loaded these rows
                 self._outcome.rows += request.rows
                 self._collection.answer = request.answer
                 return None
@@ -384,25 +363,50 @@ class _Reading:
                 self._accepted |= pages.accepted
                 if pages.accepted or not refuses_sort(error):
                     raise
-                # what is not refused for its order may be for its size
+                # a refusal that is not about the order may be about the size
                 refusal = error if isinstance(error, RequestRefused) else refusal or error
                 continue
             finally:
-                self._collection.begins(pages.started)
+                self._collection.note_start(pages.started)
             return self._done(request, pages, ordered=ordered, narrow=narrow)
         assert refusal is not None
         raise refusal
 
+    def _pages(self, request: ReadRequest, *, ordered: bool, narrow: bool) -> PageRequests:
+        is_delta = narrow and request.mode == "delta"
+        return PageRequests(
+            self._client,
+            self._parser,
+            self._own & request.filter if narrow else self._own,
+            self._collection.redact,
+            self._outcome,
+            ordered=ordered,
+            expected=request.since - IMPRECISION if is_delta and request.since else None,
+            known=request.answer,
+        )
+
+    def _source(self, pages: PageRequests, request: ReadRequest) -> PageSource[pa.Table]:
+        return PageSource(
+            pages,
+            limit=self._limit,
+            descending=pages.descending,
+            unfiltered_total=pages.unfiltered_total if pages.filter else None,
+            known_page=request.page,
+            ahead=self._settings.concurrency,
+            executor=self._client.server.pool,
+            note=self._outcome.warn,
+        )
+
     def _done(
         self, request: ReadRequest, pages: PageRequests, *, ordered: bool, narrow: bool
     ) -> None:
-        """Notes in which way all was read; reads again where that was too narrow."""
+        """Notes how the rows were read; reads all again if the filter left out too much."""
         warn, buffer, delta = self._outcome.warn, self._buffer, request.mode == "delta"
-        narrowed = delta and narrow and not buffer.is_unread
+        narrowed = delta and narrow and not buffer.has_no_ids
         if narrowed and request.since and request.misses(buffer.rows, pages.oldest):
-            came = buffer.rows
-            self.read_whole(request)
-            if buffer.changed_since(request.since) > came:
+            filtered = buffer.rows
+            self.read_everything(request)
+            if buffer.changed_since(request.since) > filtered:
                 warn(
                     "the server's filter by dateLastModified leaves out rows that it should give;"
                     " all rows were read"
@@ -410,12 +414,12 @@ class _Reading:
             return
         if delta and self._outcome.requests == 1:
             self._collection.answer = pages.answer
-        self._collection.asked = pages.wanted
+        self._collection.filter = pages.filter
         if not ordered:
             warn("the server refuses to sort by sourcedId")
         if not narrow:
             warn("the server refuses to filter by dateLastModified; all rows were read")
             if delta:
-                self._collection.whole()
+                self._collection.make_full()
         if self._own and not buffer.rows and self._collection.mode == "full":
             warn("no row matches the filter that is set for this endpoint")

@@ -1,6 +1,6 @@
-"""What a collection that was read means for the rows that the destination has of it.
+"""Decides what a collection that was read means for the existing rows of the destination.
 
-It is decided once, by `Decider.decide`: a load does what it says, a plan shows it.
+A load carries the decision out, a plan shows it.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ Tables = Mapping[str, pa.Table]
 """Rows to load, by the name of their table."""
 
 REPLACED = 0.5
-"""In a change of year, new rows for each row that is deleted, at least. Year groups leave, others
-come, and a new timetable comes in parts: half is what an ordinary August has by far."""
+"""In a change of year, so many new rows for each deleted one are no reason to wait. Year groups
+leave, others come, and a new timetable comes in parts: an ordinary August has far more."""
 _NO_IDS = pa.chunked_array([pa.array([], pa.string())])
 _EVERYTHING = pa.array([""])
-"""In place of ids: all that the school has."""
+"""In place of ids: all rows of the school."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to happen to the rows of one school's collection."""
+    """What happens to the rows of one school's collection."""
 
     tables: Tables = field(default_factory=dict)
-    """What is loaded beside the rows that were read."""
+    """What is loaded in addition to the rows that were read."""
     cleared: bool = False
     """Whether these tables remove all child rows of the school that are not loaded again."""
     left_out: pa.ChunkedArray = field(default_factory=lambda: _NO_IDS)
-    """Of the rows that were read and are marked as deleted, those that are not loaded."""
+    """The ids of rows that are marked as deleted and are not loaded."""
     deleted: int = 0
-    """Live rows that are deleted now, however that is told."""
+    """Live rows that are deleted now, marked or missing."""
     missing: int = 0
-    """Of these, rows that a full pass did not contain."""
+    """Of these, rows that are missing from a full pass."""
     kept: int = 0
-    """Rows that a full pass did not contain and that stay, as it cannot be told."""
+    """Rows that are missing from a full pass but stay, since it cannot be told which they are."""
     held: int = 0
-    """Rows whose deletion waits for a decision; then none is deleted."""
+    """Rows whose deletion waits for a person to decide; then none is deleted."""
     of: int = 0
-    """Then: live rows that there were when this began."""
+    """If deletions wait: the live rows that there were when that began."""
     objection: str = ""
     """Why they wait."""
     came: int = 0
@@ -70,7 +70,7 @@ class Decision:
     warning: str = ""
 
     def error(self, outcome: Outcome, *, done: str) -> MassDeletion | None:
-        """What to tell people about deletions that wait: why, what was `done`, what to do."""
+        """Makes the error about deletions that wait: why, what was `done`, what to do."""
         if not self.objection:
             return None
         chosen = f"--schools {outcome.estab} --endpoints {outcome.endpoint}"
@@ -85,14 +85,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    """How the rows that were read differ from those that the destination has."""
+    """How the rows that were read differ from the existing ones."""
 
     live: int
-    """Rows that the destination has and that are not deleted."""
+    """Existing rows that are not deleted."""
     missing: pa.ChunkedArray
-    """The ids of those that were not read, or are about somebody erased."""
+    """The ids of live rows that were not read, or are about an erased person."""
     ended: pa.ChunkedArray
-    """The ids of those that are marked as deleted now."""
+    """The ids of live rows that are marked as deleted now."""
     fresh: int
     """New rows."""
 
@@ -120,12 +120,12 @@ class Decider:
     """Decides for all collections of a run.
 
     Args:
-        there: What answers for the destination.
+        there: Reads existing rows.
         settings: The run's.
         now: When the run began.
-        allow_deletes: Whether any number of deletions is believed.
+        allow_deletes: Whether to skip the mass-deletion guard.
         prunes: What was pruned of schools: see `state.prunes`.
-        exact: Whether every deletion is counted, also where few are believed unseen.
+        exact: Whether to count every deletion, even where few are accepted without a query.
     """
 
     def __init__(
@@ -146,15 +146,15 @@ class Decider:
         self._exact = exact
         self._keep = settings.deleted == "keep"
         self._stored: frozenset[str] | None = None
-        """Tables that are in the destination; None until it was asked."""
+        """Tables that are in the destination; None until it is queried."""
         self._live: dict[str, Mapping[str, int]] = {}
 
     def since(self, endpoint: Endpoint) -> date | None:
-        """When the change of year began that is expected now; None where there is none."""
+        """Returns when the change of year began that is expected now; None if there is none."""
         return self._settings.rollover.since(self._now.date()) if endpoint.yearly else None
 
     def first(self, endpoint: Endpoint, collection: Collection, estab: str) -> Decision:
-        """What rows mean for tables that are empty."""
+        """Decides for tables that are empty."""
         pruned = self._pruned(endpoint, collection, estab)
         return Decision(_nothing_rejected(endpoint, estab), cleared=True, left_out=pruned)
 
@@ -167,17 +167,17 @@ class Decider:
         came: int,
         waiting: int,
     ) -> Decision:
-        """What a collection means for the destination.
+        """Decides for one collection.
 
         Args:
             endpoint: Its endpoint.
-            collection: The collection, read whole.
+            collection: The collection, complete.
             outcome: Its outcome so far.
             came: In a change of year: new rows of earlier runs that have not yet replaced any.
             waiting: Where deletions wait since an earlier run: the live rows that there were then.
 
         Raises:
-            DestinationError: The destination cannot be asked.
+            DestinationError: A query failed.
         """
         if collection.is_known:
             return Decision(came=came)
@@ -199,7 +199,7 @@ class Decider:
         read = without(collection.ids(), collection.erased)
         diff = _compare(existing, read, collection)
         came = came + diff.fresh if self.since(endpoint) else 0
-        # what was loaded since they wait makes them no smaller a share
+        # rows that were loaded while deletions wait must not make them a smaller share
         of = min(diff.live, waiting or diff.live)
         why = self._objection(endpoint, diff, of, came)
         if why:
@@ -213,7 +213,7 @@ class Decider:
                 came=came,
             )
         missing = len(diff.missing) if full else 0
-        nameless = collection.nameless if missing and not self._allow_deletes else 0
+        nameless = collection.without_id if missing and not self._allow_deletes else 0
         if nameless:
             return Decision(
                 _nothing_rejected(endpoint, estab),
@@ -239,7 +239,7 @@ class Decider:
         )
 
     def _objection(self, endpoint: Endpoint, diff: _Difference, of: int, came: int) -> str:
-        """Why deletions wait; empty if they do not.
+        """Returns why deletions wait; empty if they do not.
 
         Args:
             endpoint: The endpoint.
@@ -259,12 +259,12 @@ class Decider:
     def _existing(
         self, endpoint: Endpoint, collection: Collection, estab: str, waiting: int
     ) -> pa.Table | None:
-        """The `sourced_id` and `_deleted` of the rows that the destination has of a school; None
-        where nothing hangs on them: a delta of few deletions is believed whatever they are.
+        """Returns `sourced_id` and `_deleted` of a school's existing rows; None where they make no
+        difference: few deletions in a delta are accepted without a query.
 
         Raises:
             SqlClientNotAvailable: dlt's: the destination takes no queries.
-            DestinationError: It cannot be asked.
+            DestinationError: A query failed.
         """
         table = endpoint.table
         if table.name not in self.in_storage():
@@ -285,10 +285,10 @@ class Decider:
     def _after_full(
         self, endpoint: Endpoint, estab: str, existing: pa.Table, read: pa.ChunkedArray
     ) -> tuple[Tables, bool]:
-        """What a full pass says of the rows that it did not contain.
+        """Deletes the rows that are missing from a full pass.
 
         Returns:
-            The tables, and whether they already remove all child rows of the school.
+            The tables to load, and whether they already remove all child rows of the school.
         """
         table = endpoint.table
         absent = _absent(existing, read)
@@ -296,8 +296,8 @@ class Decider:
             rows = self._held.rows(table, estab, alive(absent).column("sourced_id").to_pylist())
             stays = self._beside_what_stays(endpoint, estab, _NO_IDS)
             return {**stays, table.name: deleted(rows, at=self._now)}, False
-        # nothing of the school is to remain, neither of a load that was cut short, nor in a
-        # table that is not loaded any more
+        # no child row of the school may remain, neither of a load that was interrupted, nor in a
+        # table that is no longer loaded
         found = {
             child.name: tombstones_of(child, estab, _EVERYTHING)
             for child in endpoint.child_tables()
@@ -312,13 +312,13 @@ class Decider:
     def _beside_what_stays(
         self, endpoint: Endpoint, estab: str, dead: pa.ChunkedArray
     ) -> dict[str, pa.Table]:
-        """What a full pass says where rows that it did not contain stay, with their child rows.
+        """Keeps the live rows that are missing from a full pass, with their child rows.
 
         Args:
             endpoint: The endpoint.
             estab: The school.
-            dead: Rows that it did not contain and that were deleted before: they stay deleted, or
-                are removed with all that hangs on them.
+            dead: Missing rows that were deleted before: they stay deleted, or are removed with
+                their child rows.
         """
         found = _nothing_rejected(endpoint, estab)
         dead = _NO_IDS if self._keep else dead
@@ -334,17 +334,17 @@ class Decider:
         return found
 
     def _children(self, endpoint: Endpoint) -> frozenset[str]:
-        """The child tables that are loaded."""
+        """Returns the names of the child tables that are loaded."""
         references = self._settings.reference_tables
         return frozenset(t.name for t in endpoint.child_tables(references=references))
 
     def _pruned(self, endpoint: Endpoint, collection: Collection, estab: str) -> pa.ChunkedArray:
-        """The ids of deleted rows that were removed for good, and stay out: from before an instant
-        or of no known time; or from before that was done, of people who are not there. What is in
-        the destination must be told that it is deleted, so that it is never one of them.
+        """Returns the ids of deleted rows that were pruned, and stay out: those deleted before the
+        instant of the prune or at no known time, and those deleted before it ran, of people who do
+        not exist any more. Rows that do exist are never among them: they are marked as deleted.
 
         Raises:
-            DestinationError: The destination cannot be asked.
+            DestinationError: A query failed.
         """
         if estab not in self._prunes:
             return _NO_IDS
@@ -372,7 +372,7 @@ class Decider:
         return ids if there is None else ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
 
     def ids(self, table: Table, estab: str) -> pa.ChunkedArray | None:
-        """The ids of a school's rows in the destination; None where it has not got the table."""
+        """Returns the ids of a school's existing rows; None if there is no such table."""
         if table.name not in self._held.tables([table.name]):
             return None
         return self._held.ids(table, estab).column("sourced_id")
@@ -380,8 +380,8 @@ class Decider:
     def _taken_over(
         self, endpoint: Endpoint, collection: Collection, estab: str
     ) -> dict[str, pa.Table]:
-        """That rows which are about somebody erased now are gone for those they were about, as
-        tables to load; a full pass finds that by itself."""
+        """Deletes existing rows that are now about an erased person, which a full pass does by
+        itself."""
         table, ids = endpoint.table, collection.erased
         if not len(ids) or table.name not in self.in_storage():
             return {}
@@ -393,11 +393,11 @@ class Decider:
         return {**there, table.name: removal(table, estab, ids)}
 
     def in_storage(self) -> frozenset[str]:
-        """The endpoints' tables that are in the destination.
+        """Returns the endpoints' tables that are in the destination.
 
         Raises:
             SqlClientNotAvailable: dlt's: it takes no queries.
-            DestinationError: It cannot be asked.
+            DestinationError: A query failed.
         """
         if self._stored is None:
             tables = (
@@ -408,16 +408,16 @@ class Decider:
 
 
 def _absent(existing: pa.Table, read: pa.ChunkedArray) -> pa.Table:
-    """The rows of the destination that a full pass did not contain."""
+    """Returns the existing rows that are missing from a full pass."""
     return existing.filter(pc.invert(pc.is_in(existing.column("sourced_id"), value_set=read)))
 
 
 def _nothing_rejected(endpoint: Endpoint, estab: str) -> dict[str, pa.Table]:
-    """That nothing of the school was rejected, but for what follows."""
+    """Removes the rejected rows of earlier runs."""
     return {REJECTED_ROWS.name: no_rejected(endpoint, estab)}
 
 
 def _marked(collection: Collection) -> pa.ChunkedArray:
-    """The ids of the rows that are marked as deleted."""
+    """Returns the ids of the rows that are marked as deleted."""
     rows = collection.deleted("sourced_id")
     return _NO_IDS if rows is None else rows.column("sourced_id")

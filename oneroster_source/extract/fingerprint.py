@@ -18,10 +18,10 @@ _NO_HASHES = pa.array([], pa.binary(8))
 
 
 class RecentRows:
-    """The youngest rows of a collection, by what was sent of them: enough to know them again.
+    """The newest rows of a collection, as they were sent: enough to recognise them.
 
     Args:
-        span: How far before the newest of them all.
+        span: How far they reach back before the newest of all.
     """
 
     def __init__(self, span: timedelta) -> None:
@@ -35,7 +35,7 @@ class RecentRows:
         self._known = True
 
     def add(self, rows: pa.Table, newest: datetime | None) -> None:
-        """Takes what is needed of some more rows; `newest` is the newest stamp of all so far."""
+        """Adds what is needed of some rows; `newest` is the newest stamp of all so far."""
         self._known = self._known and not rows.column("date_last_modified").null_count
         if not self._known or newest is None:
             self._waiting, self._rows = [], 0
@@ -49,7 +49,7 @@ class RecentRows:
             self._hash()
 
     def _hash(self) -> None:
-        """Keeps numbers of those rows that have not become too old, in place of the rows."""
+        """Replaces rows that are not yet too old by their hashes."""
         assert self._newest is not None
         oldest = _less(self._newest, self._span)
         parts = [changed_after(self._hashed, oldest)]
@@ -62,6 +62,7 @@ class RecentRows:
         self._known = len(self._hashed) <= MOST_RECENT
 
     def fingerprint(self, since: datetime) -> str:
+        """Returns the fingerprint of those that changed after an instant; empty if unknown."""
         if not self._known or self._newest is None or since < _less(self._newest, self._span):
             return ""
         self._hash()
@@ -74,7 +75,7 @@ class RecentRows:
 
 
 def _hashes(rows: pa.Table) -> pa.Array:
-    """A name for each row: another one where anything in it is another."""
+    """Returns a hash of each row and all in it."""
     names = [blake2b(repr(row).encode(), digest_size=8).digest() for row in rows.to_pylist()]
     return pa.array(names, pa.binary(8))
 
@@ -85,6 +86,7 @@ def _less(moment: datetime, span: timedelta) -> datetime:
 
 
 def changed_after(rows: pa.Table | pa.RecordBatch, since: datetime) -> Any:
+    """Returns copies of the rows that changed after an instant."""
     stamps = rows.column("date_last_modified")
     # copied, so that nothing of the page is kept
     return rows.filter(pc.greater(stamps, pa.scalar(since, stamps.type)))

@@ -1,4 +1,4 @@
-"""What is requested of a server for one collection, and the pages that come."""
+"""The requests for the pages of one collection."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from oneroster_source.transform.redaction import Redaction
 
 Order = Literal["asc", "desc"]
 LEAST_LIMIT = 50
-"""Rows that any server is expected to give at once."""
+"""Rows that any server is expected to give on one page."""
 
 
 def smaller_limits(limit: int) -> Iterator[int]:
-    """Limits to try where one is refused, each half of the one before."""
+    """Gives limits to try where one is refused, each half of the one before."""
     while limit > LEAST_LIMIT:
         limit = max(LEAST_LIMIT, limit // 2)
         yield limit
@@ -44,7 +44,7 @@ def query(
     offset: int | None = 0,
     order: Order | None = None,
 ) -> dict[str, str]:
-    """The parameters of a request for rows; without a limit, for all at once."""
+    """Returns the parameters of a request for rows; without a limit, for all at once."""
     params = {"filter": str(wanted)} if wanted else {}
     if order:
         params |= {"sort": "sourcedId", "orderBy": order}
@@ -54,22 +54,22 @@ def query(
 
 
 def refuses_sort(error: OneRosterError) -> bool:
-    """Whether an error may be a server's way to say that it does not sort."""
+    """Whether an error may mean that the server does not sort."""
     return isinstance(error, RequestRefused) or error.status in (403, 404, 500)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """What to read.
+    """Which rows to read of a collection, and what is known of them already.
 
     Args:
         mode: full, delta (from a cursor) or window (from `since` to `until`).
         since: Rows changed after this instant; None for all.
         until: Rows changed before this instant; None for all.
         known: The cursor of the last good run: rows changed after it are new to the destination.
-        recent: The fingerprint of the rows that the destination has of these.
-        page: Rows that a page is known to hold if there are as many: see `PageSource.known_page`.
-        answer: What names the one answer, body and total, that held these rows the last time.
+        recent: The fingerprint of those of these rows that the destination has.
+        page: See `PageSource.known_page`.
+        answer: Digest and total of the one answer that held these rows the last time.
     """
 
     mode: Mode
@@ -82,15 +82,15 @@ class ReadRequest:
 
     @property
     def rows(self) -> int:
-        """The number of rows that the fingerprint names; 0 if there is none."""
+        """The number of rows in the fingerprint; 0 if there is none."""
         return int(self.recent.partition(" ")[0] or 0)
 
     def misses(self, rows: int, oldest: datetime | None) -> bool:
-        """Whether an answer to a delta seems to lack rows: it reaches back before the newest row
-        that is known, which is among them unless it was changed again or removed."""
+        """Whether rows seem to be missing from a delta. It reaches back before the newest known
+        row, which must be in it, unless it was changed again or removed."""
         if self.known is None or self.since is None:
             return False
-        # a filter by the day leaves out those of the first day: where it is the only one, all
+        # a filter that goes by the day leaves out the first day, which may be all there is
         is_short = self.known - self.since < timedelta(days=1)
         return rows < self.rows or oldest is None or (is_short and oldest > self.known)
 
@@ -105,17 +105,25 @@ class ReadRequest:
 
 
 class FilterIgnored(Exception):
-    """The server gives rows that are much older than those it was asked for."""
+    """The server gives rows that are much older than the filter allows."""
 
 
 class SameAnswer(Exception):
-    """The server gives the page that it gave the last time."""
+    """The server gives the same page as the last time."""
 
 
 class PageRequests:
-    """Fetches the pages of one reading. Called from many threads.
+    """Fetches the pages of one reading. Thread-safe.
 
-    Rows that changed before the instant `expected` show that the server ignores the filter.
+    Args:
+        client: Sends the requests.
+        parser: Parses the bodies.
+        wanted: The filter to send.
+        redact: Removes from rows what is not to be kept.
+        outcome: Counts requests and pages; takes warnings.
+        ordered: Whether to request an order.
+        expected: Rows that changed before this instant show that the filter is ignored.
+        known: See `ReadRequest.answer`.
     """
 
     def __init__(
@@ -135,13 +143,12 @@ class PageRequests:
         self._redact = redact
         self._outcome = outcome
         self._expected = expected
-        self.wanted = wanted
+        self.filter = wanted
         self._ordered = ordered
         self._lock = threading.Lock()
         self._known = known
-        """An answer that need not be read again."""
         self.answer = ""
-        """The first answer."""
+        """Digest and total of the first answer."""
         self.oldest: datetime | None = None
         """The oldest change in a delta."""
         self.started: datetime | None = None
@@ -151,7 +158,7 @@ class PageRequests:
 
     def __call__(self, offset: int | None, limit: int | None) -> Page[pa.Table]:
         order: Order | None = "asc" if self._ordered else None
-        params = query(self.wanted, limit=limit, offset=offset, order=order)
+        params = query(self.filter, limit=limit, offset=offset, order=order)
         digest, listed = "", True
 
         def parsed(body: bytes | bytearray) -> pa.Table | None:
@@ -162,18 +169,18 @@ class PageRequests:
             known = digest and self._known.startswith(digest)
             return None if known else self._parser.parse(body)
 
-        def ask() -> Reply[pa.Table | None]:
+        def fetch() -> Reply[pa.Table | None]:
             return self._client.get(self._parser.endpoint.path, params, parsed, sent=self._sent)
 
         try:
-            reply = ask()
+            reply = fetch()
             if not listed:
-                # no rows, or an answer that was cut: then it is another one the next time
-                reply = ask()
+                # no rows; or an answer that was cut, and is another one the next time
+                reply = fetch()
         except EndpointNotFound:
             if not offset:
                 raise
-            # some servers have no page beyond the end; that it is the end, the reader verifies
+            # some servers have no page beyond the end; the paginator verifies that it is the end
             return Page([], self._redact(self._parser.parse(b"[]")))
         if reply.warning:
             self._outcome.warn(reply.warning)
@@ -196,21 +203,21 @@ class PageRequests:
         return Page(keys, self._redact(reply.value), reply.total)
 
     def unfiltered_total(self) -> int | None:
-        """The total without any filter."""
+        """Requests the total without any filter."""
         path, parse = self._parser.endpoint.path, self._parser.parse
         return self._client.get(path, query(limit=1), parse, sent=self._sent).total
 
     def descending(self, offset: int, rows: int) -> list[str] | None:
-        """So many ids from an offset on, in descending order."""
+        """Requests ids in descending order, from an offset on; None if the server refuses."""
         if not self._ordered:
             return None
-        params = query(self.wanted, limit=rows, offset=offset, order="desc")
+        params = query(self.filter, limit=rows, offset=offset, order="desc")
         try:
             reply = self._client.get(
                 self._parser.endpoint.path, params, self._parser.parse, sent=self._sent
             )
         except (EndpointNotFound, ServerUnavailable):
-            # a server too slow to sort so; or away, which the next request will show
+            # too slow to sort so; or not available, which the next request will show
             return None
         except OneRosterError as error:
             if not refuses_sort(error):

@@ -1,4 +1,4 @@
-"""The standard as data: what each collection holds and which tables that makes."""
+"""The OneRoster standard as data: the attributes of each collection, and the tables they make."""
 
 from oneroster_source.model.model import ChildList, Dialect, Endpoint, Field, Ref
 from oneroster_source.model.tables import (

@@ -381,7 +381,7 @@ WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
     "clamp": [(PagingPass, "_is_elsewhere", _loses), (PagingPass, "_is_last", _never)],
     "nothing": [(PageParser, "parse", _takes_lists_alone)],
     "filters": [(ReadRequest, "misses", _never)],
-    "repeats": [(Buffer, "twins", lambda buffer: set())],
+    "repeats": [(Buffer, "conflicting_ids", lambda buffer: set())],
     "first again": [(Position, "take", _takes_it_for_the_start)],
     "unsorted": [(module, "refuses_sort", _never) for module in (collection, page_requests)],
     "refusals": [(collection, "smaller_limits", lambda limit: ())],

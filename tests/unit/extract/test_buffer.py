@@ -100,14 +100,14 @@ def test_ids_on_several_rows_with_different_content_are_told_once(
         # with the last row of the page before, as the reader asks for pages
         page = users[max(begin - 1, 0) : begin + page_size]
         buffer.add(wide(*page), 1 if begin else 0)
-    assert buffer.twins() == {"b"}
+    assert buffer.conflicting_ids() == {"b"}
     assert problems(buffer) == [("b", "sent more than once")]
     assert sorted(given_out(buffer)) == [("a", ""), ("b", "9"), ("c", "")]
 
 
 def test_rows_that_differ_in_nothing_but_their_stamps_are_no_finding(buffer: Buffer) -> None:
     buffer.add(wide(user("a"), user("a"), user("b", 1), user("b", 2)), 0)
-    assert buffer.twins() == set() and problems(buffer) == []
+    assert buffer.conflicting_ids() == set() and problems(buffer) == []
     assert sorted(given_out(buffer)) == [("a", ""), ("b", "")]
 
 
@@ -133,18 +133,18 @@ def test_twins_of_a_pass_that_begins_again_are_forgotten(buffer: Buffer) -> None
     buffer.expect_repeats()
     buffer.clear()
     buffer.add(wide(TWINS[0]), 0)
-    assert buffer.twins() == set() and problems(buffer) == []
+    assert buffer.conflicting_ids() == set() and problems(buffer) == []
 
 
 def test_whether_no_row_has_an_id(buffer: Buffer) -> None:
-    assert not buffer.is_unread
+    assert not buffer.has_no_ids
     buffer.add(wide({"username": "x"}, {"sourcedId": "x" * 1001}), 0)
-    assert buffer.is_unread
+    assert buffer.has_no_ids
     assert buffer.problems() == {"no sourcedId": 1, "sourcedId: too long": 1}
     buffer.add(wide(user("a")), 0)
-    assert not buffer.is_unread
+    assert not buffer.has_no_ids
     buffer.clear()
-    assert not buffer.is_unread
+    assert not buffer.has_no_ids
 
 
 def test_rows_without_an_id_are_not_taken_for_repeats(buffer: Buffer) -> None:
