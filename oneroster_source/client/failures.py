@@ -1,5 +1,5 @@
-"""What each failure of a request means: one of our errors, which holds text alone. An exception of
-`requests` would hold the token and the page."""
+"""Turns failures of requests into our errors, which hold text alone: an exception of `requests`
+would hold the token and the page."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ E = TypeVar("E", bound=OneRosterError)
 _DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
 
 
-def worded(error: E, words: str) -> E:
-    """The error with the server's own words, which may quote rows or what it was sent: for who
-    asks for them, and in no message."""
+def with_words(error: E, words: str) -> E:
+    """Adds the server's own words to an error. They may quote rows or secrets, so that only
+    `oneroster check` shows them, and no message does."""
     if not words:
         return error
     more = "`oneroster check` shows what the server says to it"
@@ -31,9 +31,9 @@ def worded(error: E, words: str) -> E:
     return error
 
 
-def placed(error: E, where: str, what: str = "") -> E:
-    """A new error that says where it happened, if the first one does not; it holds nothing of what
-    led to that one."""
+def located(error: E, where: str, what: str = "") -> E:
+    """Makes a new error that says where it happened, unless the first one does; it has no cause and
+    no context."""
     new = type(error)(what or error.what, where=error.where or where, todo=error.todo)
     new.words, new.status = error.words, error.status
     if isinstance(error, ServerUnavailable) and isinstance(new, ServerUnavailable):
@@ -42,7 +42,7 @@ def placed(error: E, where: str, what: str = "") -> E:
 
 
 def description_in(payload: object, levels: int = 3) -> str:
-    """The description in an error's JSON: providers wrap it in objects and lists of their own."""
+    """Finds the description in an error's JSON: providers wrap it in objects and lists."""
     if isinstance(payload, list):
         payload = dict(enumerate(payload[:1]))
     if not isinstance(payload, dict) or not levels:
@@ -52,8 +52,8 @@ def description_in(payload: object, levels: int = 3) -> str:
     return next((text for text in (*own, *inner) if isinstance(text, str) and text), "")
 
 
-def named(error: Exception) -> OneRosterError:
-    """Our error for one of `requests`, with nothing of it inside."""
+def translated(error: Exception) -> OneRosterError:
+    """Makes our error for one of `requests`, with nothing of it inside."""
     reasons = _reasons(error)
     names = {type(reason).__name__ for reason in reasons}
     for reason in reasons:
@@ -73,7 +73,7 @@ def named(error: Exception) -> OneRosterError:
             "the server did not finish its answer in time",
             todo="lower page_size, or raise request_timeout",
         )
-        # it has taken some timeouts already
+        # each try has taken several timeouts
         slow.tries = 2
         return slow
     if names & {"NameResolutionError", "gaierror"}:
@@ -90,7 +90,7 @@ def named(error: Exception) -> OneRosterError:
 
 
 def _reasons(error: BaseException) -> list[BaseException]:
-    """An error and all that it wraps."""
+    """Returns an error and all that it wraps."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting and len(found) < 50:

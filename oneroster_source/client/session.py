@@ -1,5 +1,5 @@
-"""The HTTP session of a server: nothing in it follows a redirect, keeps a cookie or reads a netrc
-file, and no answer takes longer than it may, however steadily it drips."""
+"""The HTTP session of a server. It follows no redirects, keeps no cookies, reads no netrc file, and
+ends answers that take too long, however steadily they drip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from requests.auth import AuthBase
 
 
 class Authorization(AuthBase):
-    """Sets one Authorization header; as an auth object it also keeps netrc entries away."""
+    """Sets the Authorization header; being an auth object, it keeps netrc entries out too."""
 
     def __init__(self, authorization: str) -> None:
         self._authorization = authorization
@@ -36,34 +36,34 @@ def _nobody_stops() -> None:
 
 
 class _Exchange(threading.local):
-    """The request that a thread has under way."""
+    """The request that a thread is making."""
 
     ends = math.inf
-    """When it has to be over, answer and all, by the monotonic clock."""
-    go_on: Callable[[], None] = staticmethod(_nobody_stops)
-    """Raises an error if nobody waits for the answer any more."""
+    """When it must be complete, by the monotonic clock."""
+    require_open: Callable[[], None] = staticmethod(_nobody_stops)
+    """Raises an error if the request is to be aborted."""
 
 
 _exchange = _Exchange()
 
 
-def limit_exchange(seconds: float, go_on: Callable[[], None]) -> None:
-    """Limits the next request of this thread: how long it may take, and who may stop it."""
-    _exchange.ends, _exchange.go_on = time.monotonic() + seconds, go_on
+def limit_exchange(seconds: float, require_open: Callable[[], None]) -> None:
+    """Limits the next request of this thread to a time, and lets `require_open` abort it."""
+    _exchange.ends, _exchange.require_open = time.monotonic() + seconds, require_open
 
 
 class TooSlow(TimeoutError):
-    """An answer goes on and on."""
+    """An answer takes too long."""
 
 
 class _Timed(io.RawIOBase):
-    """What is received of an answer, until its time is over. A socket's own timeout begins again
-    with each byte."""
+    """A socket's stream that ends when the time of its request is over: a socket's own timeout
+    begins again with each byte."""
 
     def __init__(self, raw: Any, sock: Any) -> None:
         self._raw = raw
         self._sock = sock
-        self._ends, self._go_on = _exchange.ends, _exchange.go_on
+        self._ends, self._go_on = _exchange.ends, _exchange.require_open
 
     def readable(self) -> bool:
         return True
@@ -90,7 +90,7 @@ class _Timed(io.RawIOBase):
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """Everything that is read from a server is read through this, headers and a proxy's too."""
+    """Reads everything through `_Timed`, headers and a proxy's answers too."""
 
     def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
         super().__init__(sock, *args, **more)
@@ -98,7 +98,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 def _timed(manager: urllib3.PoolManager) -> None:
-    """Makes all connections of a manager keep the time."""
+    """Makes all connections of a manager use `_TimedResponse`."""
 
     def timed(pool: Any) -> Any:
         kind = pool.ConnectionCls
@@ -142,12 +142,12 @@ class Session(requests.Session):
         self.mount("http://", adapter)
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        # where it is told not to follow, `requests` still reads the body to its end, however large
+        # even if it is not to follow, `requests` would read the body to its end, however large
         return None
 
     def merge_environment_settings(self, url: Any, *args: Any) -> Any:
-        # proxies and certificates: looked up once for each host, since that takes as long as all
-        # else that is done for a request
+        # proxies and certificates: looked up once for each host, since that takes as long as the
+        # rest of a request
         host = urlsplit(url)[:2]
         if host not in self._environment:
             self._environment[host] = super().merge_environment_settings(url, *args)

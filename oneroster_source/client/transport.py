@@ -1,7 +1,4 @@
-"""One server: its connections, its limit of requests at once, and what each failure means.
-
-Nothing here contacts another host.
-"""
+"""Sends single requests to one server, and contacts no other host."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ import orjson
 import requests
 import urllib3
 
-from oneroster_source.client.failures import description_in, named, worded
-from oneroster_source.client.pauses import Gates, Turns
+from oneroster_source.client.failures import description_in, translated, with_words
+from oneroster_source.client.pauses import Gates, RequestLimit
 from oneroster_source.client.session import Authorization, Session, limit_exchange
 from oneroster_source.errors import (
     AccessDenied,
@@ -36,10 +33,9 @@ from oneroster_source.transform.charset import as_utf8
 
 CONNECT_SECONDS = 10.0
 DRIP = 5
-"""How many times the timeout a request may take, from the connection to the last byte of the
-answer, however steadily it drips."""
+"""A request may take so many timeouts, from the connection to the last byte of the answer."""
 THREADS = 16
-"""Threads for each request that may be under way: most of them wait for their turn, or a retry."""
+"""Threads for each request at once: most of them wait for their turn, or for a retry."""
 MOST_TARGET = 120
 """Characters of an address that a message quotes."""
 _CHUNK = 1 << 18
@@ -49,47 +45,47 @@ TRANSIENT = {408, 425, 429}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A server's answer, read to its end."""
+    """A response, read to its end."""
 
     status: int
     body: bytes | bytearray
     total: int | None
-    """`X-Total-Count`, if it is a number: a hint, which may be wrong."""
+    """`X-Total-Count`, if it is a number; it may be wrong."""
     date: datetime | None
     """The server's clock."""
     retry_after: float | None
     """Seconds that the server asks to wait."""
     host: str
-    """Who gave it."""
+    """The host that sent it."""
     content_type: str
     target: str
-    """Where it redirects to, without what may be secret; empty if nowhere."""
+    """Where it redirects to, without what may be secret; empty if it does not."""
 
     def text(self) -> tuple[bytes | bytearray, str]:
-        """The body as UTF-8, and a warning if that was a guess: see `as_utf8`."""
+        """Returns the body as UTF-8, and a warning if the charset is a guess: see `as_utf8`."""
         return as_utf8(self.body, self.content_type)
 
     def json(self) -> Any:
-        """What the body holds; None if it is no JSON."""
+        """Returns the parsed body; None if it is not JSON."""
         try:
             return orjson.loads(self.text()[0])
         except (orjson.JSONDecodeError, BadResponse):
             return None
 
     def description(self, secrets: tuple[str, ...]) -> str:
-        """The server's own words on an error, cut and cleaned; empty if it has none."""
+        """Returns the server's own words on an error, cut and cleaned; empty if there are none."""
         return clean(description_in(self.json()), secrets=secrets)
 
 
 class Server:
-    """One host and port.
+    """One host and port, for all schools that it serves.
 
     Args:
-        concurrency: Requests under way at once, for all schools that it serves.
-        timeout: Seconds to wait for it to answer.
+        concurrency: Most requests at once.
+        timeout: Seconds to wait for an answer.
         max_bytes: Largest body to accept, unpacked.
-        ca_bundle: Path of the certificates to trust; empty for those that everyone trusts.
-        gates: Those of the run, which know the pauses that servers asked for.
+        ca_bundle: Path of the certificates to trust; empty for the usual ones.
+        gates: The pauses of the run.
     """
 
     def __init__(
@@ -102,23 +98,23 @@ class Server:
         gates: Gates | None = None,
     ) -> None:
         self.pool = ThreadPoolExecutor(THREADS * concurrency, thread_name_prefix="oneroster-page")
-        self.turns = Turns(concurrency)
+        self.request_limit = RequestLimit(concurrency)
         self._gates = gates or Gates()
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._closed = False
-        # with each request, since the environment may override a session's own
+        # passed with each request, since the environment may override a session's own
         self._verify = ca_bundle or True
         self._session = Session(concurrency)
 
     def close(self) -> None:
-        """Drops what has not begun, waits for what has, and closes the connections."""
+        """Cancels requests that have not begun, waits for the others, closes the connections."""
         self._closed = True
         self.pool.shutdown(cancel_futures=True)
         self._session.close()
 
-    def go_on(self) -> None:
-        """Raises an error if nobody waits for answers any more."""
+    def require_open(self) -> None:
+        """Raises an error if the server was closed, as nobody waits for answers any more."""
         if self._closed:
             raise OneRosterError("the run was stopped")
 
@@ -131,19 +127,19 @@ class Server:
         form: dict[str, str] | None = None,
         sent: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """Sends one request, once; calls `sent` before that, if it may be sent.
+        """Sends one request, once; calls `sent` just before.
 
         Raises:
             Paused: The server has asked for a pause; nothing was sent.
             InsecureServer: Its certificate cannot be verified; nothing was sent.
-            ServerUnavailable: No answer, or one that broke off.
-            BadResponse: The body is not what its encoding says.
-            ResponseTooLarge: It is larger than what may be kept in memory.
+            ServerUnavailable: There is no answer, or it broke off.
+            BadResponse: The body cannot be unpacked.
+            ResponseTooLarge: It is larger than `max_bytes`.
         """
-        self.go_on()
+        self.require_open()
         self._gates.of(_host(url)).check()
         sent()
-        limit_exchange(DRIP * self._timeout, self.go_on)
+        limit_exchange(DRIP * self._timeout, self.require_open)
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:
@@ -154,17 +150,17 @@ class Server:
             OSError,
             zlib.error,
         ) as error:
-            problem = named(error)
+            problem = translated(error)
         raise problem
 
     def pause(self, host: str, seconds: float) -> None:
-        """Sends nothing to a host for so long, and then fewer requests at once.
+        """Pauses all requests to a host, and then sends fewer at once.
 
         Raises:
-            ServerUnavailable: That is longer than what is left for pauses.
+            ServerUnavailable: The pause is longer than what is left of `pause_budget`.
         """
         if self._gates.of(host).pause(seconds):
-            self.turns.fewer()
+            self.request_limit.fewer()
 
     def _send(
         self, method: str, url: str, authorization: str, form: dict[str, str] | None
@@ -209,15 +205,15 @@ class Server:
 
 
 def _received(raw: Any) -> Iterator[bytes]:
-    """A body as it comes in."""
-    # `read` would wait until a chunk is full; before urllib3 2.2 there is nothing else
+    """Gives a body as it comes in."""
+    # `read` waits until a chunk is full, but urllib3 before 2.2 has nothing else
     read = getattr(raw, "read1", raw.read)
     while chunk := read(_CHUNK, decode_content=False):
         yield chunk
 
 
 def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """A body unpacked in pieces: `requests` may make 64 MiB of one chunk."""
+    """Unpacks a body in pieces: `requests` may make 64 MiB of one chunk."""
     unpacker = None
     for chunk in chunks:
         while chunk:
@@ -229,8 +225,8 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise zlib.error("cut short")
 
 
-def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
-    """The answer, if its status tells of success.
+def require_success(answer: Answer, secrets: tuple[str, ...]) -> Answer:
+    """Returns the answer, if its status is one of success.
 
     The server's own words on an error may quote rows: they are in the error's `words` alone.
 
@@ -255,11 +251,11 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     what = f"the server answered {status}"
     if answer.target:
         what += f": it redirects to {clean(answer.target, secrets=secrets, limit=MOST_TARGET)}"
-    error = worded(kind(what, todo=todo), words)
+    error = with_words(kind(what, todo=todo), words)
     error.status = status
     if isinstance(error, ServerUnavailable):
         error.retry_after = answer.retry_after
-        # what asks for nothing, such as a proxy without its server, is one try that failed
+        # without it, as from a proxy that has no server, the answer is just a failed try
         if status == 429 or answer.retry_after is not None:
             error.pausing = answer.host
     raise error
@@ -270,7 +266,7 @@ def _host(url: str) -> str:
 
 
 def _target(url: str, location: str) -> str:
-    """Scheme, host and path of where an answer redirects to."""
+    """Returns scheme, host and path of the address that an answer redirects to."""
     try:
         parts = urlsplit(urljoin(url, location))
         _ = parts.port
@@ -278,7 +274,7 @@ def _target(url: str, location: str) -> str:
         return ""
     if not location or parts.scheme not in ("http", "https") or not parts.hostname:
         return ""
-    # behind a ';' servers put sessions
+    # servers put session ids behind a ';'
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.partition(';')[0]}"
 
 
@@ -295,7 +291,7 @@ def _date(text: str) -> datetime | None:
 
 
 def _retry_after(text: str, now: datetime | None) -> float | None:
-    """Seconds, from a number (fractions too) or from a date, which is by the server's clock."""
+    """Returns seconds, from a number or from a date by the server's clock."""
     if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", text):
         return float(text)
     date = _date(text)

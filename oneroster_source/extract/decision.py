@@ -6,7 +6,7 @@ A load carries the decision out, a plan shows it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -194,8 +194,24 @@ class Decider:
                 else "",
             )
         if existing is None:
-            found = {} if full else self._taken_over(endpoint, collection, estab)
-            return Decision(found, left_out=pruned, came=came)
+            tables = {} if full else self._taken_over(endpoint, collection, estab)
+            return Decision(tables, left_out=pruned, came=came)
+        found = self._decide_on(existing, endpoint, collection, estab, came=came, waiting=waiting)
+        left_out = pa.chunked_array([*pruned.chunks, *found.left_out.chunks], pa.string())
+        return replace(found, left_out=left_out)
+
+    def _decide_on(
+        self,
+        existing: pa.Table,
+        endpoint: Endpoint,
+        collection: Collection,
+        estab: str,
+        *,
+        came: int,
+        waiting: int,
+    ) -> Decision:
+        """Decides by comparison with the existing rows; knows nothing of pruned rows."""
+        full = collection.mode == "full"
         read = without(collection.ids(), collection.erased)
         diff = _compare(existing, read, collection)
         came = came + diff.fresh if self.since(endpoint) else 0
@@ -206,7 +222,7 @@ class Decider:
             dead = without(_absent(existing, read).column("sourced_id"), diff.missing)
             return Decision(
                 self._beside_what_stays(endpoint, estab, dead) if full else {},
-                left_out=pa.chunked_array([*pruned.chunks, *diff.ended.chunks], pa.string()),
+                left_out=diff.ended,
                 held=diff.ending,
                 of=of,
                 objection=why,
@@ -217,7 +233,6 @@ class Decider:
         if nameless:
             return Decision(
                 _nothing_rejected(endpoint, estab),
-                left_out=pruned,
                 deleted=len(diff.ended),
                 kept=missing,
                 came=max(came - len(diff.ended), 0),
@@ -232,7 +247,6 @@ class Decider:
         return Decision(
             tables,
             cleared,
-            left_out=pruned,
             deleted=diff.ending,
             missing=missing,
             came=max(came - diff.ending, 0),
