@@ -11,7 +11,11 @@ from oneroster_source.model.tables import ESTAB, OWN_TABLES, Column, Holds, Kind
 
 
 def snake(name: str) -> str:
-    """`dateLastModified` -> `date_last_modified`, as dlt would write it."""
+    """Writes a name in snake case, as dlt does.
+
+    >>> snake("dateLastModified")
+    'date_last_modified'
+    """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
@@ -33,19 +37,19 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A reference to one object: a column `<name>_sourced_id` and a child table of it whole."""
+    """A reference to one object: a column `<name>_sourced_id`, and a child table for all of it."""
 
     name: str
     target: str
-    """The endpoint in which the object is found; empty for collections that are not loaded."""
+    """The endpoint of the object; empty if it is not loaded."""
     aliases: tuple[str, ...] = ()
     """Other names under which providers send it, in order of preference."""
     about: str = ""
-    """What the object is to the one that refers to it, after "sourcedId of"."""
+    """What the object is, in words that follow "sourcedId of"."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names under which it is sent, in order of preference."""
+        """All names under which providers send it, in order of preference."""
         return (self.name, *self.aliases)
 
     @property
@@ -75,19 +79,19 @@ class ChildList:
 
     name: str
     target: str | None = None
-    """For references: the endpoint they point into, empty if that is not loaded."""
+    """For references: their endpoint; empty if it is not loaded."""
     fields: tuple[Field, ...] = ()
-    """For objects: their attributes. The last one takes an element that is a plain value."""
+    """For objects: their attributes. An item that is a plain value becomes the last one."""
     ids: str = ""
-    """For references: the name under which providers send the ids alone, as a list of texts."""
+    """For references: the name under which providers send a list of ids alone."""
     aliases: tuple[str, ...] = ()
     """Other names under which providers send it, in order of preference."""
     about: str = ""
-    """What an item is, after "sourcedId of" if it is a reference."""
+    """What an item is, in words that follow "sourcedId of" if it is a reference."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names under which it is sent, in order of preference."""
+        """All names under which providers send it, in order of preference."""
         return (self.name, *filter(None, (self.ids,)), *self.aliases)
 
     @property
@@ -156,10 +160,10 @@ VALIDITY = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One collection of the API and everything that its objects hold."""
+    """One collection of the API, and everything that its objects contain."""
 
     name: str
-    """The resource and table: the standard's plural in snake case."""
+    """The name of the resource and table: the standard's plural in snake case."""
     singular: str
     path: str
     fields: tuple[Field, ...]
@@ -170,12 +174,12 @@ class Endpoint:
     versioned: bool = False
     """Whether `history` keeps its versions."""
     yearly: bool = False
-    """Whether its rows belong to a school year, as the standard ties them to academic sessions or
-    to classes of these: others replace them in the next year."""
+    """Whether its rows belong to a school year, through academic sessions or classes: in the next
+    year, others replace them."""
 
     @property
     def collection(self) -> str:
-        """The key of the envelope that holds the rows."""
+        """The key of the response object that holds the rows."""
         return self.path.strip("/")
 
     @property
@@ -192,7 +196,7 @@ class Endpoint:
 
     @property
     def history(self) -> Table | None:
-        """The table of versions, if the endpoint has one."""
+        """The table of versions (SCD type 2), if the endpoint has one."""
         if not self.versioned:
             return None
         table = self.table
@@ -207,14 +211,14 @@ class Endpoint:
 
     @property
     def nested(self) -> tuple[Nested, ...]:
-        """What has child tables: references, then lists."""
+        """The attributes with child tables: references, then lists."""
         return (*self.refs, *self.lists)
 
     def child_name(self, attribute: Nested) -> str:
         return f"{self.name}__{snake(attribute.name)}"
 
     def child_tables(self, *, references: bool = True) -> Iterator[Table]:
-        """The child tables; those of single references only if `references`."""
+        """Gives the child tables; those of single references only if `references`."""
         one = self.singular.replace("_", " ")
         for attribute in self.nested:
             single = isinstance(attribute, Ref)
@@ -247,7 +251,7 @@ class Endpoint:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Every attribute name that is known for this collection, aliases included."""
+        """All attribute names that are known for this collection, aliases included."""
         names = {"sourcedId", "status", "dateLastModified", "metadata"}
         names.update(field.name for field in self.fields)
         for attribute in self.nested:
@@ -262,7 +266,7 @@ class Dialect:
     version: str
     endpoints: tuple[Endpoint, ...]
     people: str
-    """The endpoint of which each row is a person."""
+    """The name of the endpoint whose rows are people."""
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -285,7 +289,7 @@ class Dialect:
         return next(endpoint for endpoint in self.endpoints if endpoint.name == name)
 
     def refers_to_people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
-        """The columns in which an endpoint's rows refer to people, with where these are."""
+        """Gives the columns in which an endpoint's rows refer to people, with their endpoint."""
         for ref in endpoint.refs:
             if ref.target == self.people:
                 yield ref.column.name, self[self.people]
@@ -296,6 +300,6 @@ class Dialect:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Every table that the program can make: those of each endpoint, then its own."""
+        """All tables that the program can make: those of each endpoint, then its own."""
         found = ((*e.tables(), *filter(None, (e.history,))) for e in self.endpoints)
         return (*chain.from_iterable(found), *OWN_TABLES)

@@ -1,4 +1,4 @@
-"""Tables in the warehouse: what is known of each, and the program's own."""
+"""Tables in the warehouse: how they are described, and the program's own ones."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["text", "flag", "date", "instant", "json", "integer", "number"]
-"""How a value is read: what SQL reads it and which Arrow and dlt types it gets, `shape` says."""
+"""The kind of a value; `type_map` has its SQL, its Arrow type and its dlt type."""
 
 
 Holds = Literal[
     "", "name", "contact", "identifier", "secret", "open", "words", "sourced_id", "digest"
 ]
-"""What of a person a value can tell by itself: a name; a way to reach them; an id by which others
-know them; a secret of theirs; where the provider may send what it likes, anything; words for
-something else, in which somebody may be named; the sourcedId of a row of any endpoint; or a digest
-of an id, under the key of pseudonyms. Profiles of `privacy` and the register of fields go by it."""
+"""What a value can reveal about a person by itself: a name; a way to contact them; an identifier
+that others know; a secret; anything, where the provider may send what it likes (`open`); a name in
+words about something else; the sourcedId of a row of any endpoint; or a keyed digest of an id. The
+profiles of `privacy` and the register of fields are made from it."""
 
 SENSITIVE: frozenset[Holds] = frozenset({"contact", "identifier", "secret"})
-"""What harms a person if it leaks; so may, in a row about a person, what is open."""
+"""What harms a person if it leaks; in a row about a person, `open` may too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Column:
     source: str = ""
     """The OneRoster attribute it comes from, as the standard spells it."""
     about: str = ""
-    """What it means, in a phrase."""
+    """What it means, as a phrase."""
     holds: Holds = ""
 
 
@@ -44,28 +44,28 @@ class Table:
     key: tuple[str, ...]
     grain: str
     source: str = ""
-    """The collection that its rows come from, and the attribute of it if they are its members;
-    empty for the program's own."""
+    """The collection, or the attribute of one, that its rows come from; empty for the program's
+    own."""
     personal: bool = False
     """Whether each row is about a person."""
 
     @property
     def parent_key(self) -> str:
-        """For a child table: the column that holds the sourcedId of the row it hangs on."""
+        """For a child table: the column with the sourcedId of the parent row."""
         return self.key[1]
 
     def is_personal(self, column: Column) -> bool:
-        """Whether one of its columns identifies a person, or says something about one."""
+        """Whether a column identifies a person, or says something about one."""
         whose = self.personal and column.name not in ("estab", "position")
         return whose or column.holds != ""
 
     def is_sensitive(self, column: Column) -> bool:
-        """Whether it does harm if a column leaks, which may hold data of a special category."""
+        """Whether a column does harm if it leaks; it may hold special category data."""
         return column.holds in SENSITIVE or (self.personal and column.holds == "open")
 
     def source_of(self, column: Column) -> str:
-        """The attribute that a column comes from, with its collection: `users.orgs.sourcedId`."""
-        # what finds a row again is the collection's, also where the rows are of its members
+        """Returns the attribute that a column comes from, such as `users.orgs.sourcedId`."""
+        # the key of a child row comes from the collection, not from the attribute
         whose = self.source.partition(".")[0] if column.name in self.key else self.source
         return ".".join(filter(None, (whose, column.source))) if column.source else ""
 
@@ -170,4 +170,4 @@ HISTORY_KEPT = Table(
 )
 
 OWN_TABLES = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, HISTORY_KEPT, SUPPRESSED_USERS)
-"""The tables that the program fills with what it did, and no endpoint."""
+"""The tables of no endpoint: the program records there what it did."""

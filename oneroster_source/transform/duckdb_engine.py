@@ -1,4 +1,4 @@
-"""DuckDB as a JSON parser in memory."""
+"""DuckDB, in memory, as a parser of JSON."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning
 
 
 class Engine:
-    """DuckDB as a JSON parser: in memory, with a thread and a cursor for each core.
+    """A DuckDB database without tables, with a thread and a cursor for each core.
 
-    A query runs on one core: pages are shaped side by side, not each on all cores. It does so in a
-    thread of the engine's own, since DuckDB keeps memory for each thread that it was asked in.
+    Each query runs on one core: pages are parsed side by side, not each on all cores. It runs in a
+    thread of the engine, since DuckDB keeps memory for each thread that calls it.
     """
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="oneroster-page")
-        """Those in which it is to be used."""
+        """Use the engine only in these."""
         self._own = threading.local()
 
     @cached_property
     def _database(self) -> duckdb.DuckDBPyConnection:
-        # many a run reads nothing that needs it
+        # many runs never need it
         database = duckdb.connect(
             ":memory:",
             config={
                 "threads": 1,
                 "enable_external_access": False,
-                # what a page has left is given back, rather than kept for a larger one
+                # memory is given back after each page, not kept for a larger one
                 "allocator_flush_threshold": "1MB",
                 "allocator_bulk_deallocation_flush_threshold": "1MB",
             },
@@ -50,7 +50,7 @@ class Engine:
 
     @contextmanager
     def on(self, body: str) -> Iterator[BodyCursor]:
-        """The cursor of this thread, with `body` on it."""
+        """Binds a body to the cursor of this thread."""
         cursor: BodyCursor | None = getattr(self._own, "cursor", None)
         if cursor is None:
             cursor = self._own.cursor = BodyCursor(self._database.cursor())
@@ -60,12 +60,12 @@ class Engine:
 
 @cache
 def engine() -> Engine:
-    """The engine of this process: a run after another finds its queries planned."""
+    """Returns the engine of this process, in which later runs find their queries prepared."""
     return Engine()
 
 
 class _Answer:
-    """A table of one body, which DuckDB comes for with each query anew."""
+    """A table of one body, which DuckDB scans again with each query."""
 
     def __init__(self) -> None:
         self.body = ""
@@ -76,11 +76,11 @@ class _Answer:
 
 
 class BodyCursor:
-    """Where a body is laid to ask about it.
+    """A DuckDB cursor with prepared statements, bound to one response body.
 
-    The queries are prepared once: to plan one takes ten times as long as to run it on a small page,
-    which is why the body is looked up in a relation, `answer`, and does not come as a parameter. To
-    insert it into a table of DuckDB's would take a sixth of the time of all the rest.
+    Planning a query takes ten times as long as running it on a small page. So queries are prepared
+    once, over a relation `answer` whose content changes: a body as a parameter would be planned
+    again, and inserting it into a table would take a sixth of the total time.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -92,7 +92,7 @@ class BodyCursor:
 
     @contextmanager
     def on(self, body: str) -> Iterator[None]:
-        """Lays a body on the cursor, and takes it away."""
+        """Binds a body, and releases it."""
         self._answer.body = body
         try:
             yield

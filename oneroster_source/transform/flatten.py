@@ -1,4 +1,4 @@
-"""Wide tables, as a page is parsed into, taken apart into the flat tables of the warehouse."""
+"""Takes wide tables, as `PageParser` makes them, apart into the flat tables of the warehouse."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def flatten(
 ) -> dict[str, pa.Table]:
     """Takes a wide table apart into tables of the warehouse, by name.
 
-    A row without sourcedId is found in `rejected_rows` alone; every other one is in the
-    endpoint's table, and whatever could not be read of it in `rejected_rows` too.
+    A row without sourcedId is in `rejected_rows` alone; every other one is in the endpoint's table,
+    and what could not be read of it in `rejected_rows` too.
 
     Args:
         wide: Rows as `PageParser.parse` gives them.
         endpoint: Their endpoint.
         estab: The establishment that they were read for; or one for each row.
         references: Whether single references get child tables of their own.
-        tombstones: Add a child row with the position -1 for each row that has no child rows:
-            the merge then removes those that it had before.
+        tombstones: Whether to add a child row with the position -1 for each row that has none, so
+            that the merge removes its existing ones.
         keep_deleted: Whether rows that are marked as deleted keep their child rows.
     """
     whose, ids = _for_each(estab, len(wide)), wide.column("sourced_id")
@@ -77,7 +77,7 @@ def _rejected(endpoint: Endpoint, wide: pa.Table, whose: Whose) -> pa.Table:
 
 
 def _reasons(problems: pa.Array) -> pa.Array:
-    """Why something could not be read, without a name of an attribute that may be a value."""
+    """Masks names of attributes that may be values in the reasons why something was not read."""
     encoded = problems.dictionary_encode()
     parts = [reason.rpartition(": ") for reason in encoded.dictionary.to_pylist()]
     reasons = [(label(name) + mark if mark else "") + reason for name, mark, reason in parts]
@@ -85,7 +85,7 @@ def _reasons(problems: pa.Array) -> pa.Array:
 
 
 def tombstones_of(table: Table, estab: Estab, parents: Whose) -> pa.Table:
-    """Rows of a child table that stand for "this parent has none", with the position -1."""
+    """Returns tombstones: child rows with the position -1, which say that a parent has none."""
     rest = [pa.nulls(len(parents), KINDS[column.kind].arrow) for column in table.columns[3:]]
     none = pa.repeat(pa.scalar(-1, pa.int64()), len(parents))
     return pa.table(
@@ -104,7 +104,7 @@ def _has_items(nested: pa.Array) -> pa.Array:
 
 
 def _stamped(rows: pa.Table, table: Table, whose: Whose) -> pa.Table:
-    # of a row that is marked as deleted, the last change was that
+    # the last change of a deleted row was its deletion
     when = pc.if_else(rows.column("_deleted"), rows.column("date_last_modified"), None)
     rows = rows.append_column("_deleted_at", when)
     columns = [rows.column(column.name) for column in table.columns[1:]]
@@ -114,7 +114,7 @@ def _stamped(rows: pa.Table, table: Table, whose: Whose) -> pa.Table:
 def _exploded(
     whose: Whose, ids: pa.ChunkedArray, nested: pa.Array, has: pa.BooleanArray, table: Table
 ) -> pa.Table:
-    """The child rows that are `nested` in the rows with these ids, of those that have some."""
+    """Returns the child rows that are `nested` in rows with these ids, where these have some."""
     if has.false_count:
         whose, ids, nested = whose.filter(has), ids.filter(has), nested.filter(has)
     if pa.types.is_struct(nested.type):
@@ -131,13 +131,13 @@ def _exploded(
 
 
 def _positions(lists: pa.Array, parents: pa.Array) -> pa.Array:
-    """The index of every item in its own list, from 0."""
+    """Returns the index of every item in its own list, from 0."""
     starts = pc.subtract(lists.offsets.slice(0, len(lists)), lists.offsets[0])
     return pc.subtract(_count_up(len(parents)), starts.cast(pa.int64()).take(parents))
 
 
 def _count_up(number: int) -> pa.Array:
-    """The integers from 0."""
+    """Returns so many integers from 0."""
     ones = pa.repeat(pa.scalar(1, pa.int64()), number)
     return pc.subtract(pc.cumulative_sum(ones), 1)
 

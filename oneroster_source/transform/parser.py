@@ -24,41 +24,40 @@ from oneroster_source.transform.tolerant import queries
 
 _CHECK = "check base_url, or ask the provider"
 _ESCAPED = re.compile(
-    # what is right comes first and is passed over: a backslash, which what follows does not
-    # escape, and whole surrogate pairs
+    # valid escapes come first, and are skipped: of a backslash, and complete surrogate pairs
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(\\u0000|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 _NO_NUMBER = re.compile(r"(?:nan|inf(?:inity)?)\s*[,\]}]")
-# a text, which is passed over, to its end or to that of the body
+# a text, which is skipped, to its end or to that of the body
 _TEXT_OR_NO_NUMBER = re.compile(
     r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|(-?\b(?:nan|inf(?:inity)?)\b)', re.IGNORECASE | re.DOTALL
 )
 FEW = 50
-"""Rows among which one that is odd lets all be read in the long way."""
+"""Rows that are read together in the tolerant way if one of them is odd."""
 _BARE_LIST = re.compile(r"\s*\[")
 _SPACE = " \t\r\n\ufeff"
 _NUL = rb"\u0000"
-"""No database holds it, and Arrow takes it."""
+"""Databases refuse it, and Arrow does not."""
 _ENVELOPE = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*"([A-Za-z]*)"\s*:\s*)?(?=\[)')
 
 _PAGE = """WITH page AS (SELECT unnest(from_json({rows}, '["JSON"]')) AS raw FROM answer)"""
 _BARE_PAGE = _PAGE.format(rows="body")
 _NO_PAGE = _PAGE.format(rows="'[]'")
-# as the standard words what became of a request, under the names that servers give to it
+# how the standard says that a request failed, under the names that servers use for it
 _FAILED = re.compile(r'codemajor"\s*:\s*"(?!success)', re.IGNORECASE)
 Body: TypeAlias = bytes | bytearray
 
 
-def _mended_texts(text: str) -> str:
-    """JSON text that every database can hold, with U+FFFD for NUL and for half surrogates."""
+def _fixed_texts(text: str) -> str:
+    """Replaces NUL and half surrogates, which databases cannot hold, by U+FFFD."""
     if "\\" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
         return _ESCAPED.sub(lambda m: r"\ufffd" if m[1] else m[0], text)
     return text
 
 
-def _mended_numbers(text: str) -> str:
-    """NaN and Infinity, which JSON does not have and some servers write, become texts."""
+def _fixed_numbers(text: str) -> str:
+    """Makes texts of NaN and Infinity, which JSON does not have and some servers write."""
     lower = text.lower()
     if ("nan" in lower or "inf" in lower) and _NO_NUMBER.search(lower):
         return _TEXT_OR_NO_NUMBER.sub(lambda m: f'"{m[1]}"' if m[1] else m[0], text)
@@ -66,13 +65,19 @@ def _mended_numbers(text: str) -> str:
 
 
 class PageParser:
-    """Shapes the pages of one endpoint.
+    """Parses the pages of one endpoint.
 
     Args:
-        endpoint: The endpoint, as the spec declares it.
+        endpoint: The endpoint.
         engine: The DuckDB to parse in.
-        time_zone: Where the schools are: a date that comes as an instant is the day that begins
-            then there.
+        time_zone: Where the schools are: a date that is sent as an instant is the day that begins
+            there at that time.
+
+    >>> from oneroster_source.model import V1P1
+    >>> from oneroster_source.transform.duckdb_engine import engine
+    >>> page = PageParser(V1P1["orgs"], engine()).parse(b'{"orgs": [{"sourcedId": "o1"}]}')
+    >>> page.column("sourced_id").to_pylist()
+    ['o1']
     """
 
     def __init__(
@@ -89,43 +94,43 @@ class PageParser:
         self._spelling = Spelling(endpoint)
 
     def column_of(self, attribute: str) -> str | None:
-        """The column that holds an attribute, or a path such as `user.sourcedId`, if one does."""
+        """Returns the column of an attribute, or of a path such as `user.sourcedId`."""
         columns = self.endpoint.table.columns
         return next((c.name for c in columns if c.source == attribute and c.source), None)
 
     def parse(self, body: Body) -> pa.Table:
-        """One response body as one wide table, a row per object, in the server's order.
+        """Parses one response body into one wide table, a row per object, in the server's order.
 
         Columns: those of the endpoint's table without `estab`; one struct (a reference) or list of
-        structs for each child table, under the table's name; `_key`, which names the row even
-        where it has no sourcedId; `_problems`, the reasons why something could not be read;
-        `_leftovers`, the names of the attributes that `extra` holds.
+        structs for each child table, under the table's name; `_key`, which identifies a row even
+        without a sourcedId; `_problems`, the reasons why something could not be read; `_leftovers`,
+        the names of the attributes in `extra`.
 
         Raises:
-            BadResponse: The body is not JSON, or does not hold this collection.
+            BadResponse: The body is not JSON, or does not contain this collection.
         """
         return self._engine.threads.submit(self._parse, body).result()
 
     def _parse(self, body: Body) -> pa.Table:
-        # some servers say so that there are no rows
+        # some servers send nothing where there are no rows
         wide = self._strictly(body if body.removeprefix(BOM_UTF8).strip() else b"[]")
         if wide is not None:
             return wide
         try:
-            sent = _mended_numbers(_mended_texts(body.decode("utf-8-sig")))
+            sent = _fixed_numbers(_fixed_texts(body.decode("utf-8-sig")))
             text = self._spelling.corrected(sent)
-            # of a provider that spells all names so, nothing else may be odd
+            # the spelling of names may be all that is odd
             wide = None if text is sent else self._strictly(text.encode())
             return self._tolerantly(text) if wide is None else wide
         except UnicodeDecodeError:
             problem = "the answer is not UTF-8 text"
         except duckdb.Error:
-            # DuckDB's own message quotes the body, and so a child's record
+            # DuckDB's own message quotes the body, and thus a child's record
             problem = "the answer is not valid JSON"
         raise BadResponse(problem, todo=_CHECK)
 
     def _strictly(self, body: Body) -> pa.Table | None:
-        """The rows of a body with nothing odd in it; None for any other."""
+        """Parses a body with nothing odd in it; returns None for any other."""
         envelope = _ENVELOPE.match(body)
         if envelope is None or _NUL in body:
             return None
@@ -138,7 +143,7 @@ class PageParser:
         return self._strict.read(body, name)
 
     def _tolerantly(self, text: str) -> pa.Table:
-        """The objects of any body: the few odd ones of a page in the long way."""
+        """Parses any body, and takes the long way only around odd objects."""
         with self._engine.on(text) as cursor:
             page = self._page(cursor, text)
             raws = cursor.query(f"{page} SELECT raw FROM page").column("raw").to_pylist()
@@ -157,7 +162,7 @@ class PageParser:
         return pa.concat_tables(found)
 
     def _long_way(self, cursor: BodyCursor, page: str) -> pa.Table:
-        """All objects of a page, and whatever is odd about them."""
+        """Parses all objects of a page, and lists what is odd about them."""
         wide = cursor.query(page + self._queries.rows)
         odd = None
         if pc.any(wide.column("_odd")).as_py():
@@ -165,7 +170,7 @@ class PageParser:
         return _with_oddities(wide.drop_columns("_odd"), odd)
 
     def _page(self, cursor: BodyCursor, text: str) -> str:
-        """SQL for the relation `page`, under whichever spelling of the envelope's key."""
+        """Returns SQL for the relation `page`, whatever the case of the envelope's key."""
         if _BARE_LIST.match(text):
             return _BARE_PAGE
         wanted = self.endpoint.collection
@@ -180,7 +185,7 @@ class PageParser:
         found = [member for member in members if member["k"].lower() == wanted.lower()]
         if len(found) > 1:
             raise BadResponse(f"the answer holds {wanted!r} more than once", todo=_CHECK)
-        # a list beside it may be what was asked for, under another name
+        # another list beside it may be the collection, under another name
         nothing = found and found[0]["value"] in ("null", "{}", '""')
         nothing = nothing and all(member["kind"] != "ARRAY" for member in members)
         if nothing or (not members and text.strip(_SPACE)[:1] in ("{", "n")):

@@ -1,4 +1,4 @@
-"""The SQL that reads one endpoint's objects, generated from its declaration."""
+"""Generates the SQL that parses any object of an endpoint, from the declaration."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from oneroster_source.model.type_map import KINDS, LONGEST_ID
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one attribute adds to the layers of the query."""
+    """What one attribute contributes to the layers of the query."""
 
     read: dict[str, str]
-    """Members to read from the object, and the type to read each as."""
+    """Members to read from the object, each with its type."""
     apart: tuple[str, ...]
-    """Columns that the layers above build on."""
+    """Columns on which the layers above build."""
     shaped: tuple[str, ...] = ()
-    """Columns that are built from those."""
+    """Columns that are built from these."""
     columns: tuple[str, ...] = ()
     """Columns of the row's own table in the result."""
     faults: tuple[tuple[str, str], ...] = ()
-    """A condition, and the reason to report where it holds."""
+    """Conditions, with the reasons to report where they hold."""
     leftovers: tuple[tuple[str, str], ...] = ()
-    """A condition under which the columns do not hold all, and the member to keep as sent."""
+    """Conditions under which the columns lack something, with the members to keep as sent."""
 
 
 def _field(field: Field, zone: str = "") -> _Part:
@@ -45,7 +45,7 @@ def _field(field: Field, zone: str = "") -> _Part:
 
 
 def _sent(names: tuple[str, ...]) -> str:
-    """The member to use, of those under which providers send the same thing."""
+    """Returns the first of some members that has a value: all are names of the same thing."""
     first, *rest = (f"s.{quoted(name)}" for name in names)
     return (
         f"CASE WHEN has_value({first}) THEN {first} ELSE {_sent(names[1:])} END" if rest else first
@@ -57,9 +57,9 @@ def _too_long(sourced_id: str) -> str:
 
 
 ROW_PROBLEMS = ("no sourcedId", "sourcedId: too long")
-"""Why a row is rejected whole."""
+"""The problems for which a complete row is rejected."""
 _IS_DELETED = (
-    # nearly all are active, and told without the rule
+    # nearly all rows are active
     f"CASE WHEN status = {literal(ACTIVE)} THEN false"
     f" ELSE coalesce({is_deleted_sql('status')}, false) END AS _deleted"
 )
@@ -126,7 +126,7 @@ def _child_list(child: ChildList, table: str) -> _Part:
 
 
 def _leftovers(more: str, names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """What to keep as sent: the member that was used, if there is `more` in it; any other one."""
+    """Gives what to keep as sent: the member used, if there is `more` in it; all others."""
     for index, name in enumerate(names):
         sent = f"has_value(s.{quoted(name)})"
         if index == 0 and more:
@@ -137,7 +137,7 @@ def _leftovers(more: str, names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
 
 
 def _object(fields: tuple[Field, ...]) -> str:
-    """A list item as a struct; an item that is a plain value becomes the last field."""
+    """Makes a struct of a list item; an item that is a plain value becomes the last field."""
     members = []
     for field in fields:
         value = f"i->>{literal('$.' + field.name)}"
@@ -149,19 +149,19 @@ def _object(fields: tuple[Field, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Two queries over `page`, a relation of objects `raw`; both keep its order."""
+    """Two queries over the relation `page` of objects `raw`; both keep its order."""
 
     rows: str
-    """The wide rows, with `_odd`: whether something of the row did not fit into its columns."""
+    """Gives the wide rows, with `_odd`: whether something did not fit into the columns."""
     oddities: str
-    """`extra`, `_problems` and `_leftovers` of the same rows; only asked where some row is odd."""
+    """Gives `extra`, `_problems` and `_leftovers` of the same rows; run only if a row is odd."""
 
 
 def queries(endpoint: Endpoint, zone: str) -> Queries:
     """Generates the queries that read `endpoint`, in layers: read, take apart, judge.
 
-    That nothing was left over is judged for every row, what it was is listed apart: few pages
-    hold anything odd, and the lists cost as much as all the rest.
+    Whether something was left over is determined for every row; what it was, by a second query:
+    few pages hold anything odd, and the lists cost as much as all the rest.
     """
     parts = [
         _Part(
