@@ -146,10 +146,10 @@ class _Division:
     @property
     def parts(self) -> tuple[str | None, str | None]:
         """The part that is not about the person, and the part that is."""
-        (whole,) = self._open[0].pieces
-        if whole.whose is _Whose.BOTH:
+        (outermost,) = self._open[0].pieces
+        if outermost.whose is _Whose.BOTH:
             return self._without(_Whose.THEIRS), self._without(_Whose.OTHERS)
-        return (None, self._text) if whole.whose is _Whose.THEIRS else (self._text, None)
+        return (None, self._text) if outermost.whose is _Whose.THEIRS else (self._text, None)
 
     def _take(self, token: str, start: int, end: int) -> None:
         place = self._open[-1]

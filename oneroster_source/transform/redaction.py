@@ -64,16 +64,16 @@ class Redaction:
         nested = _array(wide, table)
         single = pa.types.is_struct(nested.type)
         names = [field.name for field in (nested.type if single else nested.type.value_type)]
-        gone = self._left_out[table].intersection(names)
-        hashed = self._pseudonymized[table].intersection(names) - gone
-        if not gone and not hashed:
+        dropped = self._left_out[table].intersection(names)
+        hashed = self._pseudonymized[table].intersection(names) - dropped
+        if not dropped and not hashed:
             return wide
-        if len(gone) == len(names):
+        if len(dropped) == len(names):
             return _replaced(wide, table, pa.nulls(len(wide), nested.type))
         items = nested if single else nested.values
         columns = [
             pa.nulls(len(items), column.type)
-            if name in gone
+            if name in dropped
             else self._pseudonyms(column)
             if name in hashed
             else column

@@ -85,9 +85,9 @@ class StrictReader:
             unexpected_field_behavior="error",
         )
         # one block, since a body is one value
-        whole = pa.json.ReadOptions(use_threads=False, block_size=len(body) + 1)
+        one_block = pa.json.ReadOptions(use_threads=False, block_size=len(body) + 1)
         try:
-            found = pa.json.read_json(pa.BufferReader(pa.py_buffer(body)), whole, options)
+            found = pa.json.read_json(pa.BufferReader(pa.py_buffer(body)), one_block, options)
             if not body.isascii():
                 # Arrow takes any bytes as text
                 found.validate(full=True)
