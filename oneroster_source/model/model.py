@@ -144,12 +144,12 @@ TAIL = (
         "_deleted",
         "flag",
         nullable=False,
-        about="Whether it is deleted at the source: marked so, or found gone by a full read",
+        about="Whether it is deleted at the source: marked as deleted, or missing from a full read",
     ),
     Column(
         "_deleted_at",
         "instant",
-        about="When it was marked as deleted, or found gone; NULL where it is not",
+        about="When it was marked as deleted, or found missing; NULL where it is not",
     ),
 )
 VALIDITY = (

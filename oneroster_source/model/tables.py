@@ -105,7 +105,7 @@ SYNC_RUN_DETAILS = Table(
         Column("rows_read", "integer", about="Rows that were read"),
         Column("changed", "integer", about="Of these, rows that changed since the last good run"),
         Column("deleted", "integer", about="Of the changed, rows that are marked as deleted"),
-        Column("gone", "integer", about="Rows that a full read found to be gone at the source"),
+        Column("gone", "integer", about="Rows that were missing from a full read"),
         Column("rejected", "integer", about="Values and rows that could not be read"),
         Column("reason", about="Why it failed, or why deletions wait; holds no personal data"),
     ),
@@ -154,7 +154,7 @@ SUPPRESSED_USERS = Table(
         Column("erased_at", "instant", nullable=False, about="When the person was erased"),
     ),
     ("estab", "user_digest"),
-    "one row per person who was erased, and whom no load brings back",
+    "one row per erased person, who is kept out of later loads",
     personal=True,
 )
 
@@ -162,11 +162,11 @@ HISTORY_KEPT = Table(
     "history_kept",
     (
         Column("started", "instant", nullable=False, about="When the last run with a load began"),
-        Column("runs", nullable=False, about="The runs of which the versions speak"),
+        Column("runs", nullable=False, about="The runs that the versions cover"),
     ),
     (),
     "one row, once versions are kept: when the last run with a load began, and which runs the"
-    " versions speak of; no runs while one loads",
+    " versions cover; no runs during a load",
 )
 
 OWN_TABLES = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, HISTORY_KEPT, SUPPRESSED_USERS)
