@@ -21,7 +21,7 @@ import pyarrow as pa
 from oneroster_source.destination.hints import hints, row_merge
 from oneroster_source.destination.history import STAMPS, keep
 from oneroster_source.model import HISTORY_KEPT, SYNC_RUN_DETAILS, V1P1
-from oneroster_source.transform.parser import arrow_schema
+from oneroster_source.model.type_map import arrow_schema
 
 ENDPOINT = V1P1["enrollments"]
 COMPARED = ", ".join(f'"{c.name}"' for c in ENDPOINT.table.columns if c.name not in STAMPS)

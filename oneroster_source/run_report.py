@@ -15,7 +15,7 @@ import pyarrow as pa
 from oneroster_source import log
 from oneroster_source.errors import MassDeletion, OneRosterError, label, shown, told
 from oneroster_source.model import SYNC_RUN_DETAILS
-from oneroster_source.transform.parser import arrow_schema
+from oneroster_source.model.type_map import arrow_schema
 
 Mode = Literal["full", "delta", "window"]
 MOST_NAMES = 1_000

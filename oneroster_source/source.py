@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import dlt
@@ -40,14 +39,18 @@ from oneroster_source.destination.hints import (
 from oneroster_source.destination.state import cursors_of, prunes
 from oneroster_source.errors import ConfigurationError, DestinationError, OneRosterError
 from oneroster_source.extract.buffer import BATCH_ROWS, FEW_ROWS
-from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.compare import Contents, existing
-from oneroster_source.extract.cursors import Cursors, refuse_other_pseudonyms
+from oneroster_source.extract.cursors import Cursors, require_same_pseudonyms
 from oneroster_source.extract.decision import Decider, Decision, Tables
-from oneroster_source.extract.deletions import alive, left_out
+from oneroster_source.extract.deletions import alive
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.model import HISTORY_KEPT, REJECTED_ROWS, SYNC_RUN_DETAILS, Endpoint, Table
+from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.run_report import Outcome, Plan, Report
-from oneroster_source.transform.parser import Shaper, arrow_schema, engine
+from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.flatten import flatten
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.suppression import Suppression, suppressions
 
 _log = logging.getLogger("dlt")
@@ -108,7 +111,7 @@ def oneroster(
     if full and (since or until):
         raise ConfigurationError("a window and a full pass exclude each other", todo="give one")
     resolved = resolve(**settings).only(only)
-    window = Ask("window", since=since, until=until) if since or until else None
+    window = ReadRequest("window", since=since, until=until) if since or until else None
     run = _Run(
         resolved,
         report,
@@ -129,7 +132,7 @@ class _Run:
         settings: Settings,
         report: Report | None,
         *,
-        window: Ask | None,
+        window: ReadRequest | None,
         full: bool,
         allow_deletes: bool,
         alone: bool,
@@ -203,12 +206,7 @@ class _Run:
         It never waits: where nothing is whole yet, it yields None, and dlt turns to the others.
         """
         cursors = Cursors(dlt.current.resource_state(), endpoint, self._settings)
-        shaper = Shaper(
-            endpoint,
-            self._engine,
-            references=self._settings.reference_tables,
-            time_zone=self._settings.time_zone,
-        )
+        parser = PageParser(endpoint, self._engine, time_zone=self._settings.time_zone)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
         refuse_what_cannot_merge()
@@ -217,13 +215,13 @@ class _Run:
         self._enter()
         try:
             straight = self._alone and cursors.is_new and self._is_empty(endpoint)
-            batch = _Batch(shaper, self._report, keep_deleted=self._keep, straight=straight)
+            batch = _Batch(endpoint, self._report, self._settings, straight=straight)
             batch.add(self._tables_to_make(endpoint))
             while todo or reading:
                 # no more at once, so that what is read does not pile up before it is loaded
                 while todo and len(reading) < MOST_COLLECTIONS:
-                    school, ask, outcome = todo.popleft()
-                    future = self._submit(school, shaper, ask, outcome, cursors.span)
+                    school, request, outcome = todo.popleft()
+                    future = self._submit(school, parser, request, outcome, cursors.span)
                     reading[future] = outcome
                 whole, _ = wait(reading, timeout=0, return_when=FIRST_COMPLETED)
                 if not whole:
@@ -239,12 +237,16 @@ class _Run:
                 future.add_done_callback(_discard)
             self._leave()
 
-    def _todo(self, endpoint: Endpoint, cursors: Cursors) -> Iterator[tuple[School, Ask, Outcome]]:
+    def _todo(
+        self, endpoint: Endpoint, cursors: Cursors
+    ) -> Iterator[tuple[School, ReadRequest, Outcome]]:
         for school in self._settings.schools:
-            ask = self._window or cursors.ask(school.estab, full=self._full, now=self._now)
+            request = self._window or cursors.next_request(
+                school.estab, full=self._full, now=self._now
+            )
             outcome = self._report.outcome(school.estab, endpoint.name)
-            outcome.mode, outcome.first = ask.mode, not cursors.knows(school.estab)
-            yield school, ask, outcome
+            outcome.mode, outcome.first = request.mode, not cursors.knows(school.estab)
+            yield school, request, outcome
 
     def _tables_to_make(self, endpoint: Endpoint) -> Tables:
         """All tables that the destination has not got yet, or not with all columns, empty: they
@@ -262,13 +264,18 @@ class _Run:
         }
 
     def _submit(
-        self, school: School, shaper: Shaper, ask: Ask, outcome: Outcome, span: timedelta
+        self,
+        school: School,
+        parser: PageParser,
+        request: ReadRequest,
+        outcome: Outcome,
+        span: timedelta,
     ) -> Future[Collection]:
         assert self._pool is not None
         client = self._client(school)
         suppressed = self._suppressed.get(school.estab)
         return self._pool.submit(
-            collect, client, shaper, ask, self._settings, outcome, span, suppressed
+            collect, client, parser, request, self._settings, outcome, span, suppressed
         )
 
     def _finish(
@@ -283,7 +290,7 @@ class _Run:
                 # asked before anything is handed over, since it may fail
                 decision = self._decide(collection, cursors, outcome, batch)
                 if self._plan:
-                    outcome.plan = self._planned(collection, outcome, batch.shaper, decision)
+                    outcome.plan = self._planned(collection, outcome, batch.endpoint, decision)
             except OneRosterError as error:
                 self._report.end(outcome, error)
                 if self._strict:
@@ -316,13 +323,13 @@ class _Run:
         part = _Part(tombstones=not decision.cleared, partial=collection.mode != "full")
         if part.partial and batch.endpoint.name in decision.tables:
             batch.remember(decision.tables[batch.endpoint.name])
-        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
+        for wide in collection.rows(decision.left_out):
             batch.add_rows(wide, outcome.estab, part)
             yield
         self._move(collection, cursors, outcome, decision)
 
     def _planned(
-        self, collection: Collection, outcome: Outcome, shaper: Shaper, decision: Decision
+        self, collection: Collection, outcome: Outcome, endpoint: Endpoint, decision: Decision
     ) -> Plan:
         """What a load would do, by the content of the rows.
 
@@ -331,11 +338,11 @@ class _Run:
         """
         if collection.is_known:
             return Plan(0, 0)
-        endpoint, estab = shaper.endpoint, outcome.estab
+        estab = outcome.estab
         children = tuple(self._child_tables(endpoint))
         sent = Contents(endpoint, children)
-        for wide in collection.rows(partial(left_out, ids=decision.left_out)):
-            sent.add(shaper.tables(wide, estab))
+        for wide in collection.rows(decision.left_out):
+            sent.add(flatten(wide, endpoint, estab))
         if not sent.rows:
             return Plan(0, 0, decision.deleted)
         try:
@@ -422,7 +429,7 @@ class _Run:
         with self._lock:
             if self._pool is None:
                 state, settings = dlt.current.source_state(), self._settings
-                refuse_other_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
+                require_same_pseudonyms(cursors_of(state), settings.privacy, settings.dialect)
                 self._suppressed = self._listed()
                 self._stopped.clear()
                 run = self._report
@@ -505,21 +512,21 @@ class _Batch:
     that it is given, however small. They are taken apart together too, for the same reason.
 
     Args:
-        shaper: That of the endpoint.
+        endpoint: Their endpoint.
         report: What is noted goes into its table.
-        keep_deleted: Whether deleted rows are kept.
+        settings: The run's.
         straight: Whether the endpoint's tables are filled without a merge.
     """
 
     def __init__(
-        self, shaper: Shaper, report: Report, *, keep_deleted: bool, straight: bool
+        self, endpoint: Endpoint, report: Report, settings: Settings, *, straight: bool
     ) -> None:
-        self.endpoint = shaper.endpoint
+        self.endpoint = endpoint
         self.straight = straight
         self.rows = 0
-        self.shaper = shaper
         self._report = report
-        self._keep = keep_deleted
+        self._keep = settings.deleted == "keep"
+        self._references = settings.reference_tables
         self._direct = {table.name for table in self.endpoint.tables()} if straight else set()
         self._tables: dict[str, list[pa.Table]] = {}
         self._wide: dict[_Part, list[tuple[str, pa.Table]]] = {}
@@ -568,8 +575,13 @@ class _Batch:
             [pa.repeat(estab, len(wide)) for estab, wide in found], pa.string()
         )
         wide = pa.concat_tables([wide for _, wide in found])
-        tables = self.shaper.tables(
-            wide, whose, tombstones=part.tombstones, keep_deleted=self._keep
+        tables = flatten(
+            wide,
+            self.endpoint,
+            whose,
+            references=self._references,
+            tombstones=part.tombstones,
+            keep_deleted=self._keep,
         )
         own = self.endpoint.name
         self.remember(tables[own] if part.partial else None)

@@ -72,7 +72,7 @@ from oneroster_source.errors import (
     chain,
     clean,
 )
-from oneroster_source.extract.cursors import refuse_other_pseudonyms
+from oneroster_source.extract.cursors import require_same_pseudonyms
 from oneroster_source.model import (
     HISTORY_KEPT,
     QUALITY_RESULTS,
@@ -236,7 +236,7 @@ class Warehouse:
             with opened(client, patience):
                 pipeline.sync_destination()
                 if shard is None:
-                    refuse_other_pseudonyms(cursors(pipeline.state), privacy, V1P1)
+                    require_same_pseudonyms(cursors(pipeline.state), privacy, V1P1)
                     made = _make_anew(pipeline, client)
                     _leave_out(pipeline, client, privacy)
                     with pipeline.managed_state() as state:

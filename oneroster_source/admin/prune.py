@@ -21,6 +21,7 @@ from oneroster_source.destination.existing_rows import Rows, among, counted, wor
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.deletions import credible
 from oneroster_source.model import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
+from oneroster_source.model.deleted_status import is_deleted_sql
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _ROWS = 10_000
@@ -213,11 +214,7 @@ class Retention:
 
     def _ended(self, endpoint: Endpoint) -> str:
         """Since when a deleted row is deleted; NULL where nobody knows."""
-        status = "LOWER({status})"
-        for sign in " -_":
-            # as a load reads it
-            status = f"REPLACE({status}, '{sign}', '')"
-        ended = f"CASE WHEN {status} IN ('tobedeleted', 'inactive') THEN {{date_last_modified}} END"
+        ended = f"CASE WHEN {is_deleted_sql('{status}')} THEN {{date_last_modified}} END"
         # a table that was last loaded by an earlier version has no such column
         if "_deleted_at" in self._there[endpoint.name]:
             ended = f"COALESCE({{_deleted_at}}, {ended})"

@@ -1,1 +1,1 @@
-"""HTTP: logs in, asks a school's server for pages, and reads a collection whole."""
+"""HTTP: logs in, sends requests to a school's server, and reads collections page by page."""

@@ -1,4 +1,4 @@
-"""Ways to log in. Each makes one token request; `Token` keeps its result while it lives."""
+"""Ways to log in, and the token that one school gets."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from oneroster_source.client.failures import located, with_words
 from oneroster_source.client.transport import (
     MOST_TARGET,
     TRANSIENT,
     Answer,
     Server,
-    checked,
-    placed,
-    worded,
+    require_success,
 )
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import LoginError, OneRosterError, clean
 
 UNKNOWN_LIFE = 300.0
-"""Seconds that a token is used for when the server does not say how long it lives."""
+"""Seconds for which a token is used if the server does not say how long it is valid."""
 _REMEMBERED = 64
-"""Tokens to keep out of messages, in which a server may repeat them: the last ones."""
+"""How many of the last tokens are masked in messages, in which a server may repeat them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What a way to log in sends."""
+    """A request for a token."""
 
     url: str
     authorization: str = field(repr=False)
@@ -38,7 +37,7 @@ class TokenRequest:
 
 
 def _basic(user: str, password: str) -> str:
-    # the raw text: form-encoding it first, as RFC 6749 wants, breaks '|' for Xporter
+    # not form-encoded first, as RFC 6749 wants: Xporter does not take an encoded '|'
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
@@ -74,16 +73,16 @@ def _secrets(school: School) -> Iterator[str]:
     }
     for user, secret in pairs.items():
         if secret:
-            # the header too: a server may repeat what it was sent
+            # a server may repeat the header that it was sent
             yield from (secret, _basic(user, secret).removeprefix("Basic "))
 
 
 class LoggingIn(Exception):
-    """Another thread logs in for the same school."""
+    """Another thread is logging in for the same school."""
 
 
 class Token:
-    """A school's bearer token: fetched when first needed, renewed before it ends. Thread-safe."""
+    """A school's bearer token: fetched when needed, renewed before it expires. Thread-safe."""
 
     def __init__(self, school: School, settings: Settings, server: Server) -> None:
         self._request = LOGINS[settings.login](school, settings)
@@ -99,16 +98,16 @@ class Token:
         self._value = ""
         self._until = 0.0
         self._where = f"school {school.estab}, login"
-        # a school that cannot log in is one that was refused
+        # a school with a problem in its settings is treated as one that was refused
         self._refusal: OneRosterError | None = school.problem
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown: the school's secrets and the token."""
+        """What must never be shown: the school's secrets and tokens."""
         return (*self._secrets, *self._issued)
 
     def get(self, *, refused: str = "", alone: bool = False) -> tuple[str, bool]:
-        """The token to use, and whether this call had to log in for it.
+        """Returns the token to use, and whether this call logged in for it.
 
         Args:
             refused: A token that the server refused, so that another is needed.
@@ -116,17 +115,17 @@ class Token:
 
         Raises:
             LoginError: The server refused, or its answer has no token.
-            ConfigurationError: The school has a problem, so that the server was not asked.
-            ServerUnavailable: It gave no usable answer; worth another try.
-            Paused: It has asked for a pause.
-            LoggingIn: Another thread logs in. Wait for it, and keep nobody waiting meanwhile.
+            ConfigurationError: The settings of the school are wrong; nothing was sent.
+            ServerUnavailable: There is no usable answer; worth another try.
+            Paused: The server has asked for a pause.
+            LoggingIn: Another thread logs in: leave the request limit, and `wait`.
         """
         if not self._lock.acquire(blocking=False):
             raise LoggingIn
         try:
             if self._refusal is not None:
-                # final: to try the same secret for each endpoint may lock the account
-                raise placed(self._refusal, self._where)
+                # final: trying the same secret for each endpoint may lock the account
+                raise located(self._refusal, self._where)
             if not alone and self._value not in ("", refused) and time.monotonic() < self._until:
                 return self._value, False
             try:
@@ -144,7 +143,7 @@ class Token:
             self._lock.release()
 
     def wait(self) -> None:
-        """Waits for the login that is under way."""
+        """Waits until the other thread has logged in."""
         with self._lock:
             pass
 
@@ -153,7 +152,7 @@ class Token:
         try:
             return self._ask()
         except OneRosterError as error:
-            problem = placed(error, self._where)
+            problem = located(error, self._where)
         # raised here, outside the handler, so that it holds nothing of what went before
         raise problem
 
@@ -173,18 +172,18 @@ class Token:
                 what = f"the login redirects to {target} ({status})"
             todo = "check base_url or token_url: redirects are not followed"
         elif status in TRANSIENT or not 400 <= status < 500:
-            checked(answer, secrets)
+            require_success(answer, secrets)
         elif status in (404, 405, 410):
             todo = "check base_url or token_url: no token endpoint is there"
-        raise worded(LoginError(what, todo=todo), answer.description(secrets))
+        raise with_words(LoginError(what, todo=todo), answer.description(secrets))
 
 
 def _token(answer: Answer, secrets: tuple[str, ...]) -> tuple[str, float]:
-    """The token, and the seconds that it lives."""
+    """Returns the token, and the seconds for which it is valid."""
     payload = answer.json()
     token = payload.get("access_token") if isinstance(payload, dict) else None
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
-        raise worded(
+        raise with_words(
             LoginError(
                 f"the token endpoint answered {answer.status}, but with no token",
                 todo="check base_url or token_url",
@@ -194,7 +193,7 @@ def _token(answer: Answer, secrets: tuple[str, ...]) -> tuple[str, float]:
     kind = payload.get("token_type") or "Bearer"
     if str(kind).strip().lower() != "bearer":
         said = clean(kind, secrets=(*secrets, token), limit=20)
-        raise worded(
+        raise with_words(
             LoginError(
                 "the token is of another type than Bearer",
                 todo="ask the provider for OneRoster 1.1 with bearer tokens",

@@ -1,4 +1,4 @@
-"""One school's requests: logged in, retried within a budget, every failure one of our errors."""
+"""Sends one school's requests: logs in, retries within a budget, and raises our errors alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from oneroster_source.client.auth import LoggingIn, Token
+from oneroster_source.client.failures import located
 from oneroster_source.client.pauses import Paused
-from oneroster_source.client.transport import Answer, Server, checked, placed
+from oneroster_source.client.transport import Answer, Server, require_success
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import OneRosterError, ServerUnavailable
@@ -24,28 +25,28 @@ TRIES = 6
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 LOGINS = 2
-"""Logins of one request, its repeats included, after which a 401 is a denial."""
+"""Logins for one request, its retries included, after which a 401 is final."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[T]):
-    """What was read from an answer, with what its headers said."""
+    """What was read from an answer, and what its headers say."""
 
     value: T
     total: int | None
     date: datetime | None
     warning: str = ""
-    """What is odd about the answer, though it could be read."""
+    """What is odd about the answer, though it was read."""
 
 
 class Client:
-    """One school.
+    """Reads one school's data.
 
     Args:
-        school: Whose data, and with which secret.
+        school: The school, with its secret.
         settings: The run's settings.
-        server: The school's server, which may serve other schools too.
-        sleep: Waits between tries, in seconds.
+        server: Its server, which may serve other schools too.
+        sleep: Waits so many seconds between tries.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class Client:
     ) -> Reply[T]:
         """Gets `path` below the school's base URL, and `read`s the body.
 
-        A try that fails in a way that may pass is repeated, also when `read` raises BadResponse.
+        A try that fails in a way that may pass is repeated, also if `read` raises BadResponse.
 
         Args:
             path: Such as `/users`.
             params: Query parameters, not yet encoded.
-            read: Takes the body, returns what it holds.
+            read: Parses the body.
             sent: Called before each request for data.
 
         Raises:
@@ -99,10 +100,10 @@ class Client:
         return self._repeated(once, where)
 
     def _authorised(self, url: str, sent: Callable[[], None], logins: list[str]) -> Answer:
-        """The answer to a request with a token; `logins` are the tokens that it logged in for."""
+        """Sends a request with a token; adds the tokens that it logs in for to `logins`."""
         token, refusals = "", 0
         while True:
-            # what is renewed for all, the others may use up: after that, a token of its own
+            # others may use up a token that is renewed for all: after that, one of its own
             alone = bool(refusals) and refusals + len(logins) > 1
             token, new = self._token.get(refused=token, alone=alone)
             if new:
@@ -111,7 +112,7 @@ class Client:
             if answer.status == 200:
                 return answer
             if answer.status != 401 or len(logins) >= LOGINS:
-                return checked(answer, self._token.secrets)
+                return require_success(answer, self._token.secrets)
             refusals += 1
 
     def login(self) -> None:
@@ -135,12 +136,12 @@ class Client:
                 self._token.wait()
                 continue
             except ServerUnavailable as error:
-                problem = placed(error, where)
+                problem = located(error, where)
             except OneRosterError as error:
-                final = placed(error, where)
+                final = located(error, where)
                 break
             if problem.pausing and (problem.status == 429 or pauses < TRIES):
-                # limited by the server's budget, and not by what each request has to wait for
+                # limited by the server's pause_budget alone
                 pauses += 1
                 continue
             tries += 1
@@ -153,8 +154,8 @@ class Client:
         raise final
 
     def _in_turn(self, once: Callable[[], T], pauses: int) -> T:
-        """One try, when it is its turn; it has led to so many pauses until now."""
-        with self.server.turns:
+        """Makes one try when it is its turn, after so many pauses."""
+        with self.server.request_limit:
             try:
                 found = once()
             except ServerUnavailable as error:
@@ -163,7 +164,7 @@ class Client:
                     least = _backoff(pauses + (asked is None))
                     self._pause(error, max(least, (asked or 0) + _jitter()))
                 raise
-            self.server.turns.good()
+            self.server.request_limit.good()
             return found
 
     def _pause(self, error: ServerUnavailable, seconds: float) -> None:
@@ -173,10 +174,10 @@ class Client:
             what = f"{error.what} and {refused.what.removeprefix('the server ')}"
             refused.retry_after = error.retry_after
             refused.status, refused.words = error.status, error.words
-            raise placed(refused, error.where, what) from None
+            raise located(refused, error.where, what) from None
 
     def _take(self, seconds: float) -> bool:
-        """Takes a wait from the school's budget, if it still has that much."""
+        """Takes seconds to wait from the school's budget, if it has as many."""
         with self._lock:
             if seconds > self._left:
                 return False
@@ -185,8 +186,8 @@ class Client:
 
 
 def _backoff(tries: int) -> float:
-    """Seconds to wait after so many tries that failed; none after none. Never quite the same: many
-    schools that fail together do not come back together."""
+    """Returns the seconds to wait after so many failed tries. Random, so that schools that fail
+    together do not come back together."""
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1)) if tries else 0.0
     return longest * random.uniform(0.5, 1.0)
 

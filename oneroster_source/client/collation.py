@@ -1,4 +1,4 @@
-"""How servers sort ids: what a collation sees of them, and what it takes for equal."""
+"""How servers may sort ids, and which ids they may take for equal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SEPARATOR = "\n"
 _PUNCTUATION = {ord(c): None for c in map(chr, range(128)) if not c.isalnum() and c != _SEPARATOR}
 _MARKS = {c: None for c in range(0x300, 0x370)}
 _LIKE = str.maketrans("øđłæœþðħ\u0131", "odlaotdhi")
-"""Letters that databases take for others, and Unicode does not take apart."""
+"""Letters that databases sort as others, and Unicode does not decompose."""
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
 def _plain(text: str) -> str:
-    """Text without case and accents."""
+    """Removes case and accents."""
     text = text.casefold()
     if text.isascii():
         return text
@@ -25,8 +25,8 @@ def _plain(text: str) -> str:
 
 
 def coarse(key: str) -> str:
-    """What is left of an id where a collation sees the least: equal for all that a server may sort
-    in any order."""
+    """Returns what the coarsest collation sees of an id: equal for ids that a server may sort in
+    any order."""
     return _LEADING_ZEROS.sub("", "".join(c for c in _plain(key) if c.isalnum()))
 
 
@@ -45,7 +45,7 @@ def _by_number(keys: list[str]) -> list[tuple[int, str]]:
 
 
 Order = Callable[[list[str]], list[Any]]
-"""What is compared for each key."""
+"""Returns what is compared of each key."""
 ORDERS: tuple[Order, ...] = (list, _by_letters, _by_letters_and_digits, _by_number)
 
 

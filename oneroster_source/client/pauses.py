@@ -1,5 +1,4 @@
-"""The pauses that servers ask for. A pause holds for all requests to a server, and
-counts once, by the clock."""
+"""Pauses that servers ask for: each holds for all requests to a server, and counts once."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Tell = Callable[[str, datetime], None]
 
 
 class Paused(Exception):
-    """A request was not sent, since the server has asked for a pause. Wait for `gate`."""
+    """A request was not sent, since the server has asked for a pause: wait for `gate`."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__()
@@ -25,7 +24,7 @@ class Paused(Exception):
 
 
 class Gate:
-    """One server: open, or closed until a pause is over. Thread-safe."""
+    """Lets requests to one server pass, or closes until a pause is over. Thread-safe."""
 
     def __init__(
         self,
@@ -43,15 +42,15 @@ class Gate:
         self._about = about
         self._until = 0.0
         self._refused = 0.0
-        """A pause that nobody waits for, since it is too long."""
+        """The length of a pause that is too long to wait for; 0 if there is none."""
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Lets a request pass, or not.
+        """Lets a request pass.
 
         Raises:
-            Paused: The server wants a pause.
-            ServerUnavailable: It wants a longer one than it may.
+            Paused: The server has asked for a pause.
+            ServerUnavailable: It has asked for too long a pause.
         """
         with self._lock:
             if self._until <= self._clock():
@@ -70,13 +69,13 @@ class Gate:
             sleep(seconds)
 
     def pause(self, seconds: float) -> bool:
-        """Closes for so long from now on, at least.
+        """Closes for at least so many seconds from now on.
 
         Returns:
-            Whether it was open until now.
+            Whether it was open.
 
         Raises:
-            ServerUnavailable: That is longer than what is left for pauses.
+            ServerUnavailable: That is longer than what is left of the budget.
         """
         with self._lock:
             now = self._clock()
@@ -91,7 +90,7 @@ class Gate:
             self._left -= more
         until = datetime.now(UTC) + timedelta(seconds=seconds)
         self._tell(self._host, until)
-        # others may have been under way when it closed: they tell of the same pause
+        # requests that were under way when it closed report the same pause
         if seconds >= 1 and (new or more >= 1):
             log.event(
                 "pause",
@@ -116,13 +115,13 @@ class Gate:
 
 
 class Gates:
-    """The servers of a run.
+    """The gates of all servers of a run.
 
     Args:
         budget: Seconds that all pauses of one server may take.
-        clock: Seconds that never go back.
+        clock: A monotonic clock.
         tell: Called with a server and the time at which its pause ends.
-        **about: What the log is told of each pause.
+        **about: Fields to log with each pause.
     """
 
     def __init__(
@@ -145,12 +144,10 @@ class Gates:
             return gate
 
 
-class Turns:
-    """Limits the requests that are under way at once: half as many where the server asks for a
-    pause, one more after so many good answers in a row.
+class RequestLimit:
+    """Limits requests at once: half as many after each pause, one more after `GOOD` good answers.
 
-    To be entered while a request is made and read, and not between two tries: a school that has
-    to wait keeps no other one waiting.
+    Enter it for each try, and leave it in between: a school that waits keeps no other one waiting.
     """
 
     GOOD = 20

@@ -1,40 +1,28 @@
-"""One server: its connections, its limit of requests at once, and what each failure means.
-
-Nothing here follows a redirect, keeps a cookie, reads a netrc file, or contacts another host. An
-error carries text alone: a `requests` exception would hold the token and the page.
-"""
+"""Sends single requests to one server, and contacts no other host."""
 
 from __future__ import annotations
 
-import http.client
-import io
-import math
 import re
-import ssl
-import threading
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import orjson
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
-from oneroster_source.client.pauses import Gates, Turns
+from oneroster_source.client.failures import description_in, translated, with_words
+from oneroster_source.client.pauses import Gates, RequestLimit
+from oneroster_source.client.session import Authorization, Session, limit_exchange
 from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
     EndpointNotFound,
-    InsecureServer,
     OneRosterError,
     RequestRefused,
     ResponseTooLarge,
@@ -43,177 +31,61 @@ from oneroster_source.errors import (
 )
 from oneroster_source.transform.charset import as_utf8
 
-E = TypeVar("E", bound=OneRosterError)
-
 CONNECT_SECONDS = 10.0
 DRIP = 5
-"""How many times the timeout a request may take, from the connection to the last byte of the
-answer, however steadily it drips."""
+"""A request may take so many timeouts, from the connection to the last byte of the answer."""
 THREADS = 16
-"""Threads for each request that may be under way: most of them wait for their turn, or a retry."""
+"""Threads for each request at once: most of them wait for their turn, or for a retry."""
 MOST_TARGET = 120
 """Characters of an address that a message quotes."""
 _CHUNK = 1 << 18
 _PACKED = ("gzip", "x-gzip", "deflate")
 TRANSIENT = {408, 425, 429}
-_DESCRIPTIONS = ("error_description", "imsx_description", "description", "message", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A server's answer, read to its end."""
+    """A response, read to its end."""
 
     status: int
     body: bytes | bytearray
     total: int | None
-    """`X-Total-Count`, if it is a number: a hint, which may be wrong."""
+    """`X-Total-Count`, if it is a number; it may be wrong."""
     date: datetime | None
     """The server's clock."""
     retry_after: float | None
     """Seconds that the server asks to wait."""
     host: str
-    """Who gave it."""
+    """The host that sent it."""
     content_type: str
     target: str
-    """Where it redirects to, without what may be secret; empty if nowhere."""
+    """Where it redirects to, without what may be secret; empty if it does not."""
 
     def text(self) -> tuple[bytes | bytearray, str]:
-        """The body as UTF-8, and a warning if that was a guess: see `as_utf8`."""
+        """Returns the body as UTF-8, and a warning if the charset is a guess: see `as_utf8`."""
         return as_utf8(self.body, self.content_type)
 
     def json(self) -> Any:
-        """What the body holds; None if it is no JSON."""
+        """Returns the parsed body; None if it is not JSON."""
         try:
             return orjson.loads(self.text()[0])
         except (orjson.JSONDecodeError, BadResponse):
             return None
 
     def description(self, secrets: tuple[str, ...]) -> str:
-        """The server's own words on an error, cut and cleaned; empty if it has none."""
-        return clean(_words(self.json()), secrets=secrets)
-
-
-class _Plain(AuthBase):
-    """Sets one Authorization header; as an auth object it also keeps netrc entries away."""
-
-    def __init__(self, authorization: str) -> None:
-        self._authorization = authorization
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._authorization:
-            request.headers["Authorization"] = self._authorization
-        return request
-
-
-class _Exchange(threading.local):
-    """The request that a thread has under way."""
-
-    ends = math.inf
-    """When it has to be over, answer and all, by the monotonic clock."""
-    server: Server | None = None
-
-
-_exchange = _Exchange()
-
-
-class _TooSlow(TimeoutError):
-    """An answer goes on and on."""
-
-
-class _Timed(io.RawIOBase):
-    """What is received of an answer, until its time is over. A socket's own timeout begins again
-    with each byte."""
-
-    def __init__(self, raw: Any, sock: Any) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._ends, self._server = _exchange.ends, _exchange.server
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._server is not None:
-            self._server.go_on()
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise _TooSlow
-        timeout = self._sock.gettimeout()
-        if timeout is None or left < timeout:
-            self._sock.settimeout(left)
-        try:
-            received: int | None = self._raw.readinto(buffer)
-        except TimeoutError:
-            if time.monotonic() < self._ends:
-                raise
-            raise _TooSlow from None
-        return received
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    """Everything that is read from a server is read through this, headers and a proxy's too."""
-
-    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
-        super().__init__(sock, *args, **more)
-        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock))
-
-
-def _timed(manager: urllib3.PoolManager) -> None:
-    """Makes all connections of a manager keep the time."""
-
-    def timed(pool: Any) -> Any:
-        kind = pool.ConnectionCls
-        connection = type(kind.__name__, (kind,), {"response_class": _TimedResponse})
-        return type(pool.__name__, (pool,), {"ConnectionCls": connection})
-
-    kinds = manager.pool_classes_by_scheme
-    manager.pool_classes_by_scheme = {scheme: timed(pool) for scheme, pool in kinds.items()}
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more)
-        _timed(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **more)
-        if not known:
-            _timed(manager)
-        return manager
-
-
-class _Session(requests.Session):
-    def __init__(self) -> None:
-        super().__init__()
-        self._environment: dict[tuple[str, ...], Any] = {}
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        # where it is told not to follow, `requests` still reads the body to its end, however large
-        return None
-
-    def merge_environment_settings(self, url: Any, *args: Any) -> Any:
-        # proxies and certificates: looked up once for each host, since that takes as long as all
-        # else that is done for a request
-        host = urlsplit(url)[:2]
-        if host not in self._environment:
-            self._environment[host] = super().merge_environment_settings(url, *args)
-        return self._environment[host]
+        """Returns the server's own words on an error, cut and cleaned; empty if there are none."""
+        return clean(description_in(self.json()), secrets=secrets)
 
 
 class Server:
-    """One host and port.
+    """One host and port, for all schools that it serves.
 
     Args:
-        concurrency: Requests under way at once, for all schools that it serves.
-        timeout: Seconds to wait for it to answer.
+        concurrency: Most requests at once.
+        timeout: Seconds to wait for an answer.
         max_bytes: Largest body to accept, unpacked.
-        ca_bundle: Path of the certificates to trust; empty for those that everyone trusts.
-        gates: Those of the run, which know the pauses that servers asked for.
+        ca_bundle: Path of the certificates to trust; empty for the usual ones.
+        gates: The pauses of the run.
     """
 
     def __init__(
@@ -226,31 +98,23 @@ class Server:
         gates: Gates | None = None,
     ) -> None:
         self.pool = ThreadPoolExecutor(THREADS * concurrency, thread_name_prefix="oneroster-page")
-        self.turns = Turns(concurrency)
+        self.request_limit = RequestLimit(concurrency)
         self._gates = gates or Gates()
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._closed = False
-        # with each request, since the environment may override a session's own
+        # passed with each request, since the environment may override a session's own
         self._verify = ca_bundle or True
-        self._session = _Session()
-        self._session.headers["User-Agent"] = "oneroster-source"
-        self._session.headers["Accept"] = "application/json"
-        self._session.headers["Accept-Encoding"] = "gzip"
-        # schools share the connections, and must not share a session at the server
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(pool_maxsize=concurrency, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._session = Session(concurrency)
 
     def close(self) -> None:
-        """Drops what has not begun, waits for what has, and closes the connections."""
+        """Cancels requests that have not begun, waits for the others, closes the connections."""
         self._closed = True
         self.pool.shutdown(cancel_futures=True)
         self._session.close()
 
-    def go_on(self) -> None:
-        """Raises an error if nobody waits for answers any more."""
+    def require_open(self) -> None:
+        """Raises an error if the server was closed, as nobody waits for answers any more."""
         if self._closed:
             raise OneRosterError("the run was stopped")
 
@@ -263,19 +127,19 @@ class Server:
         form: dict[str, str] | None = None,
         sent: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """Sends one request, once; calls `sent` before that, if it may be sent.
+        """Sends one request, once; calls `sent` just before.
 
         Raises:
             Paused: The server has asked for a pause; nothing was sent.
             InsecureServer: Its certificate cannot be verified; nothing was sent.
-            ServerUnavailable: No answer, or one that broke off.
-            BadResponse: The body is not what its encoding says.
-            ResponseTooLarge: It is larger than what may be kept in memory.
+            ServerUnavailable: There is no answer, or it broke off.
+            BadResponse: The body cannot be unpacked.
+            ResponseTooLarge: It is larger than `max_bytes`.
         """
-        self.go_on()
+        self.require_open()
         self._gates.of(_host(url)).check()
         sent()
-        _exchange.ends, _exchange.server = time.monotonic() + DRIP * self._timeout, self
+        limit_exchange(DRIP * self._timeout, self.require_open)
         try:
             return self._send(method, url, authorization, form)
         except OneRosterError:
@@ -286,17 +150,17 @@ class Server:
             OSError,
             zlib.error,
         ) as error:
-            problem = _named(error)
+            problem = translated(error)
         raise problem
 
     def pause(self, host: str, seconds: float) -> None:
-        """Sends nothing to a host for so long, and then fewer requests at once.
+        """Pauses all requests to a host, and then sends fewer at once.
 
         Raises:
-            ServerUnavailable: That is longer than what is left for pauses.
+            ServerUnavailable: The pause is longer than what is left of `pause_budget`.
         """
         if self._gates.of(host).pause(seconds):
-            self.turns.fewer()
+            self.request_limit.fewer()
 
     def _send(
         self, method: str, url: str, authorization: str, form: dict[str, str] | None
@@ -305,7 +169,7 @@ class Server:
             method,
             url,
             data=form,
-            auth=_Plain(authorization),
+            auth=Authorization(authorization),
             allow_redirects=False,
             stream=True,
             verify=self._verify,
@@ -341,15 +205,15 @@ class Server:
 
 
 def _received(raw: Any) -> Iterator[bytes]:
-    """A body as it comes in."""
-    # `read` would wait until a chunk is full; before urllib3 2.2 there is nothing else
+    """Gives a body as it comes in."""
+    # `read` waits until a chunk is full, but urllib3 before 2.2 has nothing else
     read = getattr(raw, "read1", raw.read)
     while chunk := read(_CHUNK, decode_content=False):
         yield chunk
 
 
 def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """A body unpacked in pieces: `requests` may make 64 MiB of one chunk."""
+    """Unpacks a body in pieces: `requests` may make 64 MiB of one chunk."""
     unpacker = None
     for chunk in chunks:
         while chunk:
@@ -361,8 +225,8 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise zlib.error("cut short")
 
 
-def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
-    """The answer, if its status tells of success.
+def require_success(answer: Answer, secrets: tuple[str, ...]) -> Answer:
+    """Returns the answer, if its status is one of success.
 
     The server's own words on an error may quote rows: they are in the error's `words` alone.
 
@@ -387,95 +251,14 @@ def checked(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     what = f"the server answered {status}"
     if answer.target:
         what += f": it redirects to {clean(answer.target, secrets=secrets, limit=MOST_TARGET)}"
-    error = worded(kind(what, todo=todo), words)
+    error = with_words(kind(what, todo=todo), words)
     error.status = status
     if isinstance(error, ServerUnavailable):
         error.retry_after = answer.retry_after
-        # what asks for nothing, such as a proxy without its server, is one try that failed
+        # without it, as from a proxy that has no server, the answer is just a failed try
         if status == 429 or answer.retry_after is not None:
             error.pausing = answer.host
     raise error
-
-
-def worded(error: E, words: str) -> E:
-    """The error with the server's own words, which may quote rows or what it was sent: for who
-    asks for them, and in no message."""
-    if not words:
-        return error
-    more = "`oneroster check` shows what the server says to it"
-    error = type(error)(error.what, where=error.where, todo=f"{error.todo}; {more}")
-    error.words = words
-    return error
-
-
-def placed(error: E, where: str, what: str = "") -> E:
-    """A new error that says where it happened, if the first one does not; it holds nothing of what
-    led to that one."""
-    new = type(error)(what or error.what, where=error.where or where, todo=error.todo)
-    new.words, new.status = error.words, error.status
-    if isinstance(error, ServerUnavailable) and isinstance(new, ServerUnavailable):
-        new.retry_after, new.pausing, new.tries = error.retry_after, error.pausing, error.tries
-    return new
-
-
-def _words(payload: object, levels: int = 3) -> str:
-    """The description in an error's JSON: providers wrap it in objects and lists of their own."""
-    if isinstance(payload, list):
-        payload = dict(enumerate(payload[:1]))
-    if not isinstance(payload, dict) or not levels:
-        return ""
-    own = (payload.get(key) for key in _DESCRIPTIONS)
-    inner = (_words(value, levels - 1) for value in payload.values())
-    return next((text for text in (*own, *inner) if isinstance(text, str) and text), "")
-
-
-def _named(error: Exception) -> OneRosterError:
-    """Our error for one of `requests`, with nothing of it inside."""
-    reasons = _reasons(error)
-    names = {type(reason).__name__ for reason in reasons}
-    for reason in reasons:
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return InsecureServer(
-                f"the server's TLS certificate cannot be verified: {clean(reason.verify_message)}",
-                todo="check base_url; for a private authority set ca_bundle to its certificates",
-            )
-    if "SSLError" in names and "SSLEOFError" not in names:
-        return InsecureServer(
-            "no secure connection to the server can be made", todo="check base_url and ca_bundle"
-        )
-    if isinstance(error, zlib.error):
-        return BadResponse("the answer's compression is broken", todo="ask the provider")
-    if "_TooSlow" in names:
-        slow = ServerUnavailable(
-            "the server did not finish its answer in time",
-            todo="lower page_size, or raise request_timeout",
-        )
-        # it has taken some timeouts already
-        slow.tries = 2
-        return slow
-    if names & {"NameResolutionError", "gaierror"}:
-        what = "the server's name cannot be resolved"
-    elif "ConnectionRefusedError" in names:
-        what = "the server refuses the connection"
-    elif any("Timeout" in name for name in names):
-        what = "the server did not answer in time"
-    elif "IncompleteRead" in names:
-        what = "the answer broke off"
-    else:
-        what = "the connection failed"
-    return ServerUnavailable(what, todo="check the network and base_url, then run again")
-
-
-def _reasons(error: BaseException) -> list[BaseException]:
-    """An error and all that it wraps."""
-    found: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting and len(found) < 50:
-        item = waiting.pop()
-        if isinstance(item, BaseException):
-            found.append(item)
-            waiting += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    return found
 
 
 def _host(url: str) -> str:
@@ -483,7 +266,7 @@ def _host(url: str) -> str:
 
 
 def _target(url: str, location: str) -> str:
-    """Scheme, host and path of where an answer redirects to."""
+    """Returns scheme, host and path of the address that an answer redirects to."""
     try:
         parts = urlsplit(urljoin(url, location))
         _ = parts.port
@@ -491,7 +274,7 @@ def _target(url: str, location: str) -> str:
         return ""
     if not location or parts.scheme not in ("http", "https") or not parts.hostname:
         return ""
-    # behind a ';' servers put sessions
+    # servers put session ids behind a ';'
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.partition(';')[0]}"
 
 
@@ -508,7 +291,7 @@ def _date(text: str) -> datetime | None:
 
 
 def _retry_after(text: str, now: datetime | None) -> float | None:
-    """Seconds, from a number (fractions too) or from a date, which is by the server's clock."""
+    """Returns seconds, from a number or from a date by the server's clock."""
     if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", text):
         return float(text)
     date = _date(text)

@@ -25,7 +25,7 @@ from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
 from oneroster_source.destination.connection import opened
 from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.model import SUPPRESSED_USERS, Table
-from oneroster_source.transform.parser import arrow_schema
+from oneroster_source.model.type_map import arrow_schema
 
 _ROWS = 50_000
 _IDS = 500

@@ -12,8 +12,8 @@ import pyarrow as pa
 from dlt.common.schema.typing import TDeleteInsertStrategyDict
 
 from oneroster_source.model import REJECTED_ROWS, Endpoint, Table
-from oneroster_source.model.type_map import KINDS
-from oneroster_source.transform.parser import Estab, Whose, arrow_schema
+from oneroster_source.model.type_map import KINDS, arrow_schema
+from oneroster_source.transform.flatten import Estab, Whose
 
 # dlt deletes and inserts in one transaction only where it sees a word of DDL in the SQL: without,
 # a run that is killed in between would leave rows deleted that no delta brings back

@@ -1,1 +1,1 @@
-"""One school's collection: read, compared with what is known, and decided."""
+"""Reads one school's collection completely, and decides what it means for the existing rows."""

@@ -1,7 +1,7 @@
-"""Where a collection waits until it is known to be whole.
+"""Holds the rows of a collection until it is complete: only then do they go to the destination.
 
-Small ones stay in memory, larger ones go to an unnamed temporary file, which the operating system
-removes with the process. Only whole collections go on to the destination.
+Few rows stay in memory, more go to an unnamed temporary file, which the operating system removes
+with the process.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
+from datetime import datetime, timedelta
 from typing import IO, Any
 
 import pyarrow as pa
@@ -19,23 +18,24 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from oneroster_source.errors import IncompleteRead
+from oneroster_source.extract.fingerprint import RecentRows, changed_after
 
 IN_MEMORY = 4 << 20
 """Bytes of a collection that stay in memory."""
 BATCH_ROWS = 50_000
-"""Rows of all tables together that are given out at once."""
+"""Rows of all tables together that are handed to dlt at once."""
 FEW_ROWS = 500
-"""Rows that are worth the cost of copying them together; more are not."""
+"""Fewer rows than this are worth copying together."""
 SENT_TWICE = "sent more than once"
-"""Why a row is not all that the server sent under its sourcedId."""
+"""The problem of a row that shares its sourcedId with another one."""
 
 
-class Spool:
-    """The rows of one collection, as wide tables. A sink of the reader.
+class Buffer:
+    """The rows of one collection, as wide tables. A buffer of the paginator.
 
     Args:
-        added: Called with the number of rows whenever rows come in; negative when they are undone.
-        max_rows: Most rows to take.
+        added: Called with the number of rows that are added, or with its negative when cleared.
+        max_rows: Most rows to hold.
         span: How far before the newest row a fingerprint may reach.
     """
 
@@ -49,20 +49,20 @@ class Spool:
         self._added = added
         self._max_rows = max_rows
         self._span = span
-        self._recent = Recent(span)
+        self._recent = RecentRows(span)
         self._pages: list[pa.Table] = []
         """The rows, as long as they are few."""
         self._bytes = 0
         self._file: IO[bytes] | None = None
         self._sizes: list[int] = []
-        """Of the batches in the file, in bytes."""
+        """Of the batches in the file, in bytes: they are read back one by one."""
         self._schema: pa.Schema | None = None
         self.rows = 0
         self._named = False
         self._doubled = False
         self._repeats = False
-        """Whether rows may have come twice by the reading alone."""
-        self._twins: set[str] = set()
+        """Whether rows may have been added twice because of how they were read."""
+        self._conflicts: set[str] = set()
         """The sourcedIds of rows with different content in one page."""
         self._last_key = ""
         self._newest: datetime | None = None
@@ -74,22 +74,22 @@ class Spool:
             self._file = None
 
     def fingerprint(self, since: datetime) -> str:
-        """What names the rows that changed after an instant, as they were sent; empty if there are
-        rows without a stamp, or so many that it is not known."""
+        """Returns a fingerprint of the rows that changed after an instant, as they were sent; empty
+        if there are rows without a stamp, or too many."""
         return self._recent.fingerprint(since)
 
     def clear(self) -> None:
-        """Forgets all rows."""
+        """Removes all rows."""
         self.close()
         self._pages, self._bytes, self._sizes = [], 0, []
         self._added(-self.rows)
         self.rows, self._doubled, self._last_key = 0, False, ""
-        self._named, self._repeats, self._twins = False, False, set()
+        self._named, self._repeats, self._conflicts = False, False, set()
         self._newest = None
-        self._recent = Recent(self._span)
+        self._recent = RecentRows(self._span)
 
     def add(self, content: pa.Table, start: int) -> None:
-        """Takes the rows of a page from index `start` on.
+        """Adds the rows of a page from index `start` on.
 
         Raises:
             IncompleteRead: They would be more than `max_rows`.
@@ -108,7 +108,7 @@ class Spool:
         if keys[0] == self._last_key or len(set(keys)) < len(keys):
             self._doubled = True
             # all of the page: the row before its first new one was in it too
-            self._twins |= _unlike(content.to_batches)
+            self._conflicts |= _unlike(content.to_batches)
         self._last_key = keys[-1]
         self._named |= rows.column("sourced_id").null_count < len(rows)
         newest = pc.max(rows.column("date_last_modified")).as_py()
@@ -144,39 +144,39 @@ class Spool:
         self._schema = rows.schema
 
     def keys(self) -> set[str]:
-        """The keys of all rows."""
-        return {key for rows in self._batches() for key in self.names(rows)}
+        """Returns the keys of all rows."""
+        return {key for rows in self._batches() for key in self.keys_of(rows)}
 
     @staticmethod
-    def names(rows: pa.Table | pa.RecordBatch) -> list[str]:
-        """The keys of rows, one for each."""
+    def keys_of(rows: pa.Table | pa.RecordBatch) -> list[str]:
+        """Returns the keys of some rows, one for each."""
         keys: list[str] = rows.column("_key").to_pylist()
         return keys
 
     @property
-    def is_unread(self) -> bool:
+    def has_no_ids(self) -> bool:
         """Whether there are rows, and none that has a sourcedId."""
         return self.rows > 0 and not self._named
 
     def problems(self) -> Counter[str]:
-        """What could not be read, and how often."""
+        """Counts what could not be read."""
         found = (pc.list_flatten(rows.column("_problems")).to_pylist() for rows in self._batches())
         return Counter(problem for problems in found for problem in problems)
 
-    def twins(self) -> set[str]:
-        """The sourcedIds that the server sent on more than one row, with different content.
+    def conflicting_ids(self) -> set[str]:
+        """Returns the sourcedIds that the server sent on more than one row, with different content.
 
-        What came twice because rows moved while they were read is none of these, unless one page
-        holds both, or both have the same stamp.
+        A row that was read twice because rows moved meanwhile does not count, unless one page holds
+        both, or both have the same stamp.
         """
         if not self._doubled:
             return set()
-        return self._twins | _unlike(self._batches, of_one_stamp=self._repeats)
+        return self._conflicts | _unlike(self._batches, of_one_stamp=self._repeats)
 
     def ids(self) -> pa.ChunkedArray:
-        """The sourcedId of every row that has one."""
+        """Returns the sourcedIds of all rows that have one."""
         none = pa.array([], pa.string())
-        # put together with something, they are copied, and nothing else of the page is kept
+        # concatenation copies them, so that nothing else of the page is kept
         found = [
             pa.concat_arrays([rows.column("sourced_id").drop_null(), none])
             for rows in self._batches()
@@ -184,7 +184,7 @@ class Spool:
         return pa.chunked_array(found, pa.string())
 
     def newest(self, until: datetime) -> datetime | None:
-        """The newest `dateLastModified` that is not after `until`."""
+        """Returns the newest `dateLastModified` that is not after `until`."""
         if self._newest is None or self._newest <= until:
             return self._newest
         stamps = (rows.column("date_last_modified") for rows in self._batches())
@@ -192,27 +192,27 @@ class Spool:
         return max((m for stamp in past if (m := stamp.as_py()) is not None), default=None)
 
     def changed_since(self, since: datetime) -> int:
-        """How many rows changed after an instant."""
-        return sum(len(_after(rows, since)) for rows in self._batches())
+        """Counts the rows that changed after an instant."""
+        return sum(len(changed_after(rows, since)) for rows in self._batches())
 
     def expect_repeats(self) -> None:
-        """Takes notice that a row may have come twice: only the newest of each is given out."""
+        """Notes that rows may have been added twice: `tables` then gives the newest of each."""
         self._doubled = self._repeats = True
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows, each sourcedId once, page by page, or some together where pages are small; with
-        a problem more where there was another row with the sourcedId."""
-        losers = self._losers() if self._doubled else set()
-        twins = pa.array(sorted(self.twins()), pa.string())
+        """Gives the rows, each sourcedId once, page by page, or together where pages are small. A
+        row for which others were dropped has a problem more."""
+        outdated = self._outdated() if self._doubled else set()
+        conflicts = pa.array(sorted(self.conflicting_ids()), pa.string())
         few: list[pa.RecordBatch] = []
         rows = begin = 0
         for batch in self._batches():
             kept = batch
-            if losers:
-                mask = [begin + i not in losers for i in range(len(batch))]
+            if outdated:
+                mask = [begin + i not in outdated for i in range(len(batch))]
                 kept = batch.filter(pa.array(mask, pa.bool_()))
-            if len(twins):
-                kept = _with_problem(kept, pc.is_in(kept.column("sourced_id"), twins))
+            if len(conflicts):
+                kept = _with_problem(kept, pc.is_in(kept.column("sourced_id"), conflicts))
             begin += len(batch)
             few.append(kept)
             rows += len(kept)
@@ -222,10 +222,10 @@ class Spool:
         if few:
             yield pa.Table.from_batches(few).combine_chunks()
 
-    def _losers(self) -> set[int]:
-        """The rows, by number, for which there is a newer one with the same sourcedId."""
+    def _outdated(self) -> set[int]:
+        """Returns the numbers of rows that a newer one with the same sourcedId replaces."""
         best: dict[str, tuple[datetime | None, int]] = {}
-        losers: set[int] = set()
+        outdated: set[int] = set()
         number = 0
         for batch in self._batches():
             columns = (
@@ -237,12 +237,12 @@ class Spool:
                     if rival is None:
                         best[key] = (stamp, number)
                     elif _newer(stamp, rival[0]):
-                        losers.add(rival[1])
+                        outdated.add(rival[1])
                         best[key] = (stamp, number)
                     else:
-                        losers.add(number)
+                        outdated.add(number)
                 number += 1
-        return losers
+        return outdated
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         for page in self._pages:
@@ -253,73 +253,12 @@ class Spool:
                 yield pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self._schema)
 
 
-MOST_RECENT = 20_000
-"""Rows of which a fingerprint can be made: 16 bytes are kept for each, and it takes 15 us."""
-_WHOLE_ROWS = 2_000
-"""Rows that are kept whole, to be hashed together."""
-
-
-class Recent:
-    """The youngest rows of a collection, by what was sent of them: enough to know them again.
-
-    Args:
-        span: How far before the newest of them all.
-    """
-
-    def __init__(self, span: timedelta) -> None:
-        self._span = span
-        self._newest: datetime | None = None
-        self._waiting: list[pa.Table] = []
-        """Rows that are not hashed yet."""
-        self._rows = 0
-        """Their number."""
-        self._hashed = pa.table({"date_last_modified": _NO_STAMPS, "hash": _NO_HASHES})
-        self._known = True
-
-    def add(self, rows: pa.Table, newest: datetime | None) -> None:
-        """Takes what is needed of some more rows; `newest` is the newest stamp of all so far."""
-        self._known = self._known and not rows.column("date_last_modified").null_count
-        if not self._known or newest is None:
-            self._waiting, self._rows = [], 0
-            return
-        self._newest = newest
-        found = _after(rows, _less(newest, self._span))
-        if len(found):
-            self._waiting.append(found)
-            self._rows += len(found)
-        if self._rows > _WHOLE_ROWS:
-            self._hash()
-
-    def _hash(self) -> None:
-        """Keeps numbers of those rows that have not become too old, in place of the rows."""
-        assert self._newest is not None
-        oldest = _less(self._newest, self._span)
-        parts = [_after(self._hashed, oldest)]
-        if self._waiting:
-            rows = _after(pa.concat_tables(self._waiting), oldest)
-            stamps = rows.column("date_last_modified")
-            parts.append(pa.table({"date_last_modified": stamps, "hash": _hashes(rows)}))
-        self._waiting, self._rows = [], 0
-        self._hashed = pa.concat_tables(parts)
-        self._known = len(self._hashed) <= MOST_RECENT
-
-    def fingerprint(self, since: datetime) -> str:
-        if not self._known or self._newest is None or since < _less(self._newest, self._span):
-            return ""
-        self._hash()
-        found = _after(self._hashed, since).column("hash")
-        hashes = found.take(pc.sort_indices(found)).combine_chunks()
-        content = hashes.buffers()[1].slice(hashes.offset * 8, len(hashes) * 8)
-        return (
-            f"{len(hashes)} {blake2b(content, digest_size=12).hexdigest()}" if self._known else ""
-        )
-
-
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 
 
 def _unlike(batches: Batches, *, of_one_stamp: bool = False) -> set[str]:
-    """The sourcedIds of rows that differ in more than their stamps, or in these not at all."""
+    """Returns the sourcedIds of rows that differ in more than their stamps; with `of_one_stamp`, of
+    those alone whose stamps are equal."""
     counts = Counter(
         sourced_id for rows in batches() for sourced_id in rows.column("sourced_id").to_pylist()
     )
@@ -346,27 +285,6 @@ def _with_problem(rows: pa.RecordBatch, where: pa.BooleanArray) -> pa.RecordBatc
     return rows.set_column(place, field, pa.array(problems, field.type))
 
 
-_NO_STAMPS = pa.array([], pa.timestamp("us", "UTC"))
-_NO_HASHES = pa.array([], pa.binary(8))
-
-
-def _hashes(rows: pa.Table) -> pa.Array:
-    """A name for each row: another one where anything in it is another."""
-    names = [blake2b(repr(row).encode(), digest_size=8).digest() for row in rows.to_pylist()]
-    return pa.array(names, pa.binary(8))
-
-
-def _less(moment: datetime, span: timedelta) -> datetime:
-    first = datetime.min.replace(tzinfo=UTC)
-    return moment - span if moment - first > span else first
-
-
-def _after(rows: pa.Table | pa.RecordBatch, since: datetime) -> Any:
-    stamps = rows.column("date_last_modified")
-    # copied, so that nothing of the page is kept
-    return rows.filter(pc.greater(stamps, pa.scalar(since, stamps.type)))
-
-
 def _newer(stamp: datetime | None, other: datetime | None) -> bool:
-    """Of two alike, the one that came later is the newer one."""
+    """Whether a row replaces an earlier one, by their stamps; it does if these are equal."""
     return other is None or (stamp is not None and stamp >= other)

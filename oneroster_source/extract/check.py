@@ -1,4 +1,4 @@
-"""What a school's server allows, found out without loading anything."""
+"""Checks what a school's server allows, without loading anything."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from oneroster_source.client.transport import Server
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import BadResponse, OneRosterError, ResponseTooLarge, clean
-from oneroster_source.extract.collection import Order, query, refuses_sort, smaller_limits
+from oneroster_source.extract.page_requests import Order, query, refuses_sort, smaller_limits
 from oneroster_source.model.filters import Filter, where
-from oneroster_source.transform.parser import Shaper, engine
+from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.parser import PageParser
 
 _ORDERS: tuple[Order | None, ...] = ("asc", None)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One question to a server, and the answer."""
+    """The result of one check."""
 
     estab: str
     subject: str
@@ -32,7 +33,7 @@ class Finding:
 
 
 def check(settings: Settings) -> Iterator[Finding]:
-    """Asks every school's server: login, versions, and each endpoint as a sync does."""
+    """Checks every school's server: login, versions, and each endpoint as a sync reads it."""
     gates = Gates(settings.pause_budget)
     for school in settings.schools:
         server = Server(
@@ -60,17 +61,17 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
         try:
             yield Finding(school.estab, path, True, client.get(path, {}, _version).value)
         except OneRosterError as error:
-            # no endpoint needs them, so that a provider without them is as good
+            # no endpoint needs it
             yield Finding(school.estab, path, True, f"not available: {_said(error)}")
     for name in settings.endpoints:
-        shaper = Shaper(settings.dialect[name], engine(), time_zone=settings.time_zone)
-        yield _check_endpoint(client, shaper, settings)
+        parser = PageParser(settings.dialect[name], engine(), time_zone=settings.time_zone)
+        yield _check_endpoint(client, parser, settings)
 
 
-def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Finding:
-    """Asks as a sync begins: with its filter, its order, and as many rows in a page; where that is
-    refused, in the simpler ways that a sync tries."""
-    estab, endpoint = client.school.estab, shaper.endpoint
+def _check_endpoint(client: Client, parser: PageParser, settings: Settings) -> Finding:
+    """Sends the first request of a sync: with its filter, order and page size; where that is
+    refused, the simpler ones that a sync tries."""
+    estab, endpoint = client.school.estab, parser.endpoint
     own = settings.filters.get(endpoint.name, Filter())
     recent = own & where("dateLastModified", ">", datetime.now(UTC) - timedelta(days=1))
     refusals: dict[tuple[int, Order | None], OneRosterError] = {}
@@ -78,7 +79,7 @@ def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Findi
         for order in _ORDERS:
             try:
                 reply = client.get(
-                    endpoint.path, query(own, limit=limit, order=order), shaper.parse
+                    endpoint.path, query(own, limit=limit, order=order), parser.parse
                 )
             except OneRosterError as error:
                 if not refuses_sort(error) and not isinstance(error, ResponseTooLarge):
@@ -90,28 +91,28 @@ def _check_endpoint(client: Client, shaper: Shaper, settings: Settings) -> Findi
                 details.append(f"{limit:,} rows in a page: more are refused ({_said(first)})")
             refused = refusals.get((limit, "asc"))
             details.append(f"sort refused ({_said(refused)})" if refused else "sort accepted")
-            details.append(_filter(client, shaper, query(recent, limit=limit, order=order)))
+            details.append(_filter(client, parser, query(recent, limit=limit, order=order)))
             details += filter(None, [reply.warning])
             return Finding(estab, endpoint.name, True, ", ".join(details))
     return Finding(estab, endpoint.name, False, _said(refusals[settings.page_size, "asc"]))
 
 
-def _filter(client: Client, shaper: Shaper, params: dict[str, str]) -> str:
-    """Whether the server takes what the next sync asks."""
+def _filter(client: Client, parser: PageParser, params: dict[str, str]) -> str:
+    """Says whether the server accepts the filter of the next sync."""
     try:
-        client.get(shaper.endpoint.path, params, shaper.parse)
+        client.get(parser.endpoint.path, params, parser.parse)
         return "filter accepted"
     except OneRosterError as error:
         return f"filter refused ({_said(error)})"
 
 
 def _said(error: OneRosterError) -> str:
-    """What happened, with the server's own words."""
+    """Returns what happened, with the server's own words."""
     return ": ".join(filter(None, (error.what, error.words)))
 
 
 def _version(body: bytes | bytearray) -> str:
-    """The version that a server states, in whichever form."""
+    """Returns the version that a server states, in whichever form."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:

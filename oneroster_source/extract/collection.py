@@ -1,88 +1,47 @@
-"""One collection of one school: asked for, read whole, and waiting to be loaded."""
+"""Reads one collection of one school completely, and holds it until it is loaded."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from hashlib import blake2b
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oneroster_source.client.client import Client, Reply
-from oneroster_source.client.paginator import Page, read
+from oneroster_source.client.client import Client
+from oneroster_source.client.paginator import PageSource, read
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import (
     BadResponse,
-    EndpointNotFound,
     OneRosterError,
     RequestRefused,
     ResponseTooLarge,
-    ServerUnavailable,
 )
-from oneroster_source.extract.buffer import Spool
-from oneroster_source.model.filters import Filter, where
-from oneroster_source.run_report import Mode, Outcome
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.extract.buffer import Buffer
+from oneroster_source.extract.page_requests import (
+    FilterIgnored,
+    PageRequests,
+    ReadRequest,
+    SameAnswer,
+    query,
+    refuses_sort,
+    smaller_limits,
+)
+from oneroster_source.model.filters import Filter
+from oneroster_source.run_report import Outcome
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.redaction import Redaction
 from oneroster_source.transform.suppression import Suppression
 from oneroster_source.transform.tolerant import ROW_PROBLEMS
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What to read.
-
-    Args:
-        mode: full, delta (from a cursor) or window (from `since` to `until`).
-        since: Rows changed after this instant; None for all.
-        until: Rows changed before this instant; None for all.
-        known: The cursor of the last good run: rows changed after it are new to the destination.
-        recent: The fingerprint of the rows that the destination has of these.
-        page: Rows that a page is known to hold if there are as many: see `reader.read`.
-        answer: What names the one answer, body and total, that held these rows the last time.
-    """
-
-    mode: Mode
-    since: datetime | None = None
-    until: datetime | None = None
-    known: datetime | None = None
-    recent: str = ""
-    page: int = 0
-    answer: str = ""
-
-    @property
-    def rows(self) -> int:
-        """The number of rows that the fingerprint names; 0 if there is none."""
-        return int(self.recent.partition(" ")[0] or 0)
-
-    def misses(self, rows: int, oldest: datetime | None) -> bool:
-        """Whether an answer to a delta seems to lack rows: it reaches back before the newest row
-        that is known, which is among them unless it was changed again or removed."""
-        if self.known is None or self.since is None:
-            return False
-        # a filter by the day leaves out those of the first day: where it is the only one, all
-        is_short = self.known - self.since < timedelta(days=1)
-        return rows < self.rows or oldest is None or (is_short and oldest > self.known)
-
-    @property
-    def filter(self) -> Filter:
-        wanted = Filter()
-        if self.since is not None:
-            wanted &= where("dateLastModified", ">", self.since)
-        if self.until is not None:
-            wanted &= where("dateLastModified", "<", self.until)
-        return wanted
-
-
 IMPRECISION = timedelta(days=2)
-"""A filter may be by the day, and in another time zone: older rows than this show that it is
-ignored."""
+"""How much older a row may be than the filter asks: it may go by the day, in another time zone.
+Still older rows show that the filter is ignored."""
+_WAYS = ((True, True), (False, True), (True, False), (False, False))
+"""Whether a request is sorted, and whether it is filtered by time: tried in this order."""
 
 _COMPARE = {
     "=": pc.equal,
@@ -95,124 +54,128 @@ _COMPARE = {
 
 
 class Collection:
-    """The rows of one endpoint of one school, complete."""
+    """All rows of one endpoint of one school, or all that changed."""
 
     def __init__(
         self,
-        spool: Spool,
-        shaper: Shaper,
-        ask: Ask,
+        buffer: Buffer,
+        parser: PageParser,
+        request: ReadRequest,
         outcome: Outcome,
         redact: Redaction,
         suppressed: Suppression | None,
     ) -> None:
-        self._spool = spool
-        self._shaper = shaper
-        self._ask = ask
+        self._buffer = buffer
+        self._parser = parser
+        self._request = request
         self._outcome = outcome
         self.redact = redact
         self._suppressed = suppressed
-        self.mode = ask.mode
-        """What it is, which may be more than was asked for: see `whole`."""
+        self.mode = request.mode
+        """What was read, which may be more than was requested: see `make_full`."""
         self.started: datetime | None = None
-        """The server's clock when it was first asked."""
-        self.asked = Filter()
-        """The filter with which the server gave the rows."""
+        """When reading began, by the server's clock; None if it does not tell the time."""
+        self.filter = Filter()
+        """The filter that the server accepted."""
         self.page = 0
-        """Rows that a page is known to hold if there are as many: see `reader.read`."""
+        """For the next reading: see `PageSource.known_page`."""
         self.answer = ""
-        """What names the answer that held all rows of a delta, if it was one."""
-        # ours, for a server that does not tell its time
-        self._begun = datetime.now(UTC)
+        """Digest and total of the answer, where one answer held all rows of a delta."""
+        self._started_here = datetime.now(UTC)
 
-    def whole(self) -> None:
-        """Takes notice that the server gave everything, though only changes were wanted."""
+    def note_start(self, moment: datetime | None) -> None:
+        """Notes that a reading began at a time, by the server's clock."""
+        self.started = min(filter(None, (self.started, moment)), default=None)
+
+    def make_full(self) -> None:
+        """Notes that everything is read, though only changes were requested."""
         self.mode = self._outcome.mode = "full"
 
     @property
     def clock(self) -> datetime:
-        """The time, by the server's clock, when the reading began."""
-        return self.started or self._begun
+        """When reading began, by the server's clock if it tells the time."""
+        return self.started or self._started_here
 
     @property
     def newest(self) -> datetime | None:
         """The newest `dateLastModified` that is not in the future."""
-        return self._spool.newest(self.clock)
+        return self._buffer.newest(self.clock)
 
     def fingerprint(self, since: datetime) -> str:
-        """What names the rows that changed after an instant, as they were sent."""
-        return self._spool.fingerprint(since)
+        """Returns the fingerprint of the rows that changed after an instant."""
+        return self._buffer.fingerprint(since)
 
     @property
     def is_known(self) -> bool:
-        """Whether these are rows that the last good run loaded, and nothing has changed since."""
-        if self.mode != "delta" or self._ask.since is None or not self._ask.recent:
+        """Whether the last good run loaded these very rows, and nothing has changed since."""
+        if self.mode != "delta" or self._request.since is None or not self._request.recent:
             return False
-        if self.answer and self.answer == self._ask.answer:
+        if self.answer and self.answer == self._request.answer:
             return True
-        return self._ask.rows == self._spool.rows and self._ask.recent == self.fingerprint(
-            self._ask.since
+        return self._request.rows == self._buffer.rows and self._request.recent == self.fingerprint(
+            self._request.since
         )
 
     def ids(self) -> pa.ChunkedArray:
-        """The sourcedId of every row that has one."""
-        return self._spool.ids()
+        """Returns the sourcedIds of all rows that have one."""
+        return self._buffer.ids()
 
     @property
-    def nameless(self) -> int:
-        """How many rows came without a sourcedId, and may be any."""
-        return self._spool.problems()[ROW_PROBLEMS[0]]
+    def without_id(self) -> int:
+        """How many rows came without a sourcedId, so that nobody knows which they are."""
+        return self._buffer.problems()[ROW_PROBLEMS[0]]
 
     @cached_property
     def erased(self) -> pa.ChunkedArray:
-        """The sourcedId of every row that is left out, since it is about somebody erased."""
+        """The sourcedIds of rows that are left out, since they are about an erased person."""
         found = [pa.array([], pa.string())]
         if self._suppressed is not None:
-            for wide in self._spool.tables():
-                theirs = self._suppressed.theirs(self._shaper.endpoint, wide)
+            for wide in self._buffer.tables():
+                theirs = self._suppressed.theirs(self._parser.endpoint, wide)
                 found += wide.column("sourced_id").filter(theirs).drop_null().chunks
         return pa.chunked_array(found)
 
     def deleted(self, *columns: str) -> pa.Table | None:
-        """Some columns of the wide rows that are marked as deleted and have a sourcedId; None where
-        there are no rows at all."""
+        """Returns some columns of the rows that are marked as deleted and have a sourcedId; None
+        where no rows were read."""
         parts = [
             wide.filter(pc.and_(wide.column("_deleted"), pc.is_valid(wide.column("sourced_id"))))
-            for wide in self._spool.tables()
+            for wide in self._buffer.tables()
         ]
         return pa.concat_tables([part.select(columns) for part in parts]) if parts else None
 
-    def rows(
-        self, wanted: Callable[[pa.Table], pa.Table] = lambda wide: wide
-    ) -> Iterator[pa.Table]:
-        """The wide rows, each once, in batches; counts what they hold in the outcome. Nothing of
-        those who were erased is in them.
+    def rows(self, left_out: pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
+        """Gives the wide rows in batches, each once, and without erased people; counts them in the
+        outcome.
 
         Args:
-            wanted: Leaves out those that are not to be loaded.
+            left_out: Ids of deleted rows to leave out.
         """
-        for sent in self._spool.tables():
+        for sent in self._buffer.tables():
             self._check_filter(sent)
-            wide = wanted(sent)
+            wide = sent
+            if left_out is not None and len(left_out):
+                named = pc.is_in(wide.column("sourced_id"), value_set=left_out)
+                wide = wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
             if self._suppressed is not None:
-                wide = self._suppressed.without(self._shaper.endpoint, wide)
+                wide = self._suppressed.without(self._parser.endpoint, wide)
             self._count(wide)
             yield wide
 
     def close(self) -> None:
         """Frees the memory and the file that hold the rows."""
-        self._spool.close()
+        self._buffer.close()
 
     def _check_filter(self, wide: pa.Table) -> None:
-        """Warns where a row does not satisfy what the server was asked for."""
-        for predicate in self.asked.predicates:
-            column = self._shaper.column_of(predicate.field)
+        """Warns where a row does not match the filter that was sent."""
+        for predicate in self.filter.predicates:
+            column = self._parser.column_of(predicate.field)
             if column is None or self.redact.touches(column):
                 continue
             values = wide.column(column)
             try:
-                asked = pc.cast(pa.scalar(predicate.value), values.type)
-                holds = _COMPARE[predicate.operator](values, asked)
+                value = pc.cast(pa.scalar(predicate.value), values.type)
+                holds = _COMPARE[predicate.operator](values, value)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 # a value that only the server knows how to compare, such as a day with an instant
                 continue
@@ -221,11 +184,11 @@ class Collection:
 
     def _count(self, wide: pa.Table) -> None:
         outcome, stamps = self._outcome, wide.column("date_last_modified")
-        if self._ask.known is None:
+        if self._request.known is None:
             changed = wide
         else:
             # rows without a stamp may have changed
-            later = pc.greater(stamps, pa.scalar(self._ask.known, stamps.type))
+            later = pc.greater(stamps, pa.scalar(self._request.known, stamps.type))
             changed = wide.filter(pc.fill_null(later, True))
         live = pc.and_not(pc.is_valid(wide.column("sourced_id")), wide.column("_deleted"))
         outcome.live += pc.sum(live).as_py() or 0
@@ -238,49 +201,49 @@ class Collection:
 
 def collect(
     client: Client,
-    shaper: Shaper,
-    ask: Ask,
+    parser: PageParser,
+    request: ReadRequest,
     settings: Settings,
     outcome: Outcome,
     span: timedelta = timedelta(),
     suppressed: Suppression | None = None,
 ) -> Collection:
-    """Reads a collection whole.
+    """Reads a collection completely.
 
     Args:
-        client: Asks for it.
-        shaper: Knows how to read it.
-        ask: What to read.
+        client: Sends the requests.
+        parser: That of the endpoint.
+        request: What to read.
         settings: The run's.
         outcome: Filled with what was done.
         span: How far before its newest row the collection's fingerprint may reach.
-        suppressed: Those of the school who were erased.
+        suppressed: The erased people of the school.
 
     Raises:
-        OneRosterError: It could not be read whole; the message names school and endpoint.
+        OneRosterError: It could not be read completely; the message names school and endpoint.
     """
     outcome.begin()
 
     def added(rows: int) -> None:
         outcome.rows += rows
 
-    spool = Spool(added, max_rows=settings.max_rows, span=span)
-    redact = Redaction(shaper.endpoint, settings.privacy)
-    collection = Collection(spool, shaper, ask, outcome, redact, suppressed)
+    buffer = Buffer(added, max_rows=settings.max_rows, span=span)
+    redact = Redaction(parser.endpoint, settings.privacy)
+    collection = Collection(buffer, parser, request, outcome, redact, suppressed)
     problem: OneRosterError
     try:
-        reading = _Reading(client, shaper, settings, outcome, collection, spool)
-        reading.read(ask)
-        if spool.is_unread and collection.mode == "delta":
+        reading = _Reading(client, parser, settings, outcome, collection, buffer)
+        reading.read(request)
+        if buffer.has_no_ids and collection.mode == "delta":
             # a few rows at fault, or all of them
             outcome.warn("none of the rows that changed could be read; all rows were read")
-            reading.read_whole(ask)
-        if spool.is_unread:
-            raise _unread(spool)
-        twins = len(spool.twins())
-        if twins:
+            reading.read_everything(request)
+        if buffer.has_no_ids:
+            raise _no_ids(buffer)
+        conflicts = len(buffer.conflicting_ids())
+        if conflicts:
             outcome.warn(
-                f"{twins:,} {'id' if twins == 1 else 'ids'} came on more than one row with"
+                f"{conflicts:,} {'id' if conflicts == 1 else 'ids'} came on more than one row with"
                 " different content; the newest row was kept"
             )
         return collection
@@ -289,89 +252,55 @@ def collect(
         problem = type(error)(error.what, where=error.where or where_, todo=error.todo)
     except BaseException:
         # the run is being stopped
-        spool.close()
+        buffer.close()
         raise
-    spool.close()
+    buffer.close()
     raise problem
 
 
-def _unread(spool: Spool) -> OneRosterError:
-    """The error for rows of which none can be told from the others."""
-    found = spool.problems()
+def _no_ids(buffer: Buffer) -> OneRosterError:
+    """Makes the error for rows of which none has a usable sourcedId."""
+    found = buffer.problems()
     counts = "; ".join(f"{p} (rows: {found[p]:,})" for p in ROW_PROBLEMS if found[p])
     return BadResponse(
-        f"no row could be read, of {spool.rows:,} that came: {counts}",
+        f"no row could be read, of {buffer.rows:,} that came: {counts}",
         todo="ask the provider: sourcedId must name each row, in at most 1,000 bytes",
     )
 
 
-Order = Literal["asc", "desc"]
-LEAST_LIMIT = 50
-"""Rows that any server is expected to give at once."""
-
-
-def smaller_limits(limit: int) -> Iterator[int]:
-    """Limits to try where one is refused, each half of the one before."""
-    while limit > LEAST_LIMIT:
-        limit = max(LEAST_LIMIT, limit // 2)
-        yield limit
-
-
-def query(
-    wanted: Filter | None = None,
-    *,
-    limit: int | None = None,
-    offset: int | None = 0,
-    order: Order | None = None,
-) -> dict[str, str]:
-    """The parameters of a request for rows; without a limit, for all at once."""
-    params = {"filter": str(wanted)} if wanted else {}
-    if order:
-        params |= {"sort": "sourcedId", "orderBy": order}
-    if limit is not None:
-        params |= {"limit": str(limit), "offset": str(offset)}
-    return params
-
-
-def refuses_sort(error: OneRosterError) -> bool:
-    """Whether an error may be a server's way to say that it does not sort."""
-    return isinstance(error, RequestRefused) or error.status in (403, 404, 500)
-
-
 class _Reading:
-    """Asks for one collection in the way that tells most; where the server refuses that, in simpler
-    ones."""
+    """Requests one collection sorted and filtered, and in simpler ways where the server refuses."""
 
     def __init__(
         self,
         client: Client,
-        shaper: Shaper,
+        parser: PageParser,
         settings: Settings,
         outcome: Outcome,
         collection: Collection,
-        spool: Spool,
+        buffer: Buffer,
     ) -> None:
         self._client = client
-        self._shaper = shaper
+        self._parser = parser
         self._settings = settings
         self._outcome = outcome
         self._collection = collection
-        self._spool = spool
-        self._own = settings.filters.get(shaper.endpoint.name, Filter())
+        self._buffer = buffer
+        self._own = settings.filters.get(parser.endpoint.name, Filter())
         self._limit = settings.page_size
         self._accepted = False
         """Whether the server has given a page."""
 
-    def read(self, ask: Ask) -> None:
-        """Reads what is asked for, or more than that, into the spool.
+    def read(self, request: ReadRequest) -> None:
+        """Reads what is requested, or more, into the buffer.
 
         Raises:
-            OneRosterError: It could not be read whole.
+            OneRosterError: It could not be read completely.
         """
         refusal: OneRosterError
         while True:
             try:
-                return self._in_pages(ask)
+                return self._in_pages(request)
             except RequestRefused as error:
                 if self._accepted:
                     raise
@@ -387,90 +316,97 @@ class _Reading:
                 " asked for"
             )
 
-    def read_whole(self, ask: Ask) -> None:
-        """Reads everything, though only changes were wanted."""
-        self._collection.whole()
-        self.read(Ask("full", known=ask.known))
+    def read_everything(self, request: ReadRequest) -> None:
+        """Reads all rows, though only changes were requested."""
+        self._collection.make_full()
+        self.read(ReadRequest("full", known=request.known))
 
     def _smaller_limit(self) -> int | None:
-        """The largest of the smaller limits with which the server answers the plainest request."""
+        """Finds the largest smaller limit with which the server answers the simplest request."""
 
         def sent() -> None:
             self._outcome.requests += 1
 
-        path, parse = self._shaper.endpoint.path, self._shaper.parse
+        path, parse = self._parser.endpoint.path, self._parser.parse
         for limit in (self._limit, *smaller_limits(self._limit)):
             with suppress(RequestRefused, ResponseTooLarge):
                 self._client.get(path, query(limit=limit), parse, sent=sent)
-                # what is refused may be no matter of the limit, but of the filter
+                # if this limit is accepted now, the refusal was about the filter
                 return None if limit == self._limit else limit
         return None
 
-    def _in_pages(self, ask: Ask) -> None:
+    def _in_pages(self, request: ReadRequest) -> None:
         refusal: OneRosterError | None = None
-        for ordered, narrow in ((True, True), (False, True), (True, False), (False, False)):
-            if not narrow and not ask.filter:
+        for ordered, narrow in _WAYS:
+            if not narrow and not request.filter:
                 continue
             if ordered and not narrow and not isinstance(refusal, RequestRefused):
-                # that was no matter of the filter
+                # the refusal was not about the filter
                 break
-            pages = _Pages(
-                self._client,
-                self._shaper,
-                self._own & ask.filter if narrow else self._own,
-                self._collection,
-                self._outcome,
-                ordered=ordered,
-                expected=ask.since - IMPRECISION
-                if narrow and ask.mode == "delta" and ask.since
-                else None,
-                known=ask.answer,
-            )
+            pages = self._pages(request, ordered=ordered, narrow=narrow)
             try:
-                self._collection.page = read(
-                    pages,
-                    self._spool,
-                    limit=self._limit,
-                    known_page=ask.page,
-                    down=pages.down,
-                    unfiltered=pages.unfiltered,
-                    filtered=bool(pages.wanted),
-                    ahead=self._settings.concurrency,
-                    executor=self._client.server.pool,
-                    note=self._outcome.warn,
-                )
-            except _FilterIgnored:
+                self._collection.page = read(self._source(pages, request), self._buffer)
+            except FilterIgnored:
                 self._outcome.warn(
                     "the server ignores the filter by dateLastModified; all rows were read"
                 )
-                return self.read_whole(ask)
-            except _SameAnswer:
-                if pages.answer != ask.answer:
+                return self.read_everything(request)
+            except SameAnswer:
+                if pages.answer != request.answer:
                     # the same page, and another total: there are more
-                    return self._in_pages(replace(ask, answer=""))
-                # these rows were taken apart the last time
-                self._outcome.rows += ask.rows
-                self._collection.answer = ask.answer
+                    return self._in_pages(replace(request, answer=""))
+                # the last run loaded these rows
+                self._outcome.rows += request.rows
+                self._collection.answer = request.answer
                 return None
             except OneRosterError as error:
                 self._accepted |= pages.accepted
                 if pages.accepted or not refuses_sort(error):
                     raise
-                # what is not refused for its order may be for its size
+                # a refusal that is not about the order may be about the size
                 refusal = error if isinstance(error, RequestRefused) else refusal or error
                 continue
-            return self._done(ask, pages, ordered=ordered, narrow=narrow)
+            finally:
+                self._collection.note_start(pages.started)
+            return self._done(request, pages, ordered=ordered, narrow=narrow)
         assert refusal is not None
         raise refusal
 
-    def _done(self, ask: Ask, pages: _Pages, *, ordered: bool, narrow: bool) -> None:
-        """Notes in which way all was read; reads again where that was too narrow."""
-        warn, spool, delta = self._outcome.warn, self._spool, ask.mode == "delta"
-        narrowed = delta and narrow and not spool.is_unread
-        if narrowed and ask.since and ask.misses(spool.rows, pages.oldest):
-            came = spool.rows
-            self.read_whole(ask)
-            if spool.changed_since(ask.since) > came:
+    def _pages(self, request: ReadRequest, *, ordered: bool, narrow: bool) -> PageRequests:
+        is_delta = narrow and request.mode == "delta"
+        return PageRequests(
+            self._client,
+            self._parser,
+            self._own & request.filter if narrow else self._own,
+            self._collection.redact,
+            self._outcome,
+            ordered=ordered,
+            expected=request.since - IMPRECISION if is_delta and request.since else None,
+            known=request.answer,
+        )
+
+    def _source(self, pages: PageRequests, request: ReadRequest) -> PageSource[pa.Table]:
+        return PageSource(
+            pages,
+            limit=self._limit,
+            descending=pages.descending,
+            unfiltered_total=pages.unfiltered_total if pages.filter else None,
+            known_page=request.page,
+            ahead=self._settings.concurrency,
+            executor=self._client.server.pool,
+            note=self._outcome.warn,
+        )
+
+    def _done(
+        self, request: ReadRequest, pages: PageRequests, *, ordered: bool, narrow: bool
+    ) -> None:
+        """Notes how the rows were read; reads all again if the filter left out too much."""
+        warn, buffer, delta = self._outcome.warn, self._buffer, request.mode == "delta"
+        narrowed = delta and narrow and not buffer.has_no_ids
+        if narrowed and request.since and request.misses(buffer.rows, pages.oldest):
+            filtered = buffer.rows
+            self.read_everything(request)
+            if buffer.changed_since(request.since) > filtered:
                 warn(
                     "the server's filter by dateLastModified leaves out rows that it should give;"
                     " all rows were read"
@@ -478,131 +414,12 @@ class _Reading:
             return
         if delta and self._outcome.requests == 1:
             self._collection.answer = pages.answer
-        self._collection.asked = pages.wanted
+        self._collection.filter = pages.filter
         if not ordered:
             warn("the server refuses to sort by sourcedId")
         if not narrow:
             warn("the server refuses to filter by dateLastModified; all rows were read")
             if delta:
-                self._collection.whole()
-        if self._own and not spool.rows and self._collection.mode == "full":
+                self._collection.make_full()
+        if self._own and not buffer.rows and self._collection.mode == "full":
             warn("no row matches the filter that is set for this endpoint")
-
-
-class _FilterIgnored(Exception):
-    """The server gives rows that are much older than those it was asked for."""
-
-
-class _SameAnswer(Exception):
-    """The server gives the page that it gave the last time."""
-
-
-class _Pages:
-    """Fetches the pages of one reading. Called from many threads.
-
-    Rows that changed before the instant `expected` show that the server ignores the filter.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        shaper: Shaper,
-        wanted: Filter,
-        collection: Collection,
-        outcome: Outcome,
-        *,
-        ordered: bool,
-        expected: datetime | None,
-        known: str,
-    ) -> None:
-        self._client = client
-        self._shaper = shaper
-        self._collection = collection
-        self._outcome = outcome
-        self._expected = expected
-        self.wanted = wanted
-        self._ordered = ordered
-        self._lock = threading.Lock()
-        self._known = known
-        """An answer that need not be read again."""
-        self.answer = ""
-        """The first answer."""
-        self.oldest: datetime | None = None
-        """The oldest change in a delta."""
-        self.accepted = False
-        """Whether the server has given a page."""
-
-    def __call__(self, offset: int | None, limit: int | None) -> Page[pa.Table]:
-        order: Order | None = "asc" if self._ordered else None
-        params = query(self.wanted, limit=limit, offset=offset, order=order)
-        digest, listed = "", True
-
-        def parsed(body: bytes | bytearray) -> pa.Table | None:
-            nonlocal digest, listed
-            if not offset:
-                digest = blake2b(body, digest_size=12).hexdigest()
-                listed = b"[" in body
-            known = digest and self._known.startswith(digest)
-            return None if known else self._shaper.parse(body)
-
-        def ask() -> Reply[pa.Table | None]:
-            return self._client.get(self._shaper.endpoint.path, params, parsed, sent=self._sent)
-
-        try:
-            reply = ask()
-            if not listed:
-                # no rows, or an answer that was cut: then it is another one the next time
-                reply = ask()
-        except EndpointNotFound:
-            if not offset:
-                raise
-            # some servers have no page beyond the end; that it is the end, the reader verifies
-            return Page([], self._collection.redact(self._shaper.parse(b"[]")))
-        if reply.warning:
-            self._outcome.warn(reply.warning)
-        if not offset:
-            self.answer = f"{digest} {reply.total}"
-        if reply.value is None:
-            raise _SameAnswer
-        self.accepted = True
-        with self._lock:
-            self._outcome.pages += 1
-            if reply.date is not None:
-                started = self._collection.started
-                self._collection.started = min(started or reply.date, reply.date)
-        if self._expected is not None:
-            oldest = pc.min(reply.value.column("date_last_modified")).as_py()
-            if oldest is not None and oldest < self._expected:
-                raise _FilterIgnored
-            with self._lock:
-                self.oldest = min(filter(None, (oldest, self.oldest)), default=None)
-        keys = reply.value.column("_key").to_pylist()
-        return Page(keys, self._collection.redact(reply.value), reply.total)
-
-    def unfiltered(self) -> int | None:
-        """The total without any filter."""
-        path, parse = self._shaper.endpoint.path, self._shaper.parse
-        return self._client.get(path, query(limit=1), parse, sent=self._sent).total
-
-    def down(self, offset: int, rows: int) -> list[str] | None:
-        """So many ids from an offset on, in descending order."""
-        if not self._ordered:
-            return None
-        params = query(self.wanted, limit=rows, offset=offset, order="desc")
-        try:
-            reply = self._client.get(
-                self._shaper.endpoint.path, params, self._shaper.parse, sent=self._sent
-            )
-        except (EndpointNotFound, ServerUnavailable):
-            # a server too slow to sort so; or away, which the next request will show
-            return None
-        except OneRosterError as error:
-            if not refuses_sort(error):
-                raise
-            return None
-        keys: list[str] = reply.value.column("_key").to_pylist()
-        return keys
-
-    def _sent(self) -> None:
-        with self._lock:
-            self._outcome.requests += 1

@@ -1,4 +1,4 @@
-"""How many of the rows that were read are new or other than those that the destination has."""
+"""Counts the rows that are new, or differ from those in the destination, for `--plan`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from oneroster_source.extract.deletions import alive
 from oneroster_source.model import Endpoint, Table
 
 _NO_CONTENT = frozenset({"estab", "date_last_modified", "_deleted", "_deleted_at"})
-"""Providers stamp rows again that have not changed."""
+"""Not compared: providers update the stamps of rows that have not changed."""
 
 
 class Contents:
-    """What rows hold, with their child rows, each as a number.
+    """The content of rows and of their child rows, as a number for each row.
 
     Args:
         endpoint: Their endpoint.
-        children: The child tables that count.
+        children: The child tables to compare.
     """
 
     def __init__(self, endpoint: Endpoint, children: Iterable[Table]) -> None:
@@ -31,22 +31,22 @@ class Contents:
         self.rows: dict[str, int] = {}
 
     def add(self, tables: Mapping[str, pa.Table]) -> None:
-        """Takes rows and their child rows; those that are deleted do not count."""
+        """Adds rows and their child rows, but none that are deleted."""
         for name, content in _contents(self._own, "sourced_id", alive(tables[self._own.name])):
             self.rows[name] = content
         for child in self._children:
             rows = tables.get(child.name)
             for name, content in _contents(child, child.parent_key, rows) if rows else ():
                 if name in self.rows:
-                    # in any order: each has its position
+                    # a sum, since child rows come in any order: each has its position
                     self.rows[name] += content
 
     def changes(self, existing: Contents, known: Iterable[str]) -> tuple[int, int]:
-        """How many of these rows are added, and how many changed or live again.
+        """Returns how many of these rows are new, and how many changed or were restored.
 
         Args:
-            existing: The rows that the destination has and that are not deleted.
-            known: The ids of all rows that it has.
+            existing: The existing rows that are not deleted.
+            known: The ids of all existing rows.
         """
         there = set(known)
         changed = sum(
@@ -58,10 +58,10 @@ class Contents:
 
 
 def existing(held: Held, endpoint: Endpoint, children: Iterable[Table], estab: str) -> Contents:
-    """What the destination has of a school.
+    """Returns the contents of a school's rows in the destination.
 
     Raises:
-        DestinationError: It cannot be asked.
+        DestinationError: A query failed.
     """
     tables = (endpoint.table, *children)
     there = held.tables(table.name for table in tables)
@@ -86,7 +86,7 @@ def _contents(table: Table, key: str, rows: pa.Table) -> Iterable[tuple[str, int
 
 
 def _parsed(text: str | None) -> Any:
-    """JSON as it means: databases write it in their own way."""
+    """Normalises JSON, which databases format in different ways."""
     try:
         return text and json.dumps(json.loads(text), sort_keys=True)
     except (ValueError, RecursionError):

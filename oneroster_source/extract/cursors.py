@@ -1,7 +1,7 @@
-"""Where each school's reading stands: a cursor for each school and endpoint, in dlt's state.
+"""Incremental cursors: one for each school and endpoint, in dlt's state.
 
 dlt keeps the state of a resource in the destination, in the same load as its rows, so that the two
-cannot come apart.
+cannot disagree.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from oneroster_source.config.privacy import Privacy, of_endpoint
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings
 from oneroster_source.errors import ConfigurationError
-from oneroster_source.extract.collection import Ask, Collection
+from oneroster_source.extract.collection import Collection
 from oneroster_source.extract.deletions import SKEW
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.model import Dialect, Endpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,10 +28,10 @@ State = MutableMapping[str, Any]
 def next_cursor(
     known: datetime | None, newest: datetime | None, clock: datetime
 ) -> datetime | None:
-    """Up to where a school's changes are known: never in the future, where it would hide changes.
+    """Returns up to where a school's changes are known: never in the future, which would hide some.
 
     Args:
-        known: The cursor before.
+        known: The previous cursor.
         newest: The newest change that was read.
         clock: The server's time when the reading began.
     """
@@ -38,18 +39,18 @@ def next_cursor(
     return min(max(found), clock) if found else None
 
 
-def refuse_other_pseudonyms(
+def require_same_pseudonyms(
     kept: Mapping[str, Mapping[str, Any]], privacy: Privacy, dialect: Dialect
 ) -> None:
-    """Looks whether all rows that are there have the pseudonyms that the settings make.
+    """Requires that all existing rows have the pseudonyms that the settings make.
 
     Args:
         kept: The entries of all cursors, by endpoint and estab.
-        privacy: What is kept of people.
+        privacy: The run's policy.
         dialect: What the schools send.
 
     Raises:
-        ConfigurationError: Some have others, or none: ids would name other rows.
+        ConfigurationError: Some were loaded with others, or with none, and would not join.
     """
     for endpoint in dialect.endpoints:
         made = privacy.pseudonyms(endpoint)
@@ -73,11 +74,10 @@ class Cursors:
 
     Args:
         state: The resource's state in dlt. Layout: `schools` -> estab -> `cursor` and `full`
-            (instants in ISO 8601, UTC), `read_as` (what decides which rows are loaded:
-            settings, and who the school is to which provider), `recent` (the fingerprint of the
-            rows that the next delta will bring again), `page` and `answer` (see `Ask`), `held`
-            (where deletions wait for a decision: the live rows that there were then), `rollover`
-            (see `came`).
+            (instants in ISO 8601, UTC), `read_as` (what decides which rows are loaded: settings,
+            and which client of which provider reads the school), `recent`, `page` and `answer`
+            (see `ReadRequest`), `held` (where deletions wait for a decision: the live rows that
+            there were then), `rollover` (see `came`).
         endpoint: The endpoint.
         settings: The run's settings.
     """
@@ -85,9 +85,9 @@ class Cursors:
     def __init__(self, state: State, endpoint: Endpoint, settings: Settings) -> None:
         self._schools: dict[str, dict[str, Any]] = state.setdefault("schools", {})
         self._settings = settings
-        # rows that other settings kept out are older than the cursor: a change means a full pass
+        # rows that other settings left out are older than the cursor: a change means a full pass
         self._how = {
-            # which may name somebody
+            # as a digest, since it may name somebody
             "filter": _digest(str(settings.filters.get(endpoint.name, ""))),
             "deleted": settings.deleted,
             "reference_tables": settings.reference_tables,
@@ -104,15 +104,15 @@ class Cursors:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was ever read whole, of any school."""
+        """Whether no collection of any school was ever loaded."""
         return not self._schools
 
     def knows(self, estab: str) -> bool:
-        """Whether anything of a school was ever read whole."""
+        """Whether the collection of a school was ever loaded."""
         return estab in self._schools
 
-    def ask(self, estab: str, *, full: bool, now: datetime) -> Ask:
-        """What to read next: from the cursor, or everything if that is due.
+    def next_request(self, estab: str, *, full: bool, now: datetime) -> ReadRequest:
+        """Returns what to read next of a school: from the cursor, or everything if that is due.
 
         Args:
             estab: The school.
@@ -124,15 +124,15 @@ class Cursors:
         if (
             full
             or cursor is None
-            # some providers stamp all rows with a year 1, from which nothing can be taken away
+            # some providers stamp all rows with year 1, from which no span can be subtracted
             or not _EPOCH + self.span <= cursor <= now + SKEW
-            # what waits for a decision is found by a full pass alone
+            # only a full pass finds the deletions that wait for a decision
             or entry.get("held")
             or entry.get("read_as") != self._read_as(estab)
             or self._is_due(_instant(entry.get("full")), now)
         ):
-            return Ask("full", known=cursor)
-        return Ask(
+            return ReadRequest("full", known=cursor)
+        return ReadRequest(
             "delta",
             since=self._since(cursor),
             known=cursor,
@@ -147,35 +147,35 @@ class Cursors:
         return timedelta(seconds=self._settings.lag + 2)
 
     def _since(self, cursor: datetime) -> datetime:
-        # a second more: the filter asks for later than this, and the very instant is wanted too
+        # a second more: the filter excludes the instant itself, which is wanted
         return (cursor - self.span + timedelta(seconds=1)).replace(microsecond=0)
 
     def stay(self, estab: str, collection: Collection) -> str:
-        """Notes that a delta brought nothing new; returns the cursor, which stays."""
+        """Notes that a delta contained nothing new; returns the cursor, which stays."""
         entry = self._schools[estab]
         if collection.answer and collection.answer != entry.get("answer"):
             self._schools[estab] = {**entry, "answer": collection.answer}
         return self.cursor(estab)
 
     def waiting(self, estab: str) -> int:
-        """Where deletions wait for a decision: the live rows that there were when this began."""
+        """Returns how many live rows there were when deletions began to wait; 0 if none wait."""
         return int(self._schools.get(estab, {}).get("held", 0))
 
     def hold(self, estab: str, *, of: int) -> str:
-        """Notes that deletions wait for a decision: until one is made, or the rows come back,
-        everything is read. Returns the cursor, which stays."""
+        """Notes that deletions wait for a decision: until then, or until the rows come back, each
+        run reads everything. Returns the cursor, which stays."""
         entry = self._schools.get(estab, {})
         self._schools[estab] = {**entry, "read_as": self._read_as(estab), "held": of}
         return self.cursor(estab)
 
     def came(self, estab: str, since: date | None) -> int:
-        """In the change of year that began on a day: the new rows of earlier runs that have not
-        yet replaced any."""
+        """Returns how many new rows earlier runs brought that have not yet replaced any, in the
+        change of year that began on a day."""
         kept = self._schools.get(estab, {}).get("rollover", {})
         return int(kept["came"]) if since and kept.get("since") == since.isoformat() else 0
 
     def note_came(self, estab: str, since: date | None, rows: int) -> None:
-        """Notes what `came` tells the next run."""
+        """Notes what `came` returns in the next run."""
         entry = self._schools.get(estab)
         if entry is None:
             return
@@ -184,7 +184,7 @@ class Cursors:
         self._schools[estab] = rest | kept
 
     def cursor(self, estab: str) -> str:
-        """Where the last good run got, in ISO 8601; empty if there was none."""
+        """Returns the cursor of a school in ISO 8601; empty if there is none."""
         return self._schools.get(estab, {}).get("cursor") or ""
 
     def _is_due(self, last: datetime | None, now: datetime) -> bool:
@@ -192,7 +192,7 @@ class Cursors:
         return last is None or not -min(SKEW, days) <= now - last < days
 
     def advance(self, estab: str, collection: Collection, *, now: datetime) -> str:
-        """Notes that a collection was read whole and handed to dlt; returns the new cursor."""
+        """Notes that a complete collection was handed to dlt; returns the new cursor."""
         entry = dict(self._schools.get(estab, {}))
         entry.pop("held", None)
         cursor = next_cursor(_instant(entry.get("cursor")), collection.newest, collection.clock)
@@ -210,7 +210,7 @@ class Cursors:
 
 
 def _identity(school: School) -> str:
-    """Another provider, or another client of it, has other rows, and another clock."""
+    """Identifies provider and client: others give other rows, and have another clock."""
     return _digest("\n".join((school.base_url, school.rp, school.client_id)))
 
 

@@ -1,12 +1,12 @@
-"""What a collection that was read means for the rows that the destination has of it.
+"""Decides what a collection that was read means for the existing rows of the destination.
 
-It is decided once, by `Decider.decide`: a load does what it says, a plan shows it.
+A load carries the decision out, a plan shows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -28,40 +28,41 @@ from oneroster_source.extract.deletions import (
     without,
 )
 from oneroster_source.model import REJECTED_ROWS, Endpoint, Table
+from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.run_report import Outcome
-from oneroster_source.transform.parser import arrow_schema, tombstones_of
+from oneroster_source.transform.flatten import tombstones_of
 
 Tables = Mapping[str, pa.Table]
 """Rows to load, by the name of their table."""
 
 REPLACED = 0.5
-"""In a change of year, new rows for each row that is deleted, at least. Year groups leave, others
-come, and a new timetable comes in parts: half is what an ordinary August has by far."""
+"""In a change of year, so many new rows for each deleted one are no reason to wait. Year groups
+leave, others come, and a new timetable comes in parts: an ordinary August has far more."""
 _NO_IDS = pa.chunked_array([pa.array([], pa.string())])
 _EVERYTHING = pa.array([""])
-"""In place of ids: all that the school has."""
+"""In place of ids: all rows of the school."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to happen to the rows of one school's collection."""
+    """What happens to the rows of one school's collection."""
 
     tables: Tables = field(default_factory=dict)
-    """What is loaded beside the rows that were read."""
+    """What is loaded in addition to the rows that were read."""
     cleared: bool = False
     """Whether these tables remove all child rows of the school that are not loaded again."""
     left_out: pa.ChunkedArray = field(default_factory=lambda: _NO_IDS)
-    """Of the rows that were read and are marked as deleted, those that are not loaded."""
+    """The ids of rows that are marked as deleted and are not loaded."""
     deleted: int = 0
-    """Live rows that are deleted now, however that is told."""
+    """Live rows that are deleted now, marked or missing."""
     missing: int = 0
-    """Of these, rows that a full pass did not contain."""
+    """Of these, rows that are missing from a full pass."""
     kept: int = 0
-    """Rows that a full pass did not contain and that stay, as it cannot be told."""
+    """Rows that are missing from a full pass but stay, since it cannot be told which they are."""
     held: int = 0
-    """Rows whose deletion waits for a decision; then none is deleted."""
+    """Rows whose deletion waits for a person to decide; then none is deleted."""
     of: int = 0
-    """Then: live rows that there were when this began."""
+    """If deletions wait: the live rows that there were when that began."""
     objection: str = ""
     """Why they wait."""
     came: int = 0
@@ -69,7 +70,7 @@ class Decision:
     warning: str = ""
 
     def error(self, outcome: Outcome, *, done: str) -> MassDeletion | None:
-        """What to tell people about deletions that wait: why, what was `done`, what to do."""
+        """Makes the error about deletions that wait: why, what was `done`, what to do."""
         if not self.objection:
             return None
         chosen = f"--schools {outcome.estab} --endpoints {outcome.endpoint}"
@@ -82,16 +83,49 @@ class Decision:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """How the rows that were read differ from the existing ones."""
+
+    live: int
+    """Existing rows that are not deleted."""
+    missing: pa.ChunkedArray
+    """The ids of live rows that were not read, or are about an erased person."""
+    ended: pa.ChunkedArray
+    """The ids of live rows that are marked as deleted now."""
+    fresh: int
+    """New rows."""
+
+    @property
+    def ending(self) -> int:
+        """How many live rows would be deleted."""
+        return len(self.missing) + len(self.ended)
+
+    @property
+    def left(self) -> int:
+        """How many rows would be live afterwards."""
+        return self.live - self.ending + self.fresh
+
+
+def _compare(existing: pa.Table, read: pa.ChunkedArray, collection: Collection) -> _Difference:
+    marked, live = _marked(collection), alive(existing).column("sourced_id")
+    full = collection.mode == "full"
+    missing = without(live, read) if full else among(live, collection.erased)
+    ended = among(without(live, missing), marked)
+    fresh = len(pc.unique(without(without(read, marked), live)))
+    return _Difference(len(live), missing, ended, fresh)
+
+
 class Decider:
     """Decides for all collections of a run.
 
     Args:
-        there: What answers for the destination.
+        there: Reads existing rows.
         settings: The run's.
         now: When the run began.
-        allow_deletes: Whether any number of deletions is believed.
+        allow_deletes: Whether to skip the mass-deletion guard.
         prunes: What was pruned of schools: see `state.prunes`.
-        exact: Whether every deletion is counted, also where few are believed unseen.
+        exact: Whether to count every deletion, even where few are accepted without a query.
     """
 
     def __init__(
@@ -112,15 +146,15 @@ class Decider:
         self._exact = exact
         self._keep = settings.deleted == "keep"
         self._stored: frozenset[str] | None = None
-        """Tables that are in the destination; None until it was asked."""
+        """Tables that are in the destination; None until it is queried."""
         self._live: dict[str, Mapping[str, int]] = {}
 
     def since(self, endpoint: Endpoint) -> date | None:
-        """When the change of year began that is expected now; None where there is none."""
+        """Returns when the change of year began that is expected now; None if there is none."""
         return self._settings.rollover.since(self._now.date()) if endpoint.yearly else None
 
     def first(self, endpoint: Endpoint, collection: Collection, estab: str) -> Decision:
-        """What rows mean for tables that are empty."""
+        """Decides for tables that are empty."""
         pruned = self._pruned(endpoint, collection, estab)
         return Decision(_nothing_rejected(endpoint, estab), cleared=True, left_out=pruned)
 
@@ -133,17 +167,17 @@ class Decider:
         came: int,
         waiting: int,
     ) -> Decision:
-        """What a collection means for the destination.
+        """Decides for one collection.
 
         Args:
             endpoint: Its endpoint.
-            collection: The collection, read whole.
+            collection: The collection, complete.
             outcome: Its outcome so far.
             came: In a change of year: new rows of earlier runs that have not yet replaced any.
             waiting: Where deletions wait since an earlier run: the live rows that there were then.
 
         Raises:
-            DestinationError: The destination cannot be asked.
+            DestinationError: A query failed.
         """
         if collection.is_known:
             return Decision(came=came)
@@ -160,47 +194,50 @@ class Decider:
                 else "",
             )
         if existing is None:
-            found = {} if full else self._taken_over(endpoint, collection, estab)
-            return Decision(found, left_out=pruned, came=came)
-        sent = collection.ids()
-        read = without(sent, collection.erased)
-        marked = _marked(collection)
-        live = alive(existing).column("sourced_id")
-        missing = without(live, read) if full else among(live, collection.erased)
-        ended = among(without(live, missing), marked)
-        ending = len(missing) + len(ended)
-        fresh = len(pc.unique(without(without(read, marked), live)))
-        came = came + fresh if self.since(endpoint) else 0
-        left = len(live) - ending + fresh
-        # what was loaded since they wait makes them no smaller a share
-        of = min(len(live), waiting or len(live))
-        why = objection(
-            live=max(of, ending),
-            ending=ending,
-            left=left,
-            share=self._settings.max_delete_share,
-        )
-        replaced = left > 0 and came >= REPLACED * ending
-        if why and not (self._allow_deletes or (self.since(endpoint) and replaced)):
-            dead = without(_absent(existing, read).column("sourced_id"), missing)
+            tables = {} if full else self._taken_over(endpoint, collection, estab)
+            return Decision(tables, left_out=pruned, came=came)
+        found = self._decide_on(existing, endpoint, collection, estab, came=came, waiting=waiting)
+        left_out = pa.chunked_array([*pruned.chunks, *found.left_out.chunks], pa.string())
+        return replace(found, left_out=left_out)
+
+    def _decide_on(
+        self,
+        existing: pa.Table,
+        endpoint: Endpoint,
+        collection: Collection,
+        estab: str,
+        *,
+        came: int,
+        waiting: int,
+    ) -> Decision:
+        """Decides by comparison with the existing rows; knows nothing of pruned rows."""
+        full = collection.mode == "full"
+        read = without(collection.ids(), collection.erased)
+        diff = _compare(existing, read, collection)
+        came = came + diff.fresh if self.since(endpoint) else 0
+        # rows that were loaded while deletions wait must not make them a smaller share
+        of = min(diff.live, waiting or diff.live)
+        why = self._objection(endpoint, diff, of, came)
+        if why:
+            dead = without(_absent(existing, read).column("sourced_id"), diff.missing)
             return Decision(
                 self._beside_what_stays(endpoint, estab, dead) if full else {},
-                left_out=pa.chunked_array([*pruned.chunks, *ended.chunks], pa.string()),
-                held=ending,
+                left_out=diff.ended,
+                held=diff.ending,
                 of=of,
                 objection=why,
                 came=came,
             )
-        nameless = collection.nameless if full and len(missing) and not self._allow_deletes else 0
+        missing = len(diff.missing) if full else 0
+        nameless = collection.without_id if missing and not self._allow_deletes else 0
         if nameless:
             return Decision(
                 _nothing_rejected(endpoint, estab),
-                left_out=pruned,
-                deleted=len(ended),
-                kept=len(missing),
-                came=max(came - len(ended), 0),
+                deleted=len(diff.ended),
+                kept=missing,
+                came=max(came - len(diff.ended), 0),
                 warning=f"{nameless:,} {'row' if nameless == 1 else 'rows'} came without sourcedId,"
-                f" and may be some of the {len(missing):,} that seem to be missing: these stay",
+                f" and may be some of the {missing:,} that seem to be missing: these stay",
             )
         tables, cleared = (
             self._after_full(endpoint, estab, existing, read)
@@ -210,21 +247,38 @@ class Decider:
         return Decision(
             tables,
             cleared,
-            left_out=pruned,
-            deleted=ending,
-            missing=len(missing) if full else 0,
-            came=max(came - ending, 0),
+            deleted=diff.ending,
+            missing=missing,
+            came=max(came - diff.ending, 0),
         )
+
+    def _objection(self, endpoint: Endpoint, diff: _Difference, of: int, came: int) -> str:
+        """Returns why deletions wait; empty if they do not.
+
+        Args:
+            endpoint: The endpoint.
+            diff: What would be deleted.
+            of: Live rows that there were when deletions began to wait.
+            came: In a change of year: new rows that have not yet replaced any.
+        """
+        why = objection(
+            live=max(of, diff.ending),
+            ending=diff.ending,
+            left=diff.left,
+            share=self._settings.max_delete_share,
+        )
+        replaced = diff.left > 0 and came >= REPLACED * diff.ending
+        return "" if self._allow_deletes or (self.since(endpoint) and replaced) else why
 
     def _existing(
         self, endpoint: Endpoint, collection: Collection, estab: str, waiting: int
     ) -> pa.Table | None:
-        """The `sourced_id` and `_deleted` of the rows that the destination has of a school; None
-        where nothing hangs on them: a delta of few deletions is believed whatever they are.
+        """Returns `sourced_id` and `_deleted` of a school's existing rows; None where they make no
+        difference: few deletions in a delta are accepted without a query.
 
         Raises:
             SqlClientNotAvailable: dlt's: the destination takes no queries.
-            DestinationError: It cannot be asked.
+            DestinationError: A query failed.
         """
         table = endpoint.table
         if table.name not in self.in_storage():
@@ -245,10 +299,10 @@ class Decider:
     def _after_full(
         self, endpoint: Endpoint, estab: str, existing: pa.Table, read: pa.ChunkedArray
     ) -> tuple[Tables, bool]:
-        """What a full pass says of the rows that it did not contain.
+        """Deletes the rows that are missing from a full pass.
 
         Returns:
-            The tables, and whether they already remove all child rows of the school.
+            The tables to load, and whether they already remove all child rows of the school.
         """
         table = endpoint.table
         absent = _absent(existing, read)
@@ -256,8 +310,8 @@ class Decider:
             rows = self._held.rows(table, estab, alive(absent).column("sourced_id").to_pylist())
             stays = self._beside_what_stays(endpoint, estab, _NO_IDS)
             return {**stays, table.name: deleted(rows, at=self._now)}, False
-        # nothing of the school is to remain, neither of a load that was cut short, nor in a
-        # table that is not loaded any more
+        # no child row of the school may remain, neither of a load that was interrupted, nor in a
+        # table that is no longer loaded
         found = {
             child.name: tombstones_of(child, estab, _EVERYTHING)
             for child in endpoint.child_tables()
@@ -272,13 +326,13 @@ class Decider:
     def _beside_what_stays(
         self, endpoint: Endpoint, estab: str, dead: pa.ChunkedArray
     ) -> dict[str, pa.Table]:
-        """What a full pass says where rows that it did not contain stay, with their child rows.
+        """Keeps the live rows that are missing from a full pass, with their child rows.
 
         Args:
             endpoint: The endpoint.
             estab: The school.
-            dead: Rows that it did not contain and that were deleted before: they stay deleted, or
-                are removed with all that hangs on them.
+            dead: Missing rows that were deleted before: they stay deleted, or are removed with
+                their child rows.
         """
         found = _nothing_rejected(endpoint, estab)
         dead = _NO_IDS if self._keep else dead
@@ -294,17 +348,17 @@ class Decider:
         return found
 
     def _children(self, endpoint: Endpoint) -> frozenset[str]:
-        """The child tables that are loaded."""
+        """Returns the names of the child tables that are loaded."""
         references = self._settings.reference_tables
         return frozenset(t.name for t in endpoint.child_tables(references=references))
 
     def _pruned(self, endpoint: Endpoint, collection: Collection, estab: str) -> pa.ChunkedArray:
-        """The ids of deleted rows that were removed for good, and stay out: from before an instant
-        or of no known time; or from before that was done, of people who are not there. What is in
-        the destination must be told that it is deleted, so that it is never one of them.
+        """Returns the ids of deleted rows that were pruned, and stay out: those deleted before the
+        instant of the prune or at no known time, and those deleted before it ran, of people who do
+        not exist any more. Rows that do exist are never among them: they are marked as deleted.
 
         Raises:
-            DestinationError: The destination cannot be asked.
+            DestinationError: A query failed.
         """
         if estab not in self._prunes:
             return _NO_IDS
@@ -332,7 +386,7 @@ class Decider:
         return ids if there is None else ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
 
     def ids(self, table: Table, estab: str) -> pa.ChunkedArray | None:
-        """The ids of a school's rows in the destination; None where it has not got the table."""
+        """Returns the ids of a school's existing rows; None if there is no such table."""
         if table.name not in self._held.tables([table.name]):
             return None
         return self._held.ids(table, estab).column("sourced_id")
@@ -340,8 +394,8 @@ class Decider:
     def _taken_over(
         self, endpoint: Endpoint, collection: Collection, estab: str
     ) -> dict[str, pa.Table]:
-        """That rows which are about somebody erased now are gone for those they were about, as
-        tables to load; a full pass finds that by itself."""
+        """Deletes existing rows that are now about an erased person, which a full pass does by
+        itself."""
         table, ids = endpoint.table, collection.erased
         if not len(ids) or table.name not in self.in_storage():
             return {}
@@ -353,11 +407,11 @@ class Decider:
         return {**there, table.name: removal(table, estab, ids)}
 
     def in_storage(self) -> frozenset[str]:
-        """The endpoints' tables that are in the destination.
+        """Returns the endpoints' tables that are in the destination.
 
         Raises:
             SqlClientNotAvailable: dlt's: it takes no queries.
-            DestinationError: It cannot be asked.
+            DestinationError: A query failed.
         """
         if self._stored is None:
             tables = (
@@ -368,16 +422,16 @@ class Decider:
 
 
 def _absent(existing: pa.Table, read: pa.ChunkedArray) -> pa.Table:
-    """The rows of the destination that a full pass did not contain."""
+    """Returns the existing rows that are missing from a full pass."""
     return existing.filter(pc.invert(pc.is_in(existing.column("sourced_id"), value_set=read)))
 
 
 def _nothing_rejected(endpoint: Endpoint, estab: str) -> dict[str, pa.Table]:
-    """That nothing of the school was rejected, but for what follows."""
+    """Removes the rejected rows of earlier runs."""
     return {REJECTED_ROWS.name: no_rejected(endpoint, estab)}
 
 
 def _marked(collection: Collection) -> pa.ChunkedArray:
-    """The ids of the rows that are marked as deleted."""
+    """Returns the ids of the rows that are marked as deleted."""
     rows = collection.deleted("sourced_id")
     return _NO_IDS if rows is None else rows.column("sourced_id")

@@ -1,4 +1,4 @@
-"""Rows that are deleted at the source, and whether that can be believed."""
+"""Rows that are deleted at the source, and the guard against mass deletions."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneroster_source.model import Table
-from oneroster_source.transform.parser import arrow_schema
+from oneroster_source.model.type_map import arrow_schema
 
 FEW = 20
-"""As many rows may go at once from a collection of any size."""
+"""So many deletions at once never wait, whatever the size of the collection."""
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
 """Providers that do not know a time write the year 1, or the beginning of 1970 somewhere."""
 SKEW = timedelta(days=2)
-"""Clocks may differ by as much: what is further in the future is wrong."""
+"""Clocks may differ by this much: stamps further in the future are wrong."""
 
 
 def objection(*, live: int, ending: int, left: int, share: float) -> str:
-    """Why so many deletions at once may be a mistake; empty if they may not.
+    """Returns why so many deletions at once may be a mistake; empty if they are acceptable.
 
-    How they are told does not matter: marked `tobedeleted` or `inactive`, or missing from a full
-    pass. A collection that would be empty afterwards always counts as a mistake, however small it
-    was: a server that has lost its data looks like that, and one decision costs little.
+    It makes no difference whether rows are marked as deleted or are missing from a full pass. A
+    collection that would be empty afterwards is never acceptable, however small it was: a server
+    that has lost its data looks like that.
 
     Args:
-        live: Rows of the school that the destination has and that are not deleted.
-        ending: Of these, rows that would be deleted.
-        left: Rows that would not be deleted afterwards, new ones among them.
-        share: Largest share of the live rows that may be deleted, if these are not few.
+        live: Existing rows of the school that are not deleted.
+        ending: How many of these would be deleted.
+        left: Rows that would be live afterwards, new ones included.
+        share: `max_delete_share`.
     """
     if not ending:
         return ""
@@ -47,35 +47,35 @@ def objection(*, live: int, ending: int, left: int, share: float) -> str:
 
 
 def credible(now: datetime) -> tuple[datetime, datetime]:
-    """The first and the last instant at which a row may have been deleted: what a stamp tells of
-    others is not true, and is taken for nothing."""
+    """Returns the first and last instant at which a row can have been deleted: other stamps are not
+    believed."""
     return _FIRST, now + SKEW
 
 
 def credibly(stamps: pa.ChunkedArray, now: datetime) -> pa.ChunkedArray:
-    """Stamps of deletions, with NULL for those that cannot be true."""
+    """Replaces stamps of deletions that cannot be true by NULL."""
     first, last = (pa.scalar(instant, stamps.type) for instant in credible(now))
     true = pc.and_(pc.greater_equal(stamps, first), pc.less_equal(stamps, last))
     return pc.if_else(true, stamps, pa.scalar(None, stamps.type))
 
 
 def among(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The ids that are among the others."""
+    """Returns the ids that are among the others."""
     return ids.filter(pc.is_in(ids, value_set=others))
 
 
 def without(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The ids that are not among the others."""
+    """Returns the ids that are not among the others."""
     return ids.filter(pc.invert(pc.is_in(ids, value_set=others))) if len(others) else ids
 
 
 def alive(rows: pa.Table) -> pa.Table:
-    """Those that are not deleted."""
+    """Returns the rows that are not deleted."""
     return rows.filter(pc.invert(rows.column("_deleted")))
 
 
 def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
-    """The same rows, deleted at some time."""
+    """Returns the same rows, marked as deleted at a time."""
     for name, value in (("_deleted", True), ("_deleted_at", at)):
         place = rows.column_names.index(name)
         field = rows.field(place)
@@ -83,16 +83,8 @@ def deleted(rows: pa.Table, *, at: datetime) -> pa.Table:
     return rows
 
 
-def left_out(wide: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
-    """Wide rows but for those that are marked as deleted and have one of these ids."""
-    if not len(ids):
-        return wide
-    named = pc.is_in(wide.column("sourced_id"), value_set=ids)
-    return wide.filter(pc.invert(pc.and_(wide.column("_deleted"), named)))
-
-
 def removal(table: Table, estab: str, ids: pa.ChunkedArray) -> pa.Table:
-    """Rows that speak of `ids`, and of which the merge keeps none."""
+    """Returns rows with these ids that let the merge delete the existing ones, and keep none."""
     given = {
         "estab": pa.repeat(estab, len(ids)),
         "sourced_id": ids,

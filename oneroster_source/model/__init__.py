@@ -1,19 +1,15 @@
-"""The standard as data: what each collection holds and which tables that makes."""
+"""The OneRoster standard as data: the attributes of each collection, and the tables they make."""
 
-from oneroster_source.model.model import (
+from oneroster_source.model.model import ChildList, Dialect, Endpoint, Field, Ref
+from oneroster_source.model.tables import (
     HISTORY_KEPT,
     QUALITY_RESULTS,
     REJECTED_ROWS,
     SUPPRESSED_USERS,
     SYNC_RUN_DETAILS,
-    ChildList,
     Column,
-    Dialect,
-    Endpoint,
-    Field,
     Holds,
     Kind,
-    Ref,
     Table,
 )
 from oneroster_source.model.v1p1 import V1P1

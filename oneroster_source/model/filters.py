@@ -1,10 +1,11 @@
-"""OneRoster filter expressions, typed: built or parsed, checked, then quoted.
-
-    where("status", "=", "active") & where("dateLastModified", ">", some_utc_datetime)
+"""OneRoster filter expressions: built or parsed, checked, and encoded.
 
 The grammar is the one that Xporter documents: `field op 'value'`, six operators, joined by `and`,
-with the nested paths `class.sourcedId`, `school.sourcedId` and `user.sourcedId`. How a quote inside
-a value is escaped is not documented anywhere, so a value with one is refused.
+with the nested paths `class.sourcedId`, `school.sourcedId` and `user.sourcedId`. Nothing documents
+how a quote in a value is escaped, so that such values are refused.
+
+>>> str(where("status", "=", "active") & where("role", "!=", "student"))
+"status='active' and role!='student'"
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Value = str | int | bool | date | datetime
 
 
 def instant(value: datetime) -> str:
-    """A UTC timestamp as Xporter's text writes it; whole seconds if there is no fraction.
+    """Formats a time as Xporter does, in UTC; without a fraction where it is zero.
 
     Raises:
         FilterError: `value` has no time zone.
@@ -82,7 +83,7 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Predicates that must all hold; none means everything."""
+    """Predicates that must all hold; without any, everything matches."""
 
     predicates: tuple[Predicate, ...] = ()
 
@@ -96,10 +97,10 @@ class Filter:
         return " and ".join(str(predicate) for predicate in self.predicates)
 
     def checked_for(self, endpoint: Endpoint) -> Filter:
-        """This filter, if `endpoint` has all its fields.
+        """Returns this filter, if `endpoint` has all its fields.
 
         Raises:
-            FilterError: A field is no attribute of the collection.
+            FilterError: A field is not an attribute of the collection.
         """
         for predicate in self.predicates:
             name = predicate.field.partition(".")[0]
@@ -112,16 +113,16 @@ class Filter:
 
 
 def where(field: str, operator: str, value: Value) -> Filter:
-    """A filter of one predicate.
+    """Makes a filter of one predicate.
 
     Raises:
-        FilterError: The grammar does not know the field's form, the operator, or the value.
+        FilterError: The grammar does not allow the field, the operator, or the value.
     """
     return Filter((Predicate(field, operator, _text(value)),))
 
 
 def parse(text: str) -> Filter:
-    """Reads a filter expression as one would write it in a URL, before encoding.
+    """Parses a filter expression, as in a URL before encoding.
 
     Raises:
         FilterError: It does not follow the grammar; the message says where.
@@ -145,7 +146,11 @@ def parse(text: str) -> Filter:
 
 
 def encode(params: dict[str, str]) -> str:
-    """A query string in which a space is `%20`, never `+`."""
+    """Encodes a query string; a space becomes `%20`, never `+`.
+
+    >>> encode({"filter": "a='b c'"})
+    'filter=a%3D%27b%20c%27'
+    """
     return "&".join(
         f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in params.items()
     )

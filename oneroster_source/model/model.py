@@ -1,4 +1,4 @@
-"""The vocabulary in which a version of the standard is written down, and the tables it implies."""
+"""The vocabulary in which a version of the standard is declared, and the tables that it implies."""
 
 from __future__ import annotations
 
@@ -6,76 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
-Kind = Literal["text", "flag", "date", "instant", "json", "integer", "number"]
-"""How a value is read: what SQL reads it and which Arrow and dlt types it gets, `shape` says."""
-
-
-Holds = Literal[
-    "", "name", "contact", "identifier", "secret", "open", "words", "sourced_id", "digest"
-]
-"""What of a person a value can tell by itself: a name; a way to reach them; an id by which others
-know them; a secret of theirs; where the provider may send what it likes, anything; words for
-something else, in which somebody may be named; the sourcedId of a row of any endpoint; or a digest
-of an id, under the key of pseudonyms. Profiles of `privacy` and the register of fields go by it."""
-
-SENSITIVE: frozenset[Holds] = frozenset({"contact", "identifier", "secret"})
-"""What harms a person if it leaks; so may, in a row about a person, what is open."""
+from oneroster_source.model.tables import ESTAB, OWN_TABLES, Column, Holds, Kind, Table
 
 
 def snake(name: str) -> str:
-    """`dateLastModified` -> `date_last_modified`, as dlt would write it."""
+    """Writes a name in snake case, as dlt does.
+
+    >>> snake("dateLastModified")
+    'date_last_modified'
+    """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table in the warehouse."""
-
-    name: str
-    kind: Kind = "text"
-    nullable: bool = True
-    source: str = ""
-    """The OneRoster attribute it comes from, as the standard spells it."""
-    about: str = ""
-    """What it means, in a phrase."""
-    holds: Holds = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table in the warehouse; `key` names the columns that identify a row."""
-
-    name: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    grain: str
-    source: str = ""
-    """The collection that its rows come from, and the attribute of it if they are its members;
-    empty for the program's own."""
-    personal: bool = False
-    """Whether each row is about a person."""
-
-    @property
-    def parent_key(self) -> str:
-        """For a child table: the column that holds the sourcedId of the row it hangs on."""
-        return self.key[1]
-
-    def is_personal(self, column: Column) -> bool:
-        """Whether one of its columns identifies a person, or says something about one."""
-        whose = self.personal and column.name not in ("estab", "position")
-        return whose or column.holds != ""
-
-    def is_sensitive(self, column: Column) -> bool:
-        """Whether it does harm if a column leaks, which may hold data of a special category."""
-        return column.holds in SENSITIVE or (self.personal and column.holds == "open")
-
-    def source_of(self, column: Column) -> str:
-        """The attribute that a column comes from, with its collection: `users.orgs.sourcedId`."""
-        # what finds a row again is the collection's, also where the rows are of its members
-        whose = self.source.partition(".")[0] if column.name in self.key else self.source
-        return ".".join(filter(None, (whose, column.source))) if column.source else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +37,19 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A reference to one object: a column `<name>_sourced_id` and a child table of it whole."""
+    """A reference to one object: a column `<name>_sourced_id`, and a child table for all of it."""
 
     name: str
     target: str
-    """The endpoint in which the object is found; empty for collections that are not loaded."""
+    """The endpoint of the object; empty if it is not loaded."""
     aliases: tuple[str, ...] = ()
     """Other names under which providers send it, in order of preference."""
     about: str = ""
-    """What the object is to the one that refers to it, after "sourcedId of"."""
+    """What the object is, in words that follow "sourcedId of"."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names under which it is sent, in order of preference."""
+        """All names under which providers send it, in order of preference."""
         return (self.name, *self.aliases)
 
     @property
@@ -138,19 +79,19 @@ class ChildList:
 
     name: str
     target: str | None = None
-    """For references: the endpoint they point into, empty if that is not loaded."""
+    """For references: their endpoint; empty if it is not loaded."""
     fields: tuple[Field, ...] = ()
-    """For objects: their attributes. The last one takes an element that is a plain value."""
+    """For objects: their attributes. An item that is a plain value becomes the last one."""
     ids: str = ""
-    """For references: the name under which providers send the ids alone, as a list of texts."""
+    """For references: the name under which providers send a list of ids alone."""
     aliases: tuple[str, ...] = ()
     """Other names under which providers send it, in order of preference."""
     about: str = ""
-    """What an item is, after "sourcedId of" if it is a reference."""
+    """What an item is, in words that follow "sourcedId of" if it is a reference."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names under which it is sent, in order of preference."""
+        """All names under which providers send it, in order of preference."""
         return (self.name, *filter(None, (self.ids,)), *self.aliases)
 
     @property
@@ -169,7 +110,6 @@ class ChildList:
 Nested = Ref | ChildList
 
 
-ESTAB = Column("estab", nullable=False, about="Establishment identifier of the school")
 COMMON = (
     ESTAB,
     Column(
@@ -204,12 +144,12 @@ TAIL = (
         "_deleted",
         "flag",
         nullable=False,
-        about="Whether it is deleted at the source: marked so, or found gone by a full read",
+        about="Whether it is deleted at the source: marked as deleted, or missing from a full read",
     ),
     Column(
         "_deleted_at",
         "instant",
-        about="When it was marked as deleted, or found gone; NULL where it is not",
+        about="When it was marked as deleted, or found missing; NULL where it is not",
     ),
 )
 VALIDITY = (
@@ -220,10 +160,10 @@ VALIDITY = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One collection of the API and everything that its objects hold."""
+    """One collection of the API, and everything that its objects contain."""
 
     name: str
-    """The resource and table: the standard's plural in snake case."""
+    """The name of the resource and table: the standard's plural in snake case."""
     singular: str
     path: str
     fields: tuple[Field, ...]
@@ -234,12 +174,12 @@ class Endpoint:
     versioned: bool = False
     """Whether `history` keeps its versions."""
     yearly: bool = False
-    """Whether its rows belong to a school year, as the standard ties them to academic sessions or
-    to classes of these: others replace them in the next year."""
+    """Whether its rows belong to a school year, through academic sessions or classes: in the next
+    year, others replace them."""
 
     @property
     def collection(self) -> str:
-        """The key of the envelope that holds the rows."""
+        """The key of the response object that holds the rows."""
         return self.path.strip("/")
 
     @property
@@ -256,7 +196,7 @@ class Endpoint:
 
     @property
     def history(self) -> Table | None:
-        """The table of versions, if the endpoint has one."""
+        """The table of versions (SCD type 2), if the endpoint has one."""
         if not self.versioned:
             return None
         table = self.table
@@ -271,14 +211,14 @@ class Endpoint:
 
     @property
     def nested(self) -> tuple[Nested, ...]:
-        """What has child tables: references, then lists."""
+        """The attributes with child tables: references, then lists."""
         return (*self.refs, *self.lists)
 
     def child_name(self, attribute: Nested) -> str:
         return f"{self.name}__{snake(attribute.name)}"
 
     def child_tables(self, *, references: bool = True) -> Iterator[Table]:
-        """The child tables; those of single references only if `references`."""
+        """Gives the child tables; those of single references only if `references`."""
         one = self.singular.replace("_", " ")
         for attribute in self.nested:
             single = isinstance(attribute, Ref)
@@ -311,110 +251,12 @@ class Endpoint:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Every attribute name that is known for this collection, aliases included."""
+        """All attribute names that are known for this collection, aliases included."""
         names = {"sourcedId", "status", "dateLastModified", "metadata"}
         names.update(field.name for field in self.fields)
         for attribute in self.nested:
             names.update(attribute.names)
         return frozenset(names)
-
-
-REJECTED_ROWS = Table(
-    "rejected_rows",
-    (
-        ESTAB,
-        Column("endpoint", nullable=False, about="Endpoint in which it was found"),
-        Column(
-            "sourced_id",
-            source="sourcedId",
-            about="sourcedId of the row; NULL where it has none",
-            holds="sourced_id",
-        ),
-        Column("position", "integer", nullable=False, about="Counts what is wrong, from 0"),
-        Column("reason", nullable=False, about="Which attribute, and why; quotes no value"),
-    ),
-    (),
-    "one row per value, or row, that could not be read as the standard describes it",
-)
-
-SYNC_RUN_DETAILS = Table(
-    "sync_run_details",
-    (
-        Column("run_id", nullable=False, about="Name of the run, which sorts by time"),
-        ESTAB,
-        Column("endpoint", nullable=False, about="Endpoint that was read"),
-        Column("started", "instant", about="When reading began"),
-        Column("ended", "instant", about="When reading ended"),
-        Column("seconds", "number", about="How long it took"),
-        Column("mode", about="What was asked for: full, delta or window"),
-        Column("outcome", about="How it ended: read, held (loaded, but deletions wait) or failed"),
-        Column("requests", "integer", about="Requests that were sent"),
-        Column("rows_read", "integer", about="Rows that were read"),
-        Column("changed", "integer", about="Of these, rows that changed since the last good run"),
-        Column("deleted", "integer", about="Of the changed, rows that are marked as deleted"),
-        Column("gone", "integer", about="Rows that a full read found to be gone at the source"),
-        Column("rejected", "integer", about="Values and rows that could not be read"),
-        Column("reason", about="Why it failed, or why deletions wait; holds no personal data"),
-    ),
-    ("run_id", "estab", "endpoint"),
-    "one row per run, school and endpoint: what was read, and why it failed if it did",
-)
-
-QUALITY_RESULTS = Table(
-    "quality_results",
-    (
-        Column("run_id", nullable=False, about="Name of the quality run, which sorts by time"),
-        Column("checked_at", "instant", nullable=False, about="When it was checked"),
-        ESTAB,
-        Column("check_id", nullable=False, about="Name of the check"),
-        Column("severity", nullable=False, about="How grave it is: error, warning or info"),
-        Column("question", nullable=False, about="The question that the check asks"),
-        Column("relation", nullable=False, about="Tables and views whose rows are checked"),
-        Column("rows_checked", "integer", nullable=False, about="Rows that were looked at"),
-        Column("rows_found", "integer", nullable=False, about="Of these, rows at fault"),
-        Column(
-            "examples",
-            "json",
-            nullable=False,
-            source="sourcedId",
-            about="sourcedIds of up to five rows at fault",
-            holds="sourced_id",
-        ),
-    ),
-    ("run_id", "estab", "check_id"),
-    "one row per quality run, school and check: rows looked at, rows at fault, up to five of their"
-    " ids",
-)
-
-SUPPRESSED_USERS = Table(
-    "suppressed_users",
-    (
-        ESTAB,
-        Column(
-            "user_digest",
-            nullable=False,
-            source="users.sourcedId",
-            about="Keyed digest of the sourcedId of a user who was erased",
-            holds="digest",
-        ),
-        Column("key_name", nullable=False, about="Tells under which key the digest was made"),
-        Column("erased_at", "instant", nullable=False, about="When the person was erased"),
-    ),
-    ("estab", "user_digest"),
-    "one row per person who was erased, and whom no load brings back",
-    personal=True,
-)
-
-HISTORY_KEPT = Table(
-    "history_kept",
-    (
-        Column("started", "instant", nullable=False, about="When the last run with a load began"),
-        Column("runs", nullable=False, about="The runs of which the versions speak"),
-    ),
-    (),
-    "one row, once versions are kept: when the last run with a load began, and which runs the"
-    " versions speak of; no runs while one loads",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +266,7 @@ class Dialect:
     version: str
     endpoints: tuple[Endpoint, ...]
     people: str
-    """The endpoint of which each row is a person."""
+    """The name of the endpoint whose rows are people."""
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -447,7 +289,7 @@ class Dialect:
         return next(endpoint for endpoint in self.endpoints if endpoint.name == name)
 
     def refers_to_people(self, endpoint: Endpoint) -> Iterator[tuple[str, Endpoint]]:
-        """The columns in which an endpoint's rows refer to people, with where these are."""
+        """Gives the columns in which an endpoint's rows refer to people, with their endpoint."""
         for ref in endpoint.refs:
             if ref.target == self.people:
                 yield ref.column.name, self[self.people]
@@ -458,7 +300,6 @@ class Dialect:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Every table that the program can make: those of each endpoint, then its own."""
+        """All tables that the program can make: those of each endpoint, then its own."""
         found = ((*e.tables(), *filter(None, (e.history,))) for e in self.endpoints)
-        own = (REJECTED_ROWS, SYNC_RUN_DETAILS, QUALITY_RESULTS, HISTORY_KEPT, SUPPRESSED_USERS)
-        return (*chain.from_iterable(found), *own)
+        return (*chain.from_iterable(found), *OWN_TABLES)

@@ -1,13 +1,21 @@
-"""Names and texts as SQL writes them."""
+"""Quotes names and texts for SQL."""
 
 from __future__ import annotations
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
+    """Returns an SQL identifier.
+
+    >>> quoted('a"b')
+    '"a""b"'
+    """
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: str) -> str:
-    """A text as an SQL literal."""
+    """Returns an SQL literal.
+
+    >>> literal("it's")
+    "'it''s'"
+    """
     return "'" + value.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""The kinds of value: how SQL reads each, and its type in Arrow and in dlt."""
+"""How each kind of value is read in SQL, and its types in Arrow and dlt."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from oneroster_source.model import Kind
+from oneroster_source.model import Kind, Table
 
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """One kind. `sql` reads the JSON member `{raw}`, with days of the time zone `{zone}`; `label`
+    """One kind: `sql` reads the JSON member `{raw}`, with days in the time zone `{zone}`; `label`
     completes "not …" in a message."""
 
     sql: str
@@ -30,4 +30,11 @@ KINDS: dict[Kind, KindRow] = {
     "number": KindRow("{raw}", pa.float64(), "double", "a number"),
 }
 LONGEST_ID = 1000
-"""Bytes of the longest id. Postgres takes no more than 2,704 of a key, whatever else is in it."""
+"""Bytes of the longest id: a key in Postgres has at most 2,704, with all that is in it."""
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """Returns the Arrow schema of a table in the warehouse."""
+    return pa.schema(
+        [pa.field(c.name, KINDS[c.kind].arrow, nullable=c.nullable) for c in table.columns]
+    )

@@ -1,1 +1,1 @@
-"""Page bodies to Arrow tables, without what is not to be kept of people."""
+"""Parses page bodies into Arrow tables, and removes what is not to be kept of people."""

@@ -1,4 +1,4 @@
-"""The text of an answer: UTF-8 for whoever reads it, whatever charset it was sent in."""
+"""Decodes answers: they become UTF-8, whatever charset they were sent in."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _TEXT = re.compile(
     r"ascii|utf-(8|8-sig|16|16-le|16-be|32|32-le|32-be)|iso8859-\d+|cp\d+|koi8-\w+|mac-\w+"
     r"|gb2312|gbk|gb18030|big5\w*|shift_jis\w*|euc_\w+|iso2022_\w+|tis-620"
 )
-"""Python has names for more: some change what escapes mean, or unpack."""
+"""The accepted codecs; others of Python change the meaning of escapes, or unpack."""
 _SINGLE = re.compile(r"ascii|iso8859-\d+|cp(125\d|437|8\d\d)|koi8-\w+|mac-\w+")
-"""Charsets of a byte for each character, in which no text with accents is UTF-8 by chance. Servers
-name them by default, whatever they send."""
+"""Charsets of one byte for each character, in which no text with accents is UTF-8 by chance.
+Servers name them by default, whatever they send."""
 _OTHERWISE = re.compile(r"utf-(16|32).*|iso2022.*")
-"""Charsets in which ASCII has other bytes, or its bytes mean something else."""
+"""Charsets in which ASCII is not sent as its own bytes."""
 
 
 def is_utf8(body: Body) -> bool:
-    """Whether all of it is UTF-8; makes no copy."""
+    """Whether a body is valid UTF-8; makes no copy."""
     if body.isascii():
         return True
     offsets = pa.py_buffer(struct.pack("qq", 0, len(body)))
@@ -41,7 +41,7 @@ def is_utf8(body: Body) -> bool:
 
 
 def as_utf8(body: Body, content_type: str) -> tuple[Body, str]:
-    """A JSON text as UTF-8: the same object if it is that already.
+    """Makes UTF-8 of a JSON text; returns the same object if it is UTF-8 already.
 
     Args:
         body: As it was sent.
@@ -51,9 +51,12 @@ def as_utf8(body: Body, content_type: str) -> tuple[Body, str]:
         The text, and a warning if its charset had to be guessed; empty if not.
 
     Raises:
-        BadResponse: The charset is unknown, or the text is not of it.
+        BadResponse: The charset is unknown, or the text is not valid in it.
+
+    >>> as_utf8('"Zoë"'.encode("latin-1"), "application/json; charset=latin-1")[0].decode()
+    '"Zoë"'
     """
-    # a byte order mark, or the zeros of UTF-16, which no other JSON text has, are sure signs
+    # a byte order mark and the zeros of UTF-16 are certain signs: no other JSON text has them
     sign = json.detect_encoding(bytes(body[:4]))
     if not sign.startswith("utf-8"):
         return _decoded(body, sign), ""
@@ -85,7 +88,7 @@ def as_utf8(body: Body, content_type: str) -> tuple[Body, str]:
 
 
 def _codec(name: str) -> str:
-    """Python's own name of a charset."""
+    """Returns Python's own name of a charset."""
     try:
         codec = codecs.lookup(name).name
     except (LookupError, ValueError):

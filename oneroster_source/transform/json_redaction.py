@@ -1,7 +1,7 @@
-"""JSON that may hold anything, as text: what of it names a person, and what does not.
+"""Divides JSON of any form into what names a person and what does not.
 
-It is divided without being read: Python has no room for all JSON, such as numbers of 5,000 digits
-or lists in lists, 1,000 deep, and would write others anew. What stays, stays as it was.
+It works on the text, without parsing: what is not about the person must stay as it was sent, byte
+by byte, and Python cannot parse all JSON, such as numbers of 5,000 digits or 1,000 nested lists.
 """
 
 from __future__ import annotations
@@ -21,50 +21,52 @@ _LITERALS = re.compile(_LITERAL)
 _TOKENS = re.compile(_LITERAL + r"|[{}\[\]]")
 _NESTING = {"[": 1, "{": 1, "]": -1, "}": -1}
 _DEEPEST = 100
-"""Levels of lists and objects: some more, and Python can read what it cannot write."""
+"""Levels of lists and objects: with more, Python can parse what it cannot write."""
 
 _UNMISTAKABLE = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_])\S{8,}|\S{16,}")
 _OWN = frozenset({"sourcedid", "sourceid", "id", "href"})
-"""The members that say which object it is."""
+"""The members that identify an object."""
 _REFERS = re.compile(
     r"(.*?)[ _-]?(?:sourced?[ _-]?)?ids?|users?|agents?", re.IGNORECASE | re.DOTALL
 )
 """Names of ids, and OneRoster's of references to people. Everybody writes them in another way
-(`userId`, `USER_IDS`, `userid`), and that `paid` ends so too does little harm: it holds no id."""
+(`userId`, `USER_IDS`, `userid`); that `paid` matches too does little harm, as it holds no id."""
 _THING = re.compile(
     r"(?:session|period|semester|year|term|class|course|org|school|enrollment|item|category|result"
     r"|resource|group|form|house|room)(?:e?s)?\Z",
     re.IGNORECASE,
 )
-"""What else there are ids and objects of, by the end of their names: many providers count those of
-each kind from 1."""
+"""Other things that have ids, by the end of their names: many providers number each kind from 1."""
 _PEOPLE = frozenset({"users", "students", "teachers"})
 """The collections of people in OneRoster's addresses."""
 
 
 def unmistakable(text: str) -> bool:
-    """Whether an id can hardly be anything else wherever it stands, as 7, 7A or red can: it has 8
-    characters or more with letters and digits among them, or 16 of any kind; and no space."""
+    """Whether an id is unmistakable wherever it stands, unlike 7, 7A or red: it has 8 characters or
+    more, with letters and digits, or 16 of any kind; and no space."""
     return _UNMISTAKABLE.fullmatch(text) is not None
 
 
 def divided(
     text: str, theirs: Callable[[str], bool], *, ids: bool = False
 ) -> tuple[str | None, str | None]:
-    """JSON without what names a person, and that alone.
+    """Divides JSON into the part without what names a person, and that part alone.
 
-    An id names them as the value of a member that is named as ids are, not as those of something
-    else, as an item of a list there, or at the end of an address of OneRoster's; if it is
-    `unmistakable`, wherever it stands. What names them is that member or item; an object, other
-    than the outermost, that has their id as its own, is theirs whole. What nothing is left of goes.
+    An id names them as the value of a member with the name of an id (but not of another thing's),
+    as an item of a list there, or at the end of a OneRoster address; an `unmistakable` one does
+    wherever it stands. What names them is that member or item. An object with their id as its own
+    is theirs completely, unless it is the outermost. Containers that become empty are removed.
 
     Args:
         text: The JSON.
-        theirs: Tells whether a text is an id of the person.
-        ids: Whether it is known to be a list of ids.
+        theirs: Whether a text is an id of the person.
+        ids: Whether the JSON is known to be a list of ids.
 
     Returns:
-        Both, each None if there is nothing of it. The first is the same text if nothing names them.
+        Both parts, each None if it is empty. The first is `text` itself if nothing names them.
+
+    >>> divided('{"siblingIds": ["p1", "p2"], "house": "red"}', {"p2"}.__contains__)
+    ('{"siblingIds": ["p1"], "house": "red"}', '{"siblingIds": ["p2"]}')
     """
     found = map(_text, _LITERALS.findall(text))
     if not any(theirs(t) or ("/" in t and theirs(_address(t)[1])) for t in found):
@@ -73,7 +75,7 @@ def divided(
 
 
 def members(text: str) -> Iterator[tuple[str, str]]:
-    """The names of an object's members, and each member as it was written."""
+    """Gives the names of an object's members, and each member as it was written."""
     depth, begin, name = 0, 0, None
     for found in _TOKENS.finditer(text):
         before, depth = depth, depth + _NESTING.get(found[0], 0)
@@ -85,8 +87,7 @@ def members(text: str) -> Iterator[tuple[str, str]]:
 
 
 def readable(text: str) -> Any:
-    """JSON as Python's types; what these have no room for stays text: single numbers, and all of
-    what is nested too deep."""
+    """Parses JSON; numbers that Python cannot hold stay text, as does all JSON that is too deep."""
     nesting = (_NESTING.get(token, 0) for token in _TOKENS.findall(text))
     if max(accumulate(nesting), default=0) > _DEEPEST:
         return text
@@ -101,7 +102,7 @@ class _Whose(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A member of an object, or an item of a list: where it stands, and whose it is."""
+    """A member of an object, or an item of a list: where it stands, and whom it is about."""
 
     start: int
     end: int
@@ -114,41 +115,41 @@ class _Container:
 
     start: int
     mixed: int
-    """The containers of both that were found before."""
+    """How many containers about both were found before."""
     is_object: bool = False
     nested: bool = False
     refers: bool = False
     """Whether the value that comes next stands where an id of a person does."""
     thing: bool = False
-    """Whether it is something else than a person, as its name or its type says."""
+    """Whether it is not a person, by its name or type."""
     own: str = ""
-    """The person's id, if it is its own."""
+    """The person's id, if it is the object's own."""
     name: str | None = None
-    """That of the member whose value comes next."""
+    """The name of the member whose value comes next."""
     begun: int = 0
     """Where that member begins."""
     pieces: list[_Piece] = field(default_factory=list)
 
 
 class _Division:
-    """Goes through a JSON text once, whatever its depth."""
+    """Scans a JSON text once, whatever its depth."""
 
     def __init__(self, text: str, theirs: Callable[[str], bool], *, ids: bool) -> None:
         self._text = text
         self._theirs = theirs
         self._mixed: list[list[_Piece]] = []
-        """The pieces of each container that holds something of the person and of others."""
+        """The pieces of each container that is about the person and about others."""
         self._open = [_Container(0, 0, refers=ids)]
         for token in _TOKENS.finditer(text):
             self._take(token[0], token.start(), token.end())
 
     @property
     def parts(self) -> tuple[str | None, str | None]:
-        """What is not about the person, and what is."""
-        (whole,) = self._open[0].pieces
-        if whole.whose is _Whose.BOTH:
+        """The part that is not about the person, and the part that is."""
+        (outermost,) = self._open[0].pieces
+        if outermost.whose is _Whose.BOTH:
             return self._without(_Whose.THEIRS), self._without(_Whose.OTHERS)
-        return (None, self._text) if whole.whose is _Whose.THEIRS else (self._text, None)
+        return (None, self._text) if outermost.whose is _Whose.THEIRS else (self._text, None)
 
     def _take(self, token: str, start: int, end: int) -> None:
         place = self._open[-1]
@@ -175,7 +176,7 @@ class _Division:
                 whose = _Whose.THEIRS
             place.name = None
         if whose is _Whose.THEIRS:
-            # it goes, or is given, whole
+            # it is not divided any further
             del self._mixed[mixed:]
         place.pieces.append(_Piece(start, end, whose))
 
@@ -186,7 +187,7 @@ class _Division:
         if not self._names(text, refers=place.refers):
             return _Whose.OTHERS
         if place.nested and name in _OWN:
-            # it says whose the object is, which is known at its end
+            # it identifies the object, which is judged at its end
             place.own = text
             return _Whose.OTHERS
         return _Whose.THEIRS
@@ -217,7 +218,7 @@ class _Division:
 
 
 def _spans(pieces: list[_Piece], whose: _Whose) -> Iterator[tuple[int, int]]:
-    """Where the text of some pieces stands, each with one comma; there are others among them."""
+    """Gives where some of the pieces stand, each with one comma."""
     last = max(i for i, piece in enumerate(pieces) if piece.whose is not whose)
     for i, piece in enumerate(pieces[:last]):
         if piece.whose is whose:
@@ -236,7 +237,7 @@ def _is_thing(name: str) -> bool:
 
 
 def _address(text: str) -> tuple[str, str]:
-    """The last two parts of an address, a collection and an id."""
+    """Returns the last two parts of an address, a collection and an id."""
     collection, last = text.rsplit("/", 2)[-2:]
     return collection.lower(), unquote(last)
 

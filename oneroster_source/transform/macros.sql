@@ -50,11 +50,6 @@ CREATE MACRO as_date(x, zone) AS CASE
         WHEN regexp_full_match(x, '.{9}\d[Tt ].*(Z|z|UTC|[+-]\d\d(:?\d\d)?)')
         THEN list_transform([as_instant(x)], lambda t: local_day(t, zone))[1] END END;
 
--- 'inactive' is 1.0's word for it
-CREATE MACRO is_deleted(status) AS CASE WHEN status = 'active' THEN false
-    ELSE coalesce(lower(regexp_replace(status, '[-_\s]', '', 'g'))
-        IN ('tobedeleted', 'inactive'), false) END;
-
 CREATE MACRO has_value(x) AS coalesce(x::VARCHAR NOT IN ('""', 'null', '[]', '{}'), false);
 CREATE MACRO first_item(x) AS CASE WHEN starts_with(x::VARCHAR, '[') THEN x->0 ELSE x END;
 CREATE MACRO items(x) AS CASE WHEN has_value(x) THEN list_filter(

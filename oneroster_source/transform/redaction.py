@@ -1,4 +1,5 @@
-"""Takes from rows what is not to be kept: before anything is written, even to a temporary file."""
+"""Removes from rows what is not to be kept, before anything is written, even to a temporary
+file."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from oneroster_source.transform.json_redaction import members
 
 
 class Redaction:
-    """Takes from wide rows of an endpoint, as `shape` makes them, what is not to be kept.
+    """Removes from wide rows of an endpoint what is not to be kept.
 
     Args:
         endpoint: The endpoint.
-        privacy: What is kept of each table.
+        privacy: The policy.
     """
 
     def __init__(self, endpoint: Endpoint, privacy: Privacy) -> None:
@@ -35,19 +36,19 @@ class Redaction:
         return any(self._left_out[name] or self._pseudonymized[name] for name in names)
 
     def touches(self, column: str) -> bool:
-        """Whether a column of the endpoint's own table does not hold what was sent."""
+        """Whether a column of the endpoint's own table is left out, or holds pseudonyms."""
         name = self._endpoint.name
         return column in self._left_out[name] or column in self._pseudonymized[name]
 
     def __call__(self, wide: pa.Table) -> pa.Table:
-        """The same rows, without what is not to be kept."""
+        """Returns the same rows without what is not to be kept."""
         if not self._changes:
             return wide
         name = self._endpoint.name
         if "extra" not in self._left_out[name] and self._hidden:
             wide = _replaced(wide, "extra", _without(wide.column("extra"), self._hidden))
         if "sourced_id" in self._pseudonymized[name]:
-            # rows without an id keep their names, which are of no use outside this run
+            # rows without an id keep their keys, which are of no use outside this run
             ids = self._pseudonyms(_array(wide, "sourced_id"))
             keys = pc.if_else(pc.is_valid(ids), ids, _array(wide, "_key"))
             wide = _replaced(_replaced(wide, "sourced_id", ids), "_key", keys)
@@ -63,16 +64,16 @@ class Redaction:
         nested = _array(wide, table)
         single = pa.types.is_struct(nested.type)
         names = [field.name for field in (nested.type if single else nested.type.value_type)]
-        gone = self._left_out[table].intersection(names)
-        hashed = self._pseudonymized[table].intersection(names) - gone
-        if not gone and not hashed:
+        dropped = self._left_out[table].intersection(names)
+        hashed = self._pseudonymized[table].intersection(names) - dropped
+        if not dropped and not hashed:
             return wide
-        if len(gone) == len(names):
+        if len(dropped) == len(names):
             return _replaced(wide, table, pa.nulls(len(wide), nested.type))
         items = nested if single else nested.values
         columns = [
             pa.nulls(len(items), column.type)
-            if name in gone
+            if name in dropped
             else self._pseudonyms(column)
             if name in hashed
             else column
@@ -104,7 +105,7 @@ def _replaced(wide: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 def _without(extra: pa.ChunkedArray, hidden: Collection[str]) -> pa.Array:
-    """JSON objects without some of their members; null for those that have no others."""
+    """Removes members from JSON objects; objects that have no others become null."""
     if extra.null_count == len(extra):
         return extra
 

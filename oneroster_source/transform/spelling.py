@@ -1,7 +1,7 @@
-"""Names in another case than the standard's, such as .NET's `SourcedId`, as the standard has them.
+"""Corrects names in another case than the standard's, such as .NET's `SourcedId`.
 
-Only where they stand for something: those of a row's attributes, and of the members of its
-references and list items. What the provider adds stays as it is.
+Only names of a row's attributes, and of the members of its references and list items, are
+corrected. What the provider adds stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s"{}\[\]:,]+|[{}\[\]]')
 
 
 class _Names:
-    """The names that an object's members may have, and those of what is in some of them."""
+    """The names that an object's members may have, and those in the objects that they hold."""
 
     def __init__(self, names: Mapping[str, _Names | None]) -> None:
         self.members = names
@@ -33,14 +33,14 @@ class _Open:
     names: _Names | None
     """Those of the object, or of the objects in the list; None for any."""
     key: str | None = None
-    """The name of the member that comes next."""
+    """The name of the member whose value comes next."""
     there: set[str] = field(default_factory=set)
     edits: list[tuple[int, int, str]] = field(default_factory=list)
-    """Where a name stands, and the proper one."""
+    """Where names stand, with the proper ones."""
 
 
 class Spelling:
-    """Spells the names in an endpoint's pages right."""
+    """Corrects the names in an endpoint's pages."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         reference = _Names(dict.fromkeys(REFERENCE))
@@ -62,16 +62,16 @@ class Spelling:
         )
 
     def corrected(self, text: str) -> str:
-        """The page with its names as the standard writes them; as it is, if all are so.
+        """Returns the page with the standard's names; the same object if all are right.
 
-        An object that has a name in the standard's case keeps others of that name as they are.
+        Where an object has a name in the standard's case too, others of that name stay.
         """
         if self._wrong.search(text) is None:
             return text
         try:
             edits = sorted(self._edits(text))
         except ValueError:
-            # no JSON, which is told elsewhere
+            # not JSON, which is reported elsewhere
             return text
         parts, end = [], 0
         for begin, stop, name in edits:
@@ -104,7 +104,7 @@ class Spelling:
         return found
 
     def _inside(self, place: _Open, depth: int, sign: str) -> _Names | None:
-        """The names in an object or list that begins."""
+        """Returns the names in an object or list that begins."""
         if depth == 1:
             return self._row if sign == "[" else None
         if depth == 2 and not place.is_list:

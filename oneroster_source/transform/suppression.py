@@ -1,7 +1,7 @@
-"""People who were erased, and whom no load brings back.
+"""Keeps erased people out of later loads.
 
-The destination lists them, each as a digest under the setting `privacy_key`, so that the list tells
-nobody who they were. Nor does a load know them without that key: it ends before the first request.
+The destination lists them, each as a digest under the setting `privacy_key`, so that nobody can
+learn from it who they were. Without that key, no load can either: it ends before the first request.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from oneroster_source.model import ChildList, Dialect, Endpoint
 from oneroster_source.transform.json_redaction import divided
 
 MAKE_A_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
-"""What prints a new key."""
+"""A command that prints a new key."""
 
 
 def digest(key: Key, estab: str, user: str) -> str:
-    """What the list holds of a person.
+    """Returns the digest under which the list holds a person.
 
     Args:
         key: The key.
         estab: The school.
         user: The person's id, as the provider gives it, or as a pseudonym.
     """
-    # of the pseudonym, so that the person stays known where ids become pseudonyms later, or are
-    # none any more: see `Suppression`
+    # of the pseudonym, so that it still matches once ids become pseudonyms, or are no longer:
+    # see `Suppression`
     return key.digest("suppressed", estab, key.digest(user))
 
 
 def keyless(problem: str) -> ConfigurationError:
-    """The error for a key that is missing or another one, where a list of erased people is."""
+    """Makes the error for a missing or different key, where people were erased."""
     return ConfigurationError(
         problem,
         todo="set 'privacy_key' to the key under which they were erased: under no other one can a"
@@ -51,7 +51,7 @@ def suppressions(
     key: Key | None,
     dialect: Dialect,
 ) -> dict[str, Suppression]:
-    """The erased people of those schools that have any, by estab.
+    """Returns the erased people of those schools that have any, by estab.
 
     Args:
         listed: The list: estab, digest, and the name of the key under which it was made.
@@ -86,8 +86,8 @@ def suppressions(
 class Suppression:
     """The erased people of a school.
 
-    An id is known in each form that it may have had when it was erased, and may have now: as the
-    provider gives it, and as a pseudonym.
+    An id is recognised in each form that it may have now, and may have had when it was erased: as
+    the provider gives it, and as a pseudonym.
 
     Args:
         key: The key of the list.
@@ -114,7 +114,7 @@ class Suppression:
         return known
 
     def theirs(self, endpoint: Endpoint, wide: pa.Table) -> pa.Array:
-        """Which of some wide rows, as `shape` makes them, are about these people."""
+        """Returns which of some wide rows are about these people."""
         columns = [name for name, _ in self._dialect.refers_to_people(endpoint)]
         if endpoint.name == self._dialect.people:
             columns.append("sourced_id")
@@ -126,7 +126,7 @@ class Suppression:
         return found
 
     def without(self, endpoint: Endpoint, wide: pa.Table) -> pa.Table:
-        """The wide rows that are not about these people, without what names them."""
+        """Removes the wide rows about these people, and what names them in others."""
         theirs = self.theirs(endpoint, wide)
         if theirs.true_count:
             wide = wide.filter(pc.invert(theirs))

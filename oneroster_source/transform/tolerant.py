@@ -1,4 +1,4 @@
-"""The SQL that reads one endpoint's objects, generated from its declaration."""
+"""Generates the SQL that parses any object of an endpoint, from the declaration."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from dataclasses import dataclass
 import orjson
 
 from oneroster_source.model import ChildList, Endpoint, Field, Ref
+from oneroster_source.model.deleted_status import ACTIVE, is_deleted_sql
 from oneroster_source.model.quoting import literal, quoted
 from oneroster_source.model.type_map import KINDS, LONGEST_ID
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one attribute adds to the layers of the query."""
+    """What one attribute contributes to the layers of the query."""
 
     read: dict[str, str]
-    """Members to read from the object, and the type to read each as."""
+    """Members to read from the object, each with its type."""
     apart: tuple[str, ...]
-    """Columns that the layers above build on."""
+    """Columns on which the layers above build."""
     shaped: tuple[str, ...] = ()
-    """Columns that are built from those."""
+    """Columns that are built from these."""
     columns: tuple[str, ...] = ()
     """Columns of the row's own table in the result."""
     faults: tuple[tuple[str, str], ...] = ()
-    """A condition, and the reason to report where it holds."""
+    """Conditions, with the reasons to report where they hold."""
     leftovers: tuple[tuple[str, str], ...] = ()
-    """A condition under which the columns do not hold all, and the member to keep as sent."""
+    """Conditions under which the columns lack something, with the members to keep as sent."""
 
 
 def _field(field: Field, zone: str = "") -> _Part:
@@ -44,7 +45,7 @@ def _field(field: Field, zone: str = "") -> _Part:
 
 
 def _sent(names: tuple[str, ...]) -> str:
-    """The member to use, of those under which providers send the same thing."""
+    """Returns the first of some members that has a value: all are names of the same thing."""
     first, *rest = (f"s.{quoted(name)}" for name in names)
     return (
         f"CASE WHEN has_value({first}) THEN {first} ELSE {_sent(names[1:])} END" if rest else first
@@ -56,7 +57,12 @@ def _too_long(sourced_id: str) -> str:
 
 
 ROW_PROBLEMS = ("no sourcedId", "sourcedId: too long")
-"""Why a row is rejected whole."""
+"""The problems for which a complete row is rejected."""
+_IS_DELETED = (
+    # nearly all rows are active
+    f"CASE WHEN status = {literal(ACTIVE)} THEN false"
+    f" ELSE coalesce({is_deleted_sql('status')}, false) END AS _deleted"
+)
 _NO_ID = "a reference without sourcedId"
 _TOO_LONG = "a reference whose sourcedId is too long"
 
@@ -120,7 +126,7 @@ def _child_list(child: ChildList, table: str) -> _Part:
 
 
 def _leftovers(more: str, names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """What to keep as sent: the member that was used, if there is `more` in it; any other one."""
+    """Gives what to keep as sent: the member used, if there is `more` in it; all others."""
     for index, name in enumerate(names):
         sent = f"has_value(s.{quoted(name)})"
         if index == 0 and more:
@@ -131,7 +137,7 @@ def _leftovers(more: str, names: tuple[str, ...]) -> Iterable[tuple[str, str]]:
 
 
 def _object(fields: tuple[Field, ...]) -> str:
-    """A list item as a struct; an item that is a plain value becomes the last field."""
+    """Makes a struct of a list item; an item that is a plain value becomes the last field."""
     members = []
     for field in fields:
         value = f"i->>{literal('$.' + field.name)}"
@@ -143,26 +149,30 @@ def _object(fields: tuple[Field, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Two queries over `page`, a relation of objects `raw`; both keep its order."""
+    """Two queries over the relation `page` of objects `raw`; both keep its order."""
 
     rows: str
-    """The wide rows, with `_odd`: whether something of the row did not fit into its columns."""
+    """Gives the wide rows, with `_odd`: whether something did not fit into the columns."""
     oddities: str
-    """`extra`, `_problems` and `_leftovers` of the same rows; only asked where some row is odd."""
+    """Gives `extra`, `_problems` and `_leftovers` of the same rows; run only if a row is odd."""
 
 
 def queries(endpoint: Endpoint, zone: str) -> Queries:
-    """The queries that read `endpoint`, in layers: read, take apart, judge.
+    """Generates the queries that read `endpoint`, in layers: read, take apart, judge.
 
-    That nothing was left over is judged for every row, what it was is listed apart: few pages
-    hold anything odd, and the lists cost as much as all the rest.
+    Whether something was left over is determined for every row; what it was, by a second query:
+    few pages hold anything odd, and the lists cost as much as all the rest.
     """
-    own = [
+    parts = [
         _Part(
             {"sourcedId": "VARCHAR"},
             (
                 "nullif(s.\"sourcedId\", '') AS _sent_id",
                 f"CASE WHEN NOT {_too_long('_sent_id')} THEN _sent_id END AS sourced_id",
+            ),
+            columns=("sourced_id",),
+            faults=tuple(
+                zip(("_sent_id IS NULL", _too_long("_sent_id")), ROW_PROBLEMS, strict=True)
             ),
         ),
         _field(Field("status")),
@@ -170,40 +180,46 @@ def queries(endpoint: Endpoint, zone: str) -> Queries:
         *(_field(field, zone) for field in endpoint.fields),
         *(_ref(ref, endpoint.child_name(ref)) for ref in endpoint.refs),
         *(_child_list(child, endpoint.child_name(child)) for child in endpoint.lists),
-        _Part({"metadata": "JSON"}, ("as_json(nullif(s.metadata, 'null')) AS metadata",)),
+        _Part(
+            {"metadata": "JSON"},
+            ("as_json(nullif(s.metadata, 'null')) AS metadata",),
+            columns=("metadata",),
+        ),
     ]
-    read = {name: kind for part in own for name, kind in part.read.items()}
-    faults = [
-        *zip(("_sent_id IS NULL", _too_long("_sent_id")), ROW_PROBLEMS, strict=True),
-        *(f for part in own for f in part.faults),
-    ]
-    leftovers = [leftover for part in own for leftover in part.leftovers]
-    declared = "[" + ", ".join(literal(name) for name in read) + "]"
-    sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
+    read = {name: kind for part in parts for name, kind in part.read.items()}
     layers = f""",
 read AS (SELECT raw, from_json(raw, {literal(orjson.dumps(read).decode())}) AS s,
     json_keys(raw) AS keys FROM page),
-apart AS (SELECT raw, s, keys, {", ".join(column for part in own for column in part.apart)}
+apart AS (SELECT raw, s, keys, {", ".join(column for part in parts for column in part.apart)}
     FROM read)"""
+    declared = "[" + ", ".join(literal(name) for name in read) + "]"
+    return Queries(layers + _rows(parts, read, declared), layers + _oddities(parts, declared))
+
+
+def _rows(parts: list[_Part], read: Iterable[str], declared: str) -> str:
+    sent = " + ".join(f"(s.{quoted(name)} IS NOT NULL)::INT" for name in read)
     # all members read and none more: proof by counting, before looking at their names
     unknown = (
         f"CASE WHEN len(keys) <> {sent} THEN NOT list_has_all({declared}, keys)"
         " OR has_repeats(keys) ELSE false END"
     )
-    odd = " OR ".join(test for test, _ in [*faults, *leftovers])
+    tests = [test for part in parts for test, _ in part.faults]
+    tests += [test for part in parts for test, _ in part.leftovers]
     columns = [
-        "sourced_id",
-        *(column for part in own for column in part.columns),
-        "metadata",
-        "is_deleted(status) AS _deleted",
-        *(column for part in own for column in part.shaped),
+        *(column for part in parts for column in part.columns),
+        _IS_DELETED,
+        *(column for part in parts for column in part.shaped),
         "coalesce(_sent_id, '#' || md5(coalesce(raw::VARCHAR, 'null'))) AS _key",
+        f"coalesce({' OR '.join(tests)} OR {unknown}, false) AS _odd",
     ]
-    return Queries(
-        rows=f"{layers} SELECT {', '.join(columns)}, coalesce({odd} OR {unknown}, false) AS _odd"
-        " FROM apart",
-        oddities=f"""{layers},
-listed AS (SELECT *, {_whens(faults)} AS faults, {_whens(leftovers)}
+    return f" SELECT {', '.join(columns)} FROM apart"
+
+
+def _oddities(parts: list[_Part], declared: str) -> str:
+    faults = _whens(fault for part in parts for fault in part.faults)
+    leftovers = _whens(leftover for part in parts for leftover in part.leftovers)
+    return f""",
+listed AS (SELECT *, {faults} AS faults, {leftovers}
     || list_filter(keys, lambda k: NOT list_contains({declared}, k)) AS leftovers,
     repeated(keys) AS twice FROM apart),
 parted AS (SELECT raw, faults, twice, CASE WHEN len(twice) > 0
@@ -214,8 +230,7 @@ SELECT CASE WHEN len(once) > 0 OR len(twice) > 0 THEN '{{' ||
     CASE WHEN len(faults) > 0 OR len(twice) > 0 THEN
     faults || list_transform(twice, lambda k: k || ': sent more than once') END AS _problems,
     once || twice AS _leftovers
-FROM parted""",
-    )
+FROM parted"""
 
 
 def _whens(conditions: Iterable[tuple[str, str]]) -> str:

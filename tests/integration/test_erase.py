@@ -25,7 +25,7 @@ from oneroster_source.admin.erase import Person
 from oneroster_source.config.privacy import Key
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, Simulator
-from oneroster_source.transform.parser import Shaper
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.suppression import Suppression, digest, suppressions
 
 KEY = "0123456789abcdef" * 4
@@ -365,14 +365,14 @@ def test_what_others_say_stays_but_for_what_names_the_person(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     deep, long = "[" * 600 + '{"userId":"12"},7' + "]" * 600, "9" * 5000
-    read = Shaper.parse
+    read = PageParser.parse
 
-    def parse(shaper: Shaper, body: bytes) -> Any:
+    def parse(parser: PageParser, body: bytes) -> Any:
         # the simulator, which is Python too, could not send it
         text = bytes(body).replace(b'"DEEP"', deep.encode()).replace(b'"LONG"', long.encode())
-        return read(shaper, text)
+        return read(parser, text)
 
-    monkeypatch.setattr(Shaper, "parse", parse)
+    monkeypatch.setattr(PageParser, "parse", parse)
     school = small_school()
     school.add("users", school.get("users", "p1") | {"sourcedId": "12", "metadata": {"a": "DEEP"}})
     school.change(

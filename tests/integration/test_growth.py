@@ -16,10 +16,11 @@ from support.truth import Truth, differences
 
 from oneroster_source import Report, oneroster
 from oneroster_source.extract import buffer as spools
-from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.buffer import Buffer
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, secondary_school
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import PageParser
 
 ENDPOINTS = len(V1P1.endpoints)
 
@@ -127,19 +128,19 @@ def test_a_collection_that_waits_holds_no_more_memory_however_many_rows_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(spools, "IN_MEMORY", 1 << 20)
-    shaper = Shaper(V1P1["users"], Engine())
+    parser = PageParser(V1P1["users"], Engine())
     rows, peaks = 200, []
     for pages in (20, 200):
-        spool = Spool(span=timedelta(days=1))
+        buffer = Buffer(span=timedelta(days=1))
         empty = pa.total_allocated_bytes()
         for page in range(pages):
-            spool.add(shaper.parse(users(page * rows, rows)), 0)
+            buffer.add(parser.parse(users(page * rows, rows)), 0)
         peaks.append(pa.total_allocated_bytes() - empty)
         # what is remembered of each row, to see which are gone: its id, and nothing of its page
-        ids = spool.ids()
+        ids = buffer.ids()
         assert len(ids) == pages * rows
         assert pa.total_allocated_bytes() - empty - peaks[-1] < 40 * len(ids)
-        spool.close()
+        buffer.close()
     few, many = peaks
     assert many < few + (1 << 20)
 

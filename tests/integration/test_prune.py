@@ -265,7 +265,7 @@ def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> 
     load(place, serve(school), school, endpoints=["users"])
     with writing(place) as do:
         do("UPDATE oneroster.users SET _deleted_at = NULL")
-        do("UPDATE oneroster.users SET status = ' To-be_deleted' WHERE sourced_id = 'old'")
+        do("UPDATE oneroster.users SET status = ' To-be_\tdeleted' WHERE sourced_id = 'old'")
         # found gone, at some time
         do("UPDATE oneroster.users SET _deleted = TRUE WHERE sourced_id = 'p4'")
     warehouse = Warehouse(place)

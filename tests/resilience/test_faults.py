@@ -23,7 +23,7 @@ from threading import Event
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from support.line import IDS, SHAPER, USERS, Line, text
+from support.line import IDS, PARSER, USERS, Line, text
 from support.settings import ESTAB, environment
 from support.truth import held
 
@@ -34,7 +34,8 @@ from oneroster_source.errors import (
     InsecureServer,
     ServerUnavailable,
 )
-from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract.collection import Collection, collect
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, Quirks, School, Simulator
 
@@ -66,7 +67,7 @@ def dial(users: School) -> Iterator[Dial]:
 def read(line: Line) -> Collection:
     """The users, read whole."""
     outcome = Report().outcome(ESTAB, "users")
-    return collect(line.client, SHAPER, Ask("full"), line.settings, outcome)
+    return collect(line.client, PARSER, ReadRequest("full"), line.settings, outcome)
 
 
 def rows(line: Line) -> int:

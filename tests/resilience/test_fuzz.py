@@ -34,19 +34,22 @@ from oneroster_source import Report, Warehouse
 from oneroster_source.config.options import Options as Settings
 from oneroster_source.config.privacy import privacy
 from oneroster_source.errors import BadResponse, label
-from oneroster_source.extract.buffer import Spool
-from oneroster_source.extract.collection import Ask, Collection
+from oneroster_source.extract.buffer import Buffer
+from oneroster_source.extract.collection import Collection
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.model import V1P1
 from oneroster_source.run_report import Outcome
 from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.simulator.options import Options
 from oneroster_source.simulator.pages import Page as Answer
 from oneroster_source.transform.charset import as_utf8
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.flatten import flatten
+from oneroster_source.transform.parser import PageParser
 from oneroster_source.transform.redaction import Redaction
 
 ENGINE = Engine()
-SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
+PARSERS = {endpoint.name: PageParser(endpoint, ENGINE) for endpoint in V1P1.endpoints}
 ALL = {e.name: Redaction(e, privacy(Settings(privacy="full"), V1P1)) for e in V1P1.endpoints}
 # a day begins at midnight UTC, for the model too
 SETTINGS = {"retry_budget": 0, "privacy": "full", "time_zone": "UTC"}
@@ -848,7 +851,7 @@ def one_page(endpoint: str, body: bytes, tally: Tally) -> None:
     rows = rows_of(STANDARD[endpoint], body)
     tally.pages += 1
     try:
-        wide = SHAPERS[endpoint].parse(body)
+        wide = PARSERS[endpoint].parse(body)
     except BadResponse:
         assert rows is None, "a good page was refused"
         tally.refused += 1
@@ -857,13 +860,14 @@ def one_page(endpoint: str, body: bytes, tally: Tally) -> None:
     assert len(wide) == len(rows)
     outcome = Outcome(ESTAB, endpoint)
     tables: Tables = {name: [] for name in _tables(endpoint)}
-    with closing(Spool()) as spool:
+    with closing(Buffer()) as buffer:
         if rows:
-            spool.add(wide, 0)
-        shaper, redact = SHAPERS[endpoint], ALL[endpoint]
-        collection = Collection(spool, shaper, Ask("full"), outcome, redact, None)
+            buffer.add(wide, 0)
+        parser, redact = PARSERS[endpoint], ALL[endpoint]
+        collection = Collection(buffer, parser, ReadRequest("full"), outcome, redact, None)
         for part in collection.rows():
-            for name, table in SHAPERS[endpoint].tables(part, ESTAB, tombstones=True).items():
+            found = flatten(part, parser.endpoint, ESTAB, tombstones=True)
+            for name, table in found.items():
                 tables[name] += table.to_pylist()
     rows = newest(rows)
     _take_tombstones(endpoint, rows, tables)

@@ -41,7 +41,7 @@ from support.provider import (
     update,
 )
 
-from oneroster_source.client.paginator import Page, read
+from oneroster_source.client.paginator import Page, PageSource, read
 from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import IncompleteRead
 from oneroster_source.extract.cursors import Cursors
@@ -64,7 +64,7 @@ GIVEN_UP_OFTEN = ("large rows",)
 
 
 class Rows:
-    """A sink that keeps the rows, and gives out the newest of each."""
+    """A buffer that keeps the rows, and gives out the newest of each."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
@@ -79,7 +79,7 @@ class Rows:
     def keys(self) -> set[str]:
         return {row.key for row in self._rows}
 
-    def names(self, content: list[Row]) -> list[str]:
+    def keys_of(self, content: list[Row]) -> list[str]:
         return [row.key for row in content]
 
     def expect_repeats(self) -> None:
@@ -204,22 +204,21 @@ class Trial:
         """Loads what the reader gives; returns the rows that it passed over."""
         cursors = Cursors(self.state, self.settings.dialect["users"], self.settings)
         now = self.school.now + self.skew
-        ask = cursors.ask("1", full=full, now=now)
+        ask = cursors.next_request("1", full=full, now=now)
         server = self.server
         server.since, server.started = ask.since, None
         before = [self.school.rows[key] for key in server.in_scope()]
         sink = Rows()
-        page = read(
+        source = PageSource(
             server.page,
-            sink,
-            limit=self.limit,
-            down=server.down,
-            unfiltered=server.unfiltered,
-            filtered=ask.since is not None,
+            self.limit,
+            server.down,
+            unfiltered_total=server.unfiltered if ask.since else None,
             known_page=ask.page,
             ahead=self.ahead,
             executor=AnyOrder(self.random) if self.ahead > 1 else None,
         )
+        page = read(source, sink)
         rows = sink.unique()
         if ask.mode == "full":
             # whether it is too much to be believed is another question
@@ -385,14 +384,14 @@ def test_a_provider_with_another_order_at_every_request_is_believed_by_its_numbe
         ahead = random.choice((1, 4))
         sink = Rows()
         try:
-            read(
+            source = PageSource(
                 server.page,
-                sink,
-                limit=random.randint(5, count - 1),
-                down=server.down,
+                random.randint(5, count - 1),
+                server.down,
                 ahead=ahead,
                 executor=AnyOrder(random) if ahead > 1 else None,
             )
+            read(source, sink)
         except IncompleteRead:
             given_up += 1
         else:
@@ -432,14 +431,14 @@ def test_answers_to_other_requests_lose_nothing() -> None:
         sink = Rows()
         ahead = random.choice((1, 2, 4, 8))
         try:
-            read(
+            source = PageSource(
                 server.page,
-                sink,
-                limit=random.choice((2, 5, 10, 50)),
-                down=server.down,
+                random.choice((2, 5, 10, 50)),
+                server.down,
                 ahead=ahead,
                 executor=AnyOrder(random) if ahead > 1 else None,
             )
+            read(source, sink)
         except IncompleteRead:
             given_up += 1
         else:

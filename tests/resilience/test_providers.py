@@ -42,16 +42,20 @@ from support.provider import (
     update,
 )
 
-from oneroster_source.client import paginator
+from oneroster_source.client import paging_pass, position
 from oneroster_source.client.client import Client
+from oneroster_source.client.paging_pass import PagingPass
+from oneroster_source.client.position import Position
 from oneroster_source.config.settings import Settings, resolve
 from oneroster_source.errors import OneRosterError
-from oneroster_source.extract import collection
-from oneroster_source.extract.buffer import Spool
-from oneroster_source.extract.collection import Ask, Collection, collect
+from oneroster_source.extract import collection, page_requests
+from oneroster_source.extract.buffer import Buffer
+from oneroster_source.extract.collection import Collection, collect
 from oneroster_source.extract.cursors import Cursors
+from oneroster_source.extract.page_requests import ReadRequest
 from oneroster_source.run_report import Outcome
-from oneroster_source.transform.parser import Shaper, engine
+from oneroster_source.transform.duckdb_engine import engine
+from oneroster_source.transform.parser import PageParser
 
 CHANGES = (update, update, tie, purge, tombstone, add, add, future, restore, turn_of_the_year)
 OWN_FILTER = "role='student'"
@@ -176,8 +180,8 @@ def filtered_settings() -> Settings:
 
 
 @cache
-def users() -> Shaper:
-    return Shaper(basic_settings().dialect["users"], engine())
+def users() -> PageParser:
+    return PageParser(basic_settings().dialect["users"], engine())
 
 
 class Trial:
@@ -235,7 +239,7 @@ class Trial:
         outcome = Outcome("1", "users")
         self.told = outcome.warnings
         now = self.school.now
-        ask = cursors.ask("1", full=full, now=now)
+        ask = cursors.next_request("1", full=full, now=now)
         found = collect(self.client, users(), ask, self.settings, outcome, cursors.span)
         try:
             self._load(found, cursors)
@@ -353,32 +357,32 @@ def _never(*_: object) -> bool:
 
 
 def _loses(*_: object) -> bool:
-    raise paginator._StartOver
+    raise position.StartOver
 
 
-def _takes_lists_alone(shaper: Shaper, body: bytes) -> Any:
+def _takes_lists_alone(parser: PageParser, body: bytes) -> Any:
     if b"[" not in body:
         raise OneRosterError("no list")
-    return _parse(shaper, body)
+    return _parse(parser, body)
 
 
-def _takes_it_for_the_start(reading: Any, page: Any, offset: int, start: int, new: int) -> None:
-    if reading.found.rows and reading._begin[0] in page.keys[start:]:
-        raise paginator._StartOver
-    _take(reading, page, offset, start, new)
+def _takes_it_for_the_start(place: Any, keys: Any, offset: int, start: int, new: int) -> None:
+    if place.seen.rows and place.begin[0] in keys[start:]:
+        raise position.StartOver
+    _take(place, keys, offset, start, new)
 
 
-_parse, _take = Shaper.parse, paginator._Pass._take
+_parse, _take = PageParser.parse, Position.take
 WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
     # what is taken out of the program, so that servers of a kind must find it out
-    "ties": [(paginator, "coarse", str)],
-    "window": [(paginator._Pass, "_is_last", _never), (paginator._Pass, "_is_whole", _never)],
-    "clamp": [(paginator._Pass, "_is_elsewhere", _loses), (paginator._Pass, "_is_last", _never)],
-    "nothing": [(Shaper, "parse", _takes_lists_alone)],
-    "filters": [(Ask, "misses", _never)],
-    "repeats": [(Spool, "twins", lambda spool: set())],
-    "first again": [(paginator._Pass, "_take", _takes_it_for_the_start)],
-    "unsorted": [(collection, "refuses_sort", _never)],
+    "ties": [(module, "coarse", str) for module in (paging_pass, position)],
+    "window": [(PagingPass, "_is_last", _never), (PagingPass, "_is_complete", _never)],
+    "clamp": [(PagingPass, "_is_elsewhere", _loses), (PagingPass, "_is_last", _never)],
+    "nothing": [(PageParser, "parse", _takes_lists_alone)],
+    "filters": [(ReadRequest, "misses", _never)],
+    "repeats": [(Buffer, "conflicting_ids", lambda buffer: set())],
+    "first again": [(Position, "take", _takes_it_for_the_start)],
+    "unsorted": [(module, "refuses_sort", _never) for module in (collection, page_requests)],
     "refusals": [(collection, "smaller_limits", lambda limit: ())],
 }
 

@@ -15,7 +15,8 @@ from oneroster_source.client.transport import Server
 from oneroster_source.config.settings import resolve
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, Request, School, Simulator
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import PageParser
 
 USERS = [{"sourcedId": f"x{n}", "status": "active", "role": "student"} for n in range(1, 6)]
 
@@ -26,11 +27,11 @@ IDS = [user["sourcedId"] for user in USERS]
 PAGE = {"limit": "10", "offset": "0"}
 
 
-SHAPER = Shaper(V1P1["users"], Engine())
+PARSER = PageParser(V1P1["users"], Engine())
 
 
 def ids(body: bytes) -> list[str]:
-    return SHAPER.parse(body).column("sourced_id").to_pylist()
+    return PARSER.parse(body).column("sourced_id").to_pylist()
 
 
 class Line:

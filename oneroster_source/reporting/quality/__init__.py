@@ -18,9 +18,9 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.model import QUALITY_RESULTS, V1P1
+from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.reporting.sql_files import Statement, statements
 from oneroster_source.run_report import new_run_id
-from oneroster_source.transform.parser import arrow_schema
 
 Severity: TypeAlias = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")

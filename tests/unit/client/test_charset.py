@@ -19,9 +19,10 @@ from oneroster_source.errors import BadResponse
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import Fault, School
 from oneroster_source.transform.charset import as_utf8, is_utf8
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.parser import PageParser
 
-SHAPER = Shaper(V1P1["users"], Engine())
+PARSER = PageParser(V1P1["users"], Engine())
 NAMES = ["Zoë", "O\u2019Brien", "Łukasz", "Adam"]
 JSON = "application/json"
 
@@ -40,7 +41,7 @@ def users(*names: str) -> str:
 
 
 def names(body: bytes) -> list[str]:
-    return SHAPER.parse(body).column("given_name").to_pylist()
+    return PARSER.parse(body).column("given_name").to_pylist()
 
 
 def answer(body: bytes, content_type: str = JSON, **more: Any) -> Fault:

@@ -29,8 +29,8 @@ from support.settings import ESTAB
 
 from oneroster_source.client import auth
 from oneroster_source.client.client import TRIES
-from oneroster_source.client.paginator import Page, read
-from oneroster_source.client.pauses import Gates, Paused, Turns
+from oneroster_source.client.paginator import Page, PageSource, read
+from oneroster_source.client.pauses import Gates, Paused, RequestLimit
 from oneroster_source.errors import (
     AccessDenied,
     BadResponse,
@@ -769,37 +769,37 @@ def test_a_pause_is_told_of_once(line, caplog) -> None:
 def test_fewer_requests_at_once_follow_a_pause_and_more_follow_good_answers(dial) -> None:
     line = dial(concurrency=8)
     line.users()
-    turns = line.server.turns
+    limiter = line.server.request_limit
     for limit in (4, 2, 1, 1):
         line.happens(Fault("users", status=429, headers=(("Retry-After", "1"),)))
-        assert line.users() == IDS and turns.limit == limit
+        assert line.users() == IDS and limiter.limit == limit
     for limit in (2, 3, 4):
-        for _ in range(Turns.GOOD):
+        for _ in range(RequestLimit.GOOD):
             line.users()
-        assert turns.limit == limit
-    for _ in range(Turns.GOOD * 6):
+        assert limiter.limit == limit
+    for _ in range(RequestLimit.GOOD * 6):
         line.users()
-    assert turns.limit == 8
+    assert limiter.limit == 8
 
 
 @given(st.lists(st.sampled_from(["good", "fewer"]), max_size=60), st.integers(1, 9))
 @hypothesis_settings(max_examples=20, deadline=None)
 def test_there_are_never_more_turns_than_the_limit_of_the_moment(events, most) -> None:
-    turns, under_way, lock, seen = Turns(most), [0], threading.Lock(), []
+    limiter, under_way, lock, seen = RequestLimit(most), [0], threading.Lock(), []
 
     def work(event: str) -> None:
-        with turns:
+        with limiter:
             with lock:
                 under_way[0] += 1
                 seen.append(under_way[0])
-            getattr(turns, event)()
+            getattr(limiter, event)()
             with lock:
                 under_way[0] -= 1
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(work, events, timeout=30))
-    assert max(seen, default=0) <= most and 1 <= turns.limit <= most
-    with turns:
+    assert max(seen, default=0) <= most and 1 <= limiter.limit <= most
+    with limiter:
         pass
 
 
@@ -992,7 +992,7 @@ class Kept(list[str]):
     def keys(self) -> set[str]:
         return set(self)
 
-    def names(self, content: list[str]) -> list[str]:
+    def keys_of(self, content: list[str]) -> list[str]:
         return content
 
 
@@ -1007,14 +1007,9 @@ def test_a_server_that_ignores_offset_is_asked_no_more_at_once(dial) -> None:
         return Page(found, found)
 
     with ThreadPoolExecutor(4) as pool:
-        reading = partial(
-            read,
-            fetch,
-            limit=3,
-            down=lambda offset, rows: IDS[::-1][offset:],
-            executor=line.server.pool,
-        )
-        list(pool.map(reading, kept))
+        descending = lambda offset, rows: IDS[::-1][offset:]  # noqa: E731
+        source = PageSource(fetch, 3, descending, executor=line.server.pool)
+        list(pool.map(partial(read, source), kept))
     assert kept == [IDS] * 4 and line.simulator.most_at_once == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 
@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneroster_source.client.paginator import Page, read
+from oneroster_source.client.paginator import Page, PageSource, read
 from oneroster_source.errors import IncompleteRead
 
 
 @dataclass
 class Rows:
-    """A sink that remembers the keys."""
+    """A buffer that remembers the keys."""
 
     found: list[str] = field(default_factory=list)
 
@@ -32,7 +32,7 @@ class Rows:
     def keys(self) -> set[str]:
         return set(self.found)
 
-    def names(self, content: list[str]) -> list[str]:
+    def keys_of(self, content: list[str]) -> list[str]:
         return content
 
     def expect_repeats(self) -> None:
@@ -75,7 +75,7 @@ def ids(count: int) -> list[str]:
 def taken(server: Server, *, limit: int = 10, notes: list[str] | None = None) -> list[str]:
     rows = Rows()
     noted = [] if notes is None else notes
-    read(server, rows, limit=limit, down=server.down, note=noted.append)
+    read(PageSource(server, limit, server.down, note=noted.append), rows)
     return rows.found
 
 
@@ -156,10 +156,11 @@ def test_an_empty_answer_to_a_filter_is_believed_unless_there_is_a_last_row() ->
     """The total may be that of all rows, whatever the filter."""
     empty = Server([], total=lambda n: 7)
     rows = Rows()
-    read(empty, rows, limit=10, down=empty.down, filtered=True)
+    source = PageSource(empty, 10, empty.down, unfiltered_total=lambda: None)
+    read(source, rows)
     assert rows.found == []
     with pytest.raises(IncompleteRead, match="total of 7"):
-        read(empty, rows, limit=10, down=lambda offset, rows: ["00006"], filtered=True)
+        read(replace(source, descending=lambda offset, rows: ["00006"]), rows)
 
 
 def test_a_server_that_stops_short_of_its_total_is_asked_once_more_then_believed() -> None:
@@ -377,7 +378,7 @@ def test_pages_are_asked_for_ahead_and_taken_in_order() -> None:
     server = Server(ids(95))
     with ThreadPoolExecutor(4) as pool:
         rows = Rows()
-        read(server, rows, limit=10, ahead=4, executor=pool)
+        read(PageSource(server, 10, ahead=4, executor=pool), rows)
     assert rows.found == ids(95)
     # 12 pages of 10 that overlap by two, and the proof of the end: nothing was asked in vain
     assert len(server.asked) == 13
@@ -463,16 +464,16 @@ def test_answers_of_one_size_whatever_is_asked_are_not_all(limit: int, down: boo
     server = Fixed(ids(240))
     rows = Rows()
     with pytest.raises(IncompleteRead):
-        read(server, rows, limit=limit, **({"down": server.down} if down else {}))
+        read(PageSource(server, limit, **({"descending": server.down} if down else {})), rows)
 
 
 @pytest.mark.parametrize("sorts_down", [True, False])
 def test_single_rows_that_are_counted_by_the_page_are_not_all(sorts_down: bool) -> None:
     server = Server(ids(40), cap=1, total=lambda n: 1)
     rows = Rows()
-    with_down = {"down": server.down} if sorts_down else {}
+    with_down = {"descending": server.down} if sorts_down else {}
     try:
-        read(server, rows, limit=50, **with_down)
+        read(PageSource(server, 50, **with_down), rows)
     except IncompleteRead:
         return
     assert set(rows.found) == set(ids(40))
@@ -486,7 +487,7 @@ def test_one_id_on_more_rows_than_a_page_holds_has_an_end(names: int, copies: in
 
 
 class OncePerPage(Rows):
-    """A sink that sees by itself what a page has twice."""
+    """A buffer that sees by itself what a page has twice."""
 
     def add(self, content: list[str], start: int) -> None:
         self.found += dict.fromkeys(content[start:])
@@ -498,7 +499,7 @@ def test_an_id_that_comes_again_behind_its_equal_is_announced() -> None:
         twice = [*names[: place + 1], names[place].upper(), *names[place:]]
         server = Server(twice, arrange=lambda rows: rows)
         rows = OncePerPage()
-        read(server, rows, limit=50, down=server.down)
+        read(PageSource(server, 50, server.down), rows)
         assert sorted(rows.found) == sorted({*names, names[place].upper()})
 
 
@@ -514,10 +515,4 @@ def test_a_filtered_total_that_is_not_reached_is_an_error() -> None:
         # where the unfiltered total is another one, the one that is stated is that of the filter
         error = pytest.raises(IncompleteRead) if not whole else nullcontext()
         with error:
-            read(
-                Window(ids(50)),
-                rows,
-                limit=10,
-                filtered=True,
-                unfiltered=lambda every=every: every,
-            )
+            read(PageSource(Window(ids(50)), 10, unfiltered_total=lambda every=every: every), rows)

@@ -10,15 +10,17 @@ import pyarrow as pa
 import pytest
 
 from oneroster_source.extract import buffer as spools
-from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.buffer import Buffer
 from oneroster_source.model import V1P1
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.flatten import flatten
+from oneroster_source.transform.parser import PageParser
 
-SHAPER = Shaper(V1P1["users"], Engine())
+PARSER = PageParser(V1P1["users"], Engine())
 
 
 def wide(*users: dict[str, Any]) -> pa.Table:
-    return SHAPER.parse(json.dumps({"users": users}).encode())
+    return PARSER.parse(json.dumps({"users": users}).encode())
 
 
 def user(key: str, day: int | None = 1, grades: str = "") -> dict[str, Any]:
@@ -26,11 +28,13 @@ def user(key: str, day: int | None = 1, grades: str = "") -> dict[str, Any]:
     return {"sourcedId": key, "grades": list(grades), **stamp}
 
 
-def given_out(spool: Spool) -> list[tuple[str, str]]:
+def given_out(buffer: Buffer) -> list[tuple[str, str]]:
     """Each user that comes out, with the grades that do."""
     found = []
-    for table in spool.tables():
-        tables = {name: rows.to_pylist() for name, rows in SHAPER.tables(table, "1").items()}
+    for table in buffer.tables():
+        tables = {
+            name: rows.to_pylist() for name, rows in flatten(table, PARSER.endpoint, "1").items()
+        }
         for row in tables["users"]:
             grades = [
                 g for g in tables["users__grades"] if g["user_sourced_id"] == row["sourced_id"]
@@ -40,46 +44,46 @@ def given_out(spool: Spool) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def spool() -> Any:
-    made = Spool()
+def buffer() -> Any:
+    made = Buffer()
     yield made
     made.close()
 
 
-def test_rows_come_out_as_they_went_in_without_those_that_are_known(spool: Spool) -> None:
-    spool.add(wide(user("a"), user("b")), 0)
-    spool.add(wide(user("b"), user("c", grades="89")), 1)
-    assert given_out(spool) == [("a", ""), ("b", ""), ("c", "89")]
-    assert spool.rows == 3
-    assert spool.keys() == {"a", "b", "c"}
+def test_rows_come_out_as_they_went_in_without_those_that_are_known(buffer: Buffer) -> None:
+    buffer.add(wide(user("a"), user("b")), 0)
+    buffer.add(wide(user("b"), user("c", grades="89")), 1)
+    assert given_out(buffer) == [("a", ""), ("b", ""), ("c", "89")]
+    assert buffer.rows == 3
+    assert buffer.keys() == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("newer_first", [True, False])
 @pytest.mark.parametrize("same_page", [True, False])
 def test_of_one_id_that_comes_twice_the_newest_is_kept_with_its_children(
-    spool: Spool, newer_first: bool, same_page: bool
+    buffer: Buffer, newer_first: bool, same_page: bool
 ) -> None:
     twins = [user("b", 1, grades="789"), user("b", 2, grades="1")]
     if newer_first:
         twins.reverse()
     if same_page:
-        spool.add(wide(user("a"), *twins, user("c")), 0)
+        buffer.add(wide(user("a"), *twins, user("c")), 0)
     else:
-        spool.add(wide(user("a"), twins[0]), 0)
-        spool.add(wide(twins[1], user("c")), 0)
-    assert sorted(given_out(spool)) == [("a", ""), ("b", "1"), ("c", "")]
+        buffer.add(wide(user("a"), twins[0]), 0)
+        buffer.add(wide(twins[1], user("c")), 0)
+    assert sorted(given_out(buffer)) == [("a", ""), ("b", "1"), ("c", "")]
 
 
-def test_repeats_that_are_far_apart_are_found_when_they_are_expected(spool: Spool) -> None:
-    spool.add(wide(user("a", None, grades="7"), user("b")), 0)
-    spool.add(wide(user("c"), user("a", 5, grades="8")), 0)
-    spool.expect_repeats()
-    assert sorted(given_out(spool)) == [("a", "8"), ("b", ""), ("c", "")]
+def test_repeats_that_are_far_apart_are_found_when_they_are_expected(buffer: Buffer) -> None:
+    buffer.add(wide(user("a", None, grades="7"), user("b")), 0)
+    buffer.add(wide(user("c"), user("a", 5, grades="8")), 0)
+    buffer.expect_repeats()
+    assert sorted(given_out(buffer)) == [("a", "8"), ("b", ""), ("c", "")]
 
 
-def problems(spool: Spool) -> list[tuple[str, str]]:
+def problems(buffer: Buffer) -> list[tuple[str, str]]:
     """What `rejected_rows` gets, by sourcedId."""
-    rejected = (SHAPER.tables(table, "1")["rejected_rows"] for table in spool.tables())
+    rejected = (flatten(table, PARSER.endpoint, "1")["rejected_rows"] for table in buffer.tables())
     rows = (row for table in rejected for row in table.to_pylist())
     return sorted((row["sourced_id"], row["reason"]) for row in rows)
 
@@ -89,81 +93,81 @@ TWINS = user("b", 1, "7"), user("b", 2, "8"), user("b", 2, "9")
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 5])
 def test_ids_on_several_rows_with_different_content_are_told_once(
-    spool: Spool, page_size: int
+    buffer: Buffer, page_size: int
 ) -> None:
     users = [user("a"), *TWINS, user("c")]
     for begin in range(0, len(users), page_size):
         # with the last row of the page before, as the reader asks for pages
         page = users[max(begin - 1, 0) : begin + page_size]
-        spool.add(wide(*page), 1 if begin else 0)
-    assert spool.twins() == {"b"}
-    assert problems(spool) == [("b", "sent more than once")]
-    assert sorted(given_out(spool)) == [("a", ""), ("b", "9"), ("c", "")]
+        buffer.add(wide(*page), 1 if begin else 0)
+    assert buffer.conflicting_ids() == {"b"}
+    assert problems(buffer) == [("b", "sent more than once")]
+    assert sorted(given_out(buffer)) == [("a", ""), ("b", "9"), ("c", "")]
 
 
-def test_rows_that_differ_in_nothing_but_their_stamps_are_no_finding(spool: Spool) -> None:
-    spool.add(wide(user("a"), user("a"), user("b", 1), user("b", 2)), 0)
-    assert spool.twins() == set() and problems(spool) == []
-    assert sorted(given_out(spool)) == [("a", ""), ("b", "")]
+def test_rows_that_differ_in_nothing_but_their_stamps_are_no_finding(buffer: Buffer) -> None:
+    buffer.add(wide(user("a"), user("a"), user("b", 1), user("b", 2)), 0)
+    assert buffer.conflicting_ids() == set() and problems(buffer) == []
+    assert sorted(given_out(buffer)) == [("a", ""), ("b", "")]
 
 
 def test_rows_that_the_reading_brought_twice_are_no_finding_unless_one_page_holds_both(
-    spool: Spool,
+    buffer: Buffer,
 ) -> None:
-    spool.add(wide(user("a", 1, "7"), user("b"), *TWINS[1:]), 0)
-    spool.add(wide(user("a", 2, "8"), user("c", 1, "7")), 0)
-    spool.add(wide(user("c", 1, "7"), user("c", 1, "8")), 1)
-    spool.expect_repeats()
-    assert problems(spool) == [(key, "sent more than once") for key in "bc"]
-    assert sorted(given_out(spool)) == [("a", "8"), ("b", "9"), ("c", "8")]
+    buffer.add(wide(user("a", 1, "7"), user("b"), *TWINS[1:]), 0)
+    buffer.add(wide(user("a", 2, "8"), user("c", 1, "7")), 0)
+    buffer.add(wide(user("c", 1, "7"), user("c", 1, "8")), 1)
+    buffer.expect_repeats()
+    assert problems(buffer) == [(key, "sent more than once") for key in "bc"]
+    assert sorted(given_out(buffer)) == [("a", "8"), ("b", "9"), ("c", "8")]
 
 
-def test_a_problem_of_the_row_itself_stays_beside(spool: Spool) -> None:
+def test_a_problem_of_the_row_itself_stays_beside(buffer: Buffer) -> None:
     odd = [user("b") | {"enabledUser": text} for text in ("perhaps", "never")]
-    spool.add(wide(*odd), 0)
-    assert problems(spool) == [("b", "enabledUser: not a boolean"), ("b", "sent more than once")]
+    buffer.add(wide(*odd), 0)
+    assert problems(buffer) == [("b", "enabledUser: not a boolean"), ("b", "sent more than once")]
 
 
-def test_twins_of_a_pass_that_begins_again_are_forgotten(spool: Spool) -> None:
-    spool.add(wide(*TWINS), 0)
-    spool.expect_repeats()
-    spool.clear()
-    spool.add(wide(TWINS[0]), 0)
-    assert spool.twins() == set() and problems(spool) == []
+def test_twins_of_a_pass_that_begins_again_are_forgotten(buffer: Buffer) -> None:
+    buffer.add(wide(*TWINS), 0)
+    buffer.expect_repeats()
+    buffer.clear()
+    buffer.add(wide(TWINS[0]), 0)
+    assert buffer.conflicting_ids() == set() and problems(buffer) == []
 
 
-def test_whether_no_row_has_an_id(spool: Spool) -> None:
-    assert not spool.is_unread
-    spool.add(wide({"username": "x"}, {"sourcedId": "x" * 1001}), 0)
-    assert spool.is_unread
-    assert spool.problems() == {"no sourcedId": 1, "sourcedId: too long": 1}
-    spool.add(wide(user("a")), 0)
-    assert not spool.is_unread
-    spool.clear()
-    assert not spool.is_unread
+def test_whether_no_row_has_an_id(buffer: Buffer) -> None:
+    assert not buffer.has_no_ids
+    buffer.add(wide({"username": "x"}, {"sourcedId": "x" * 1001}), 0)
+    assert buffer.has_no_ids
+    assert buffer.problems() == {"no sourcedId": 1, "sourcedId: too long": 1}
+    buffer.add(wide(user("a")), 0)
+    assert not buffer.has_no_ids
+    buffer.clear()
+    assert not buffer.has_no_ids
 
 
-def test_rows_without_an_id_are_not_taken_for_repeats(spool: Spool) -> None:
-    spool.add(wide({"username": "x"}, {"username": "x"}, user("a")), 0)
-    [table] = spool.tables()
-    assert len(SHAPER.tables(table, "1")["rejected_rows"]) == 2
+def test_rows_without_an_id_are_not_taken_for_repeats(buffer: Buffer) -> None:
+    buffer.add(wide({"username": "x"}, {"username": "x"}, user("a")), 0)
+    [table] = buffer.tables()
+    assert len(flatten(table, PARSER.endpoint, "1")["rejected_rows"]) == 2
 
 
-def test_a_pass_that_begins_again_forgets_the_rows_before(spool: Spool) -> None:
-    spool.add(wide(user("a", 3), user("a", 4)), 0)
-    spool.clear()
-    spool.add(wide(user("b", 2)), 0)
-    assert given_out(spool) == [("b", "")]
-    newest = spool.newest(datetime.max.replace(tzinfo=UTC))
+def test_a_pass_that_begins_again_forgets_the_rows_before(buffer: Buffer) -> None:
+    buffer.add(wide(user("a", 3), user("a", 4)), 0)
+    buffer.clear()
+    buffer.add(wide(user("b", 2)), 0)
+    assert given_out(buffer) == [("b", "")]
+    newest = buffer.newest(datetime.max.replace(tzinfo=UTC))
     assert newest is not None and newest.day == 2
 
 
-def test_the_newest_row_is_none_of_the_future(spool: Spool) -> None:
-    spool.add(wide(user("a", 3), user("b", 20), user("c", 5)), 0)
+def test_the_newest_row_is_none_of_the_future(buffer: Buffer) -> None:
+    buffer.add(wide(user("a", 3), user("b", 20), user("c", 5)), 0)
     until = datetime(2026, 1, 6, tzinfo=UTC)
-    newest = spool.newest(until)
+    newest = buffer.newest(until)
     assert newest is not None and newest.day == 5
-    assert spool.newest(datetime(2026, 1, 1, tzinfo=UTC)) is None
+    assert buffer.newest(datetime(2026, 1, 1, tzinfo=UTC)) is None
 
 
 def test_what_is_too_much_for_memory_goes_to_a_file_and_small_pages_come_out_together(
@@ -171,14 +175,14 @@ def test_what_is_too_much_for_memory_goes_to_a_file_and_small_pages_come_out_tog
 ) -> None:
     monkeypatch.setattr(spools, "IN_MEMORY", 1000)
     monkeypatch.setattr(spools, "FEW_ROWS", 40)
-    spool = Spool()
+    buffer = Buffer()
     for page in range(10):
-        spool.add(wide(*(user(f"{page:02}{i:02}") for i in range(10))), 0)
-    sizes = [len(table) for table in spool.tables()]
+        buffer.add(wide(*(user(f"{page:02}{i:02}") for i in range(10))), 0)
+    sizes = [len(table) for table in buffer.tables()]
     assert sizes == [40, 40, 20]
-    spool.close()
+    buffer.close()
 
 
-def test_an_empty_collection_gives_nothing_out(spool: Spool) -> None:
-    assert list(spool.tables()) == []
-    assert spool.keys() == set()
+def test_an_empty_collection_gives_nothing_out(buffer: Buffer) -> None:
+    assert list(buffer.tables()) == []
+    assert buffer.keys() == set()

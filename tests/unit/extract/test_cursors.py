@@ -54,7 +54,7 @@ def after(
 
 
 def test_a_delta_asks_from_the_cursor_less_the_lag(settings) -> None:
-    ask = cursors(settings, after(settings)).ask("1", full=False, now=NOW + DAY)
+    ask = cursors(settings, after(settings)).next_request("1", full=False, now=NOW + DAY)
     assert (ask.mode, ask.known) == ("delta", NOW)
     # what changed at the very instant is wanted, and the filter asks for later ones
     assert ask.since == NOW - HOUR - timedelta(seconds=1)
@@ -75,7 +75,7 @@ def test_a_delta_asks_from_the_cursor_less_the_lag(settings) -> None:
 def test_when_a_full_pass_is_due(settings, days, passed, mode) -> None:
     settings = replace(settings, full_refresh_days=days)
     state = after(settings, newest=NOW - 30 * DAY)
-    assert cursors(settings, state).ask("1", full=False, now=NOW + passed).mode == mode
+    assert cursors(settings, state).next_request("1", full=False, now=NOW + passed).mode == mode
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_a_cursor_that_cannot_be_right_is_not_used(settings, newest, mode) -> No
     state = after(settings)
     entry = state["schools"]["1"]
     entry["cursor"] = newest.isoformat() if newest else None
-    assert cursors(settings, state).ask("1", full=False, now=NOW).mode == mode
+    assert cursors(settings, state).next_request("1", full=False, now=NOW).mode == mode
 
 
 def test_a_full_pass_when_asked_for_or_when_rows_are_chosen_otherwise(settings) -> None:
     state = after(settings)
-    assert cursors(settings, state).ask("1", full=True, now=NOW).mode == "full"
-    assert cursors(settings, state).ask("2", full=False, now=NOW).mode == "full"
+    assert cursors(settings, state).next_request("1", full=True, now=NOW).mode == "full"
+    assert cursors(settings, state).next_request("2", full=False, now=NOW).mode == "full"
     changed = replace(settings, deleted="remove")
-    assert cursors(changed, state).ask("1", full=False, now=NOW).mode == "full"
+    assert cursors(changed, state).next_request("1", full=False, now=NOW).mode == "full"
 
 
 @pytest.mark.parametrize(("endpoint", "mode"), [("enrollments", "full"), ("users", "delta")])
@@ -116,7 +116,7 @@ def test_another_time_zone_means_a_full_pass_where_there_are_dates(
         kept = Cursors(state, settings.dialect[endpoint], found)
         if found is settings:
             kept.advance("1", collection, now=NOW)
-        assert kept.ask("1", full=False, now=NOW).mode == expected
+        assert kept.next_request("1", full=False, now=NOW).mode == expected
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_another_provider_or_client_is_read_from_the_start(settings, changed, mo
     state = after(settings)
     (school,) = settings.schools
     moved = replace(settings, schools=(replace(school, **changed),))
-    assert cursors(moved, state).ask("1", full=False, now=NOW).mode == mode
+    assert cursors(moved, state).next_request("1", full=False, now=NOW).mode == mode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import available_timezones
@@ -15,22 +16,24 @@ from hypothesis import strategies as st
 
 from oneroster_source.errors import BadResponse
 from oneroster_source.model import V1P1, ChildList
-from oneroster_source.transform.parser import Engine, Shaper
+from oneroster_source.transform.duckdb_engine import Engine
+from oneroster_source.transform.flatten import flatten
+from oneroster_source.transform.parser import PageParser
 
 ENGINE = Engine()
-SHAPERS = {endpoint.name: Shaper(endpoint, ENGINE) for endpoint in V1P1.endpoints}
+PARSERS = {endpoint.name: PageParser(endpoint, ENGINE) for endpoint in V1P1.endpoints}
 
 
-LONDON = Shaper(V1P1["enrollments"], ENGINE, time_zone="Europe/London")
+LONDON = PageParser(V1P1["enrollments"], ENGINE, time_zone="Europe/London")
 
 
 def shaped(
-    endpoint: str, *rows: Any, shaper: Shaper | None = None, **options: bool
+    endpoint: str, *rows: Any, parser: PageParser | None = None, **options: bool
 ) -> dict[str, list[dict[str, Any]]]:
     """The tables that these objects become."""
-    shaper = shaper or SHAPERS[endpoint]
-    body = json.dumps({shaper.endpoint.collection: rows}).encode()
-    tables = shaper.tables(shaper.parse(body), "1", **options)
+    parser = parser or PARSERS[endpoint]
+    body = json.dumps({parser.endpoint.collection: rows}).encode()
+    tables = flatten(parser.parse(body), parser.endpoint, "1", **options)
     return {name: table.to_pylist() for name, table in tables.items()}
 
 
@@ -142,7 +145,7 @@ LOCAL_DATES = {
 def test_an_instant_at_which_a_day_begins_where_the_school_is_is_that_day(
     sent: str, read: date | None
 ) -> None:
-    tables = shaped("enrollments", {"sourcedId": "a", "beginDate": sent}, shaper=LONDON)
+    tables = shaped("enrollments", {"sourcedId": "a", "beginDate": sent}, parser=LONDON)
     assert tables["enrollments"][0]["begin_date"] == read
     reasons = [r["reason"] for r in tables["rejected_rows"]]
     assert reasons == ([] if read else ["beginDate: not a date"])
@@ -156,10 +159,10 @@ def test_duckdb_knows_every_time_zone_that_can_be_set() -> None:
 
 
 def test_where_clocks_go_forward_at_midnight_the_day_begins_later() -> None:
-    cairo = Shaper(V1P1["enrollments"], ENGINE, time_zone="Africa/Cairo")
+    cairo = PageParser(V1P1["enrollments"], ENGINE, time_zone="Africa/Cairo")
     # 2026-04-24 began at one o'clock there
     sent = {"sourcedId": "a", "beginDate": "2026-04-23T22:00:00Z"}
-    assert shaped("enrollments", sent, shaper=cairo)["enrollments"][0]["begin_date"] == date(
+    assert shaped("enrollments", sent, parser=cairo)["enrollments"][0]["begin_date"] == date(
         2026, 4, 24
     )
 
@@ -334,7 +337,7 @@ def test_a_name_in_two_cases_is_not_changed_and_nothing_is_lost() -> None:
     assert tables["users"][0]["username"] == "x"
     assert json.loads(tables["users"][0]["extra"]) == {"UserName": "y", "Nick": 1}
     body = body_of('"USERNAME": "x", "userName": "y"')
-    [found] = SHAPERS["users"].parse(body).to_pylist()
+    [found] = PARSERS["users"].parse(body).to_pylist()
     assert (found["username"], json.loads(found["extra"])) == ("x", {"username": ["x", "y"]})
     assert found["_problems"] == ["username: sent more than once"]
 
@@ -415,7 +418,7 @@ def test_characters_that_no_database_holds_are_replaced_in_sight(sent: str, read
     body = (
         f'{{"users": [{{"sourcedId": "a", "username": "{sent}", "metadata": {{"x": "{sent}"}}}}]}}'
     )
-    found = SHAPERS["users"].parse(body.encode()).to_pylist()[0]
+    found = PARSERS["users"].parse(body.encode()).to_pylist()[0]
     assert found["username"] == read
     assert json.loads(found["metadata"]) == {"x": read}
 
@@ -423,7 +426,7 @@ def test_characters_that_no_database_holds_are_replaced_in_sight(sent: str, read
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "[" * 2000 + "]" * 2000, '"\\u0000"'])
 def test_strange_values_of_unknown_attributes_are_named_and_kept(value: str) -> None:
     body = f'{{"users": [{{"sourcedId": "a", "foo": {value}}}]}}'
-    found = SHAPERS["users"].parse(body.encode()).to_pylist()[0]
+    found = PARSERS["users"].parse(body.encode()).to_pylist()[0]
     assert found["_leftovers"] == ["foo"]
     assert found["extra"].startswith('{"foo":')
 
@@ -435,7 +438,7 @@ def body_of(attributes: str) -> bytes:
 @pytest.mark.parametrize("sent", ["NaN", "Infinity", "-Infinity", "nan", "-inf"])
 def test_numbers_that_json_does_not_have_become_texts(sent: str) -> None:
     attributes = f'"username": {sent}, "metadata": {{"x": [{sent} ]}}, "foo": {sent}\n'
-    found = SHAPERS["users"].parse(body_of(attributes)).to_pylist()[0]
+    found = PARSERS["users"].parse(body_of(attributes)).to_pylist()[0]
     assert found["username"] == sent
     assert json.loads(found["metadata"]) == {"x": [sent]}
     assert json.loads(found["extra"]) == {"foo": sent}
@@ -450,14 +453,14 @@ def test_numbers_that_json_does_not_have_become_texts(sent: str) -> None:
     ids=lambda sent: sent[:20],
 )
 def test_json_that_is_more_than_databases_take_becomes_text(sent: str) -> None:
-    found = SHAPERS["users"].parse(body_of(f'"metadata": {sent}, "foo": {sent}')).to_pylist()[0]
+    found = PARSERS["users"].parse(body_of(f'"metadata": {sent}, "foo": {sent}')).to_pylist()[0]
     assert json.loads(found["metadata"]) == sent
     assert json.loads(found["extra"]) == {"foo": sent}
 
 
 def test_json_of_usual_size_stays_as_it_is() -> None:
     sent = '{"a":[' + ",".join('{"b":1.5e300,"c":"e12"}' for _ in range(900)) + "]}"
-    found = SHAPERS["users"].parse(body_of(f'"metadata": {sent}')).to_pylist()[0]
+    found = PARSERS["users"].parse(body_of(f'"metadata": {sent}')).to_pylist()[0]
     assert found["metadata"] == sent
 
 
@@ -476,7 +479,7 @@ def test_json_of_usual_size_stays_as_it_is() -> None:
 )
 def test_json_in_which_texts_look_like_huge_numbers_or_depths_stays_json(sent: Any) -> None:
     body = body_of(f'"metadata": {json.dumps(sent)}, "foo": {json.dumps(sent)}')
-    [found] = SHAPERS["users"].parse(body).to_pylist()
+    [found] = PARSERS["users"].parse(body).to_pylist()
     assert json.loads(found["metadata"]) == sent
     assert json.loads(found["extra"]) == {"foo": sent}
 
@@ -500,7 +503,7 @@ _stored = st.recursive(
 @given(_stored)
 def test_any_json_that_databases_hold_comes_back_as_it_was(sent: Any) -> None:
     [found] = (
-        SHAPERS["users"]
+        PARSERS["users"]
         .parse(body_of(f'"metadata": {json.dumps(sent)}, "foo": {json.dumps([sent])}'))
         .to_pylist()
     )
@@ -514,14 +517,14 @@ def test_texts_that_look_like_such_numbers_stay_as_they_are() -> None:
     looks = '[NaN], "nan", \\'
     body = body_of(f'"username": {json.dumps(looks)}, "foo": NaN, "bar": "')
     with pytest.raises(BadResponse):
-        SHAPERS["users"].parse(body)
-    found = SHAPERS["users"].parse(body.replace(b', "bar": "', b"")).to_pylist()[0]
+        PARSERS["users"].parse(body)
+    found = PARSERS["users"].parse(body.replace(b', "bar": "', b"")).to_pylist()[0]
     assert found["username"] == looks
 
 
 def test_an_attribute_that_is_sent_twice_is_reported_and_kept_with_all_its_values() -> None:
     body = body_of('"username": "x", "email": null, "foo": 1, "username": "y", "foo": 2, "foo": []')
-    tables = SHAPERS["users"].tables(SHAPERS["users"].parse(body), "1")
+    tables = flatten(PARSERS["users"].parse(body), V1P1["users"], "1")
     [found] = tables["users"].to_pylist()
     assert found["username"] == "x"
     assert json.loads(found["extra"]) == {"foo": [1, 2, []], "username": ["x", "y"]}
@@ -539,7 +542,7 @@ def test_an_attribute_that_is_sent_twice_is_reported_and_kept_with_all_its_value
     ],
 )
 def test_a_list_item_that_says_something_twice_is_kept_as_sent(attribute: str) -> None:
-    found = SHAPERS["users"].parse(body_of(attribute)).to_pylist()[0]
+    found = PARSERS["users"].parse(body_of(attribute)).to_pylist()[0]
     assert found["extra"] == "{" + attribute + "}"
 
 
@@ -594,7 +597,7 @@ def test_a_deleted_row_keeps_its_children_only_if_asked() -> None:
     ids=lambda body: body.decode("latin-1"),
 )
 def test_no_rows_are_said_in_many_ways(body: bytes) -> None:
-    assert len(SHAPERS["users"].parse(body)) == 0
+    assert len(PARSERS["users"].parse(body)) == 0
 
 
 @pytest.mark.parametrize(
@@ -619,7 +622,7 @@ def test_no_rows_are_said_in_many_ways(body: bytes) -> None:
 )
 def test_a_body_that_is_no_collection_is_refused_without_quoting_it(body: bytes) -> None:
     with pytest.raises(BadResponse) as caught:
-        SHAPERS["users"].parse(body)
+        PARSERS["users"].parse(body)
     assert "Login" not in str(caught.value) and "sourcedId" not in str(caught.value)
 
 
@@ -628,7 +631,7 @@ def test_json_of_any_depth_is_read_or_refused(depth: int) -> None:
     nested = b"[" * depth + b"]" * depth
     for body in (nested, b'{"users": [{"sourcedId": "a", "x": ' + nested + b"}]}"):
         try:
-            tables = SHAPERS["users"].tables(SHAPERS["users"].parse(body), "1")
+            tables = flatten(PARSERS["users"].parse(body), V1P1["users"], "1")
         except BadResponse:
             continue
         assert len(tables["users"]) + len(tables["rejected_rows"]) == 1
@@ -645,15 +648,14 @@ def test_json_of_any_depth_is_read_or_refused(depth: int) -> None:
     ],
 )
 def test_the_envelope_is_found_in_every_spelling(body: bytes) -> None:
-    assert SHAPERS["users"].parse(body).column("sourced_id").to_pylist() == ["a"]
+    assert PARSERS["users"].parse(body).column("sourced_id").to_pylist() == ["a"]
 
 
 def test_an_empty_collection_makes_empty_tables_of_the_right_columns() -> None:
-    for name, shaper in SHAPERS.items():
-        tables = shaper.tables(
-            shaper.parse(json.dumps({shaper.endpoint.collection: []}).encode()), "1"
-        )
-        assert {table.name for table in shaper.endpoint.tables()} < tables.keys()
+    for name, parser in PARSERS.items():
+        body = json.dumps({parser.endpoint.collection: []}).encode()
+        tables = flatten(parser.parse(body), parser.endpoint, "1")
+        assert {table.name for table in parser.endpoint.tables()} < tables.keys()
         assert all(len(table) == 0 for table in tables.values()), name
 
 
@@ -729,19 +731,19 @@ MOMENTS = _day | st.builds(
 def test_a_moment_is_read_alike_alone_and_next_to_an_odd_row(sent: str) -> None:
     attributes = {"dateLastModified": sent, "beginDate": sent}
     odd = {"sourcedId": "odd one", "nobody": "knows"}
-    alone = shaped("enrollments", {"sourcedId": "a", **attributes}, shaper=LONDON)
-    beside = shaped("enrollments", {"sourcedId": "a", **attributes}, odd, shaper=LONDON)
+    alone = shaped("enrollments", {"sourcedId": "a", **attributes}, parser=LONDON)
+    beside = shaped("enrollments", {"sourcedId": "a", **attributes}, odd, parser=LONDON)
     assert alone["enrollments"] == beside["enrollments"][:1]
     assert alone["rejected_rows"] == beside["rejected_rows"]
     # each by itself, since one that is odd lets the other be read in the long way
     for attribute in attributes:
-        found = shaped("enrollments", {"sourcedId": "a", attribute: sent}, shaper=LONDON)
+        found = shaped("enrollments", {"sourcedId": "a", attribute: sent}, parser=LONDON)
         column = {"dateLastModified": "date_last_modified", "beginDate": "begin_date"}[attribute]
         assert found["enrollments"][0][column] == beside["enrollments"][0][column]
     # and texts beside a form that Arrow takes from texts alone
     texts = {"dateLastModified": "2026-03-21T03:35:42.0171239Z", "sourcedId": "b"}
     among = shaped(
-        "enrollments", {"sourcedId": "a", "dateLastModified": sent}, texts, shaper=LONDON
+        "enrollments", {"sourcedId": "a", "dateLastModified": sent}, texts, parser=LONDON
     )
     assert (
         among["enrollments"][0]["date_last_modified"]
@@ -765,7 +767,7 @@ def test_of_a_large_page_the_odd_rows_keep_their_places() -> None:
 def test_flags_and_stamps_in_the_form_of_other_providers_need_no_long_way(rows: int) -> None:
     sent = {"enabledUser": "false", "dateLastModified": "2026-03-21T03:35:42.0171239Z"}
     body = json.dumps({"users": [{"sourcedId": str(i), **sent} for i in range(rows)]}).encode()
-    wide = Shaper(V1P1["users"], NoEngine()).parse(body)  # type: ignore[arg-type]
+    wide = PageParser(V1P1["users"], NoEngine()).parse(body)  # type: ignore[arg-type]
     assert set(wide.column("enabled_user").to_pylist()) == {False}
     stamp = datetime(2026, 3, 21, 3, 35, 42, 17123, UTC)
     assert set(wide.column("date_last_modified").to_pylist()) == {stamp}
@@ -775,8 +777,7 @@ def test_flags_and_stamps_in_the_form_of_other_providers_need_no_long_way(rows: 
 class NoEngine:
     """An engine that reads nothing in the long way."""
 
-    def run(self, function: Any, value: Any) -> Any:
-        return function(value)
+    threads = ThreadPoolExecutor(1)
 
 
 # -- any JSON that a server may send ------------------------------------------------------------
