@@ -9,6 +9,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.config.privacy import Privacy
+from oneroster_source.destination.queries import existing_tables
 from oneroster_source.model import V1P1, Table
 
 Filled = Mapping[str, Mapping[str, str]]
@@ -27,7 +28,7 @@ def filled(client: SqlJobClientBase, privacy: Privacy, columns: Collection[str])
         columns: The columns, as `table.column`.
     """
     wanted = dict(_wanted(client.sql_client, privacy, columns))
-    stored = dict(client.get_storage_tables(list(wanted)))
+    stored = existing_tables(client, wanted)
     found: dict[str, dict[str, str]] = {}
     for name, kept in stored.items():
         there = {column: where for column, where in wanted[name].items() if column in kept}

@@ -18,8 +18,8 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from oneroster_source.config.options import places
 from oneroster_source.config.privacy import Key
-from oneroster_source.destination.existing_rows import Rows, counted, utc, worded
 from oneroster_source.destination.hints import hints
+from oneroster_source.destination.queries import Rows, counted, existing_tables, utc, worded
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import (
     QUALITY_RESULTS,
@@ -83,7 +83,7 @@ class Person:
         self._user = user
         self._key = key
         names = {table.name for table in dialect.tables}
-        self._stored = {n: list(c) for n, c in client.get_storage_tables(names) if c}
+        self._stored = {n: list(c) for n, c in existing_tables(client, names).items()}
         self._erased = self._listed()
         self._owned: dict[str, tuple[str, ...]] = {}
         """Ids by endpoint. They stay known when the rows are gone."""

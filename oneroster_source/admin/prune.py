@@ -17,7 +17,7 @@ from typing import Any
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from oneroster_source.destination.existing_rows import Rows, among, counted, worded
+from oneroster_source.destination.queries import Rows, among, counted, existing_tables, worded
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.deletions import credible
 from oneroster_source.model import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
@@ -108,8 +108,8 @@ class Retention:
         marks = ", ".join(["%s"] * len(self._estabs)) or "NULL"
         self._of_schools = "1 = 1" if estabs is None else f"{{estab}} IN ({marks})"
         self._span = credible(datetime.now(UTC))
-        stored = client.get_storage_tables({table.name for table in dialect.tables})
-        self._there = {n: {str(c).lower() for c in columns} for n, columns in stored if columns}
+        stored = existing_tables(client, {table.name for table in dialect.tables})
+        self._there = {n: {str(c).lower() for c in columns} for n, columns in stored.items()}
         found = [endpoint for endpoint in dialect.endpoints if endpoint.name in self._there]
         # it is known who is to go, before what refers to them is looked for
         self._endpoints = sorted(found, key=lambda e: any(dialect.refers_to_people(e)))

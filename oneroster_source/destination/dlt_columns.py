@@ -6,7 +6,7 @@ have none, and once the setting is off again nothing can be loaded. Here they ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import dlt
@@ -16,8 +16,8 @@ from dlt.common.schema.typing import C_DLT_ID, C_DLT_LOAD_ID
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.normalize.configuration import ItemsNormalizerConfiguration
 
-Stored = Iterable[tuple[str, Any]]
-"""Tables and their columns, as dlt's client finds them in the destination."""
+from oneroster_source.destination.queries import existing_tables
+
 _SECTIONS = ("normalize", "parquet_normalizer")
 
 
@@ -50,13 +50,13 @@ def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
                 columns.pop(column, None)
     if not changed:
         return False
-    stored = [(name, columns) for name, columns in client.get_storage_tables(names) if columns]
+    stored = existing_tables(client, names)
     allow_null(client, stored)
     sql = client.sql_client
     kind = client.capabilities.get_type_mapper().to_destination_type(
         {"data_type": "text"}, {"name": ""}
     )
-    for name, columns in stored:
+    for name, columns in stored.items():
         place = sql.make_qualified_table_name(name)
         for column in (c for c, is_wanted in wanted.items() if is_wanted and c not in columns):
             quoted = sql.escape_column_name(column)
@@ -64,14 +64,14 @@ def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
     return True
 
 
-def allow_null(client: SqlJobClientBase, stored: Stored) -> None:
+def allow_null(client: SqlJobClientBase, tables: Mapping[str, Any]) -> None:
     """Lets dlt's own columns be NULL in some tables.
 
     Raises:
         DatabaseException: dlt's, if this user may not change them.
     """
     sql = client.sql_client
-    for name, columns in stored:
+    for name, columns in tables.items():
         for column in (C_DLT_ID, C_DLT_LOAD_ID):
             if column in columns and not columns[column].get("nullable", True):
                 place, quoted = sql.make_qualified_table_name(name), sql.escape_column_name(column)

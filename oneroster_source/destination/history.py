@@ -15,7 +15,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.destination.dlt_columns import allow_null
-from oneroster_source.destination.existing_rows import among, utc, worded
+from oneroster_source.destination.queries import among, existing_tables, utc, worded
 from oneroster_source.errors import DestinationError
 from oneroster_source.model import HISTORY_KEPT, SYNC_RUN_DETAILS, V1P1, Table
 
@@ -56,7 +56,7 @@ def keep(
         )
     # the rows that are made here have none
     ours = {HISTORY_KEPT.name, *(versions.name for _, versions in pairs)}
-    allow_null(client, ((name, columns) for name, columns in stored.items() if name in ours))
+    allow_null(client, {name: columns for name, columns in stored.items() if name in ours})
     changes = {}
     with sql.begin_transaction():
         at = max([at or datetime.now(UTC), *(m + _TICK for m in _moments(sql, there))])
@@ -91,7 +91,7 @@ def begin(
         Whether the versions speak of all that the tables hold before this load.
     """
     sql = client.sql_client
-    if HISTORY_KEPT.name not in _there(client):
+    if HISTORY_KEPT.name not in _stored(client):
         return False
     note = worded(sql, "SELECT {started}, {runs} FROM {kept}", kept=HISTORY_KEPT)
     found = list(sql.execute_sql(note) or ())
@@ -111,22 +111,17 @@ def begin(
 
 def is_kept(client: SqlJobClientBase) -> bool:
     """Whether there is any table of versions."""
-    return bool(_pairs(_there(client)))
+    return bool(_pairs(_stored(client)))
 
 
 def newest(client: SqlJobClientBase) -> datetime | None:
     """When versions have last begun or ended; None where there are none."""
-    return max(_moments(client.sql_client, _there(client)), default=None)
-
-
-def _there(client: SqlJobClientBase) -> set[str]:
-    return set(_stored(client))
+    return max(_moments(client.sql_client, _stored(client)), default=None)
 
 
 def _stored(client: SqlJobClientBase) -> dict[str, Any]:
     names = [t.name for pair in _VERSIONED.items() for t in pair]
-    stored = client.get_storage_tables([*names, HISTORY_KEPT.name])
-    return {name: columns for name, columns in stored if columns}
+    return existing_tables(client, [*names, HISTORY_KEPT.name])
 
 
 def _pairs(there: Collection[str]) -> list[tuple[Table, Table]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dlt.destinations.sql_client import SqlClientBase
 
-from oneroster_source.destination.existing_rows import among, worded
+from oneroster_source.destination.queries import among, worded
 from oneroster_source.model import Endpoint, Table
 from oneroster_source.run_report import Report
 

@@ -8,17 +8,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import dlt
-import duckdb
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.destination.exceptions import UnknownDestinationModule
-from dlt.common.exceptions import DltException, MissingDependencyException
+from dlt.common.exceptions import DltException
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from oneroster_source.destination import staging
+from oneroster_source.destination import backends, staging
+from oneroster_source.destination.backends.duckdb_file import require_distinct_names
 from oneroster_source.destination.backends.postgres import Postgres
-from oneroster_source.destination.locks import DATABASE, duckdb_file, refuse_names
+from oneroster_source.destination.locks import DATABASE, duckdb_file
 from oneroster_source.destination.shards import Shard
 from oneroster_source.errors import (
     ConfigurationError,
@@ -57,7 +57,7 @@ def chosen(text: str, dataset: str) -> tuple[Any, str]:
     if text == "duckdb" and not _duckdb_is_configured():
         file = DATABASE
     if file is not None:
-        refuse_names(file, dataset)
+        require_distinct_names(file, dataset)
         return dlt.destinations.duckdb(file), file
     kind, _, rest = text.partition("://")
     if rest and _scheme(kind) in _POSTGRES:
@@ -113,13 +113,7 @@ def fitted(destination: Any, shard: Shard | None = None) -> Any:
     Raises:
         DltException: dlt's, if there is none of that name.
     """
-    found: Any = Destination.from_reference(destination)
-    if isinstance(found, dlt.destinations.filesystem) and not found.is_hf:
-        from oneroster_source.destination.backends.delta import Delta
-
-        return Delta(destination_name=found.destination_name)
-    if type(found) is dlt.destinations.postgres:
-        found = Postgres(**found.config_params | {"destination_name": found.destination_name})
+    found: Any = backends.adapt(Destination.from_reference(destination))
     if staging.SETTING in found.spec.get_resolvable_fields():
         found.config_params[staging.SETTING] = staging.layout(found.destination_name, shard)
     return found
@@ -164,13 +158,8 @@ def named(error: BaseException, name: str) -> OneRosterError:
             " then run `oneroster sync --full`",
         )
     step = next((e.step for e in causes if isinstance(e, PipelineStepFailed)), "")
-    root = causes[-1]
-    # only these are known to speak of files, servers and packages, never of rows
-    known = (duckdb.IOException, duckdb.ConnectionException, OSError, MissingDependencyException)
-    safe = next((e for e in causes if isinstance(e, known)), None)
-    said = clean(safe, limit=500) if safe is not None else type(root).__name__
-    if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
-        said = clean(root)
+    safe = next((e for e in causes if backends.is_safe(e)), None)
+    said = clean(safe, limit=500) if safe is not None else type(causes[-1]).__name__
     return DestinationError(
         f"{name} could not be used" + (f" (step {step})" if step else "") + f": {said}",
         todo="nothing was lost: mend this and run again",

@@ -14,6 +14,7 @@ import dlt
 from dlt.common.destination.client import JobClientBase
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from oneroster_source.destination.queries import existing_tables
 from oneroster_source.destination.shards import NAMES, Shard
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
@@ -111,7 +112,7 @@ def _is_somebodys(client: SqlJobClientBase, name: str) -> bool:
     """Whether something was loaded into a dataset: dlt stages no state."""
     own = (client.schema.loads_table_name, client.schema.state_table_name)
     with client.sql_client.with_alternative_dataset_name(name):
-        return any(columns for _, columns in client.get_storage_tables(own))
+        return bool(existing_tables(client, own))
 
 
 def _was_made_by_us(client: SqlJobClientBase, name: str) -> bool:

@@ -11,10 +11,10 @@ from datetime import date, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from dlt.common.destination.exceptions import SqlClientNotAvailable
 
 from oneroster_source.config.settings import Settings
-from oneroster_source.destination.existing_rows import Held
+from oneroster_source.destination.backends.base import QueriesNotSupported
+from oneroster_source.destination.existing_rows import ExistingRows
 from oneroster_source.destination.hints import no_rejected
 from oneroster_source.errors import MassDeletion
 from oneroster_source.extract.collection import Collection
@@ -96,7 +96,7 @@ class Decider:
 
     def __init__(
         self,
-        there: Held,
+        there: ExistingRows,
         settings: Settings,
         *,
         now: datetime,
@@ -151,7 +151,7 @@ class Decider:
         pruned = self._pruned(endpoint, collection, estab)
         try:
             existing = self._existing(endpoint, collection, estab, waiting)
-        except SqlClientNotAvailable:
+        except QueriesNotSupported:
             return Decision(
                 _nothing_rejected(endpoint, estab) if full else {},
                 left_out=pruned,
@@ -223,7 +223,7 @@ class Decider:
         where nothing hangs on them: a delta of few deletions is believed whatever they are.
 
         Raises:
-            SqlClientNotAvailable: dlt's: the destination takes no queries.
+            QueriesNotSupported: The destination takes no queries.
             DestinationError: It cannot be asked.
         """
         table = endpoint.table
@@ -356,7 +356,7 @@ class Decider:
         """The endpoints' tables that are in the destination.
 
         Raises:
-            SqlClientNotAvailable: dlt's: it takes no queries.
+            QueriesNotSupported: It takes no queries.
             DestinationError: It cannot be asked.
         """
         if self._stored is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from oneroster_source.destination.existing_rows import utc
+from oneroster_source.destination.queries import utc
 from oneroster_source.model import V1P1
 
 State: TypeAlias = Literal["failing", "held", "stale", "good"]

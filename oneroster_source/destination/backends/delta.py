@@ -32,6 +32,7 @@ from dlt.destinations.impl.filesystem.sql_client import FilesystemSqlClient
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.errors import ConfigurationError, DestinationError
+from oneroster_source.model.quoting import literal, quoted
 
 _GONE = "_is_gone"
 
@@ -130,8 +131,8 @@ class _Job(DeltaLoadFilesystemJob):
         # rows that a load replaces are deleted and inserted, like all others
         names = self._key() or staged.schema.names
         same = "=" if self._key() else "IS NOT DISTINCT FROM"
-        keys = " AND ".join(f'(target."{name}" {same} source."{name}")' for name in names)
-        columns = ", ".join(f'"{name}"' for name in names)
+        keys = " AND ".join(f"(target.{n} {same} source.{n})" for n in map(quoted, names))
+        columns = ", ".join(map(quoted, names))
         query = (
             f"SELECT DISTINCT {columns}, TRUE AS {_GONE} FROM target WHERE {self._scope()}"
             f" UNION ALL BY NAME SELECT *, FALSE AS {_GONE} FROM ({self._rows()})"
@@ -175,7 +176,7 @@ class _Job(DeltaLoadFilesystemJob):
     def _rows(self) -> str:
         """What the load holds: of a key once, as dlt does it on a database."""
         chosen = self._hint("source-filter") or "TRUE"
-        columns = ", ".join(f'"{name}"' for name in self._key())
+        columns = ", ".join(map(quoted, self._key()))
         once = f" QUALIFY row_number() OVER (PARTITION BY {columns}) = 1" if columns else ""
         return f"SELECT * FROM staging WHERE {chosen}{once}"
 
@@ -183,7 +184,7 @@ class _Job(DeltaLoadFilesystemJob):
         """What the load speaks of."""
         scope = self._hint("destination-scope")
         if scope is None:
-            keys = " AND ".join(f's."{name}" = target."{name}"' for name in self._key())
+            keys = " AND ".join(f"s.{n} = target.{n}" for n in map(quoted, self._key()))
             scope = f"EXISTS (SELECT 1 FROM staging s WHERE {keys})"
         return scope
 
@@ -232,7 +233,7 @@ class _SqlClient(FilesystemSqlClient):
             folder = self.remote_client.get_table_dir(name)
             if not self.remote_client.config.is_local_filesystem:
                 folder = f"{self.remote_client.config.protocol}://{folder}"
-            files = ", ".join("'" + f"{folder}{file}".replace("'", "''") + "'" for file in names)
+            files = ", ".join(literal(f"{folder}{file}") for file in names)
             select += f" UNION ALL BY NAME FROM read_parquet([{files}], union_by_name=true)"
         return table.table_uri, select
 

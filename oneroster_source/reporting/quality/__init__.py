@@ -17,6 +17,7 @@ import pyarrow as pa
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
+from oneroster_source.destination.queries import existing_tables
 from oneroster_source.model import QUALITY_RESULTS, V1P1
 from oneroster_source.reporting.sql_files import Statement, statements
 from oneroster_source.run_report import new_run_id
@@ -73,7 +74,7 @@ def examine(client: SqlJobClientBase, left_out: Collection[str] = ()) -> Iterato
         DatabaseException: dlt's, if the destination refuses a query.
     """
     needed = {table for check in CHECKS for table in (*check.tables, *_relations(check))}
-    there = {name for name, columns in client.get_storage_tables(needed) if columns}
+    there = set(existing_tables(client, needed))
     sql = client.sql_client
     counts = {name: _counts(sql, name) for name in there}
     estabs = sorted({estab for found in counts.values() for estab in found})

@@ -14,7 +14,9 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
+from oneroster_source.destination.queries import existing_tables
 from oneroster_source.model import V1P1
+from oneroster_source.model.quoting import literal
 from oneroster_source.reporting.sql_files import Statement, in_order, statements
 
 VIEWS = tuple(statements(__name__))
@@ -36,7 +38,7 @@ def make(client: SqlJobClientBase) -> list[Statement]:
         DatabaseException: dlt's, if the destination refuses one.
     """
     names = [*_TABLES, *(view.name for view in VIEWS), GUIDE]
-    there = {name for name, columns in client.get_storage_tables(names) if columns}
+    there = set(existing_tables(client, names))
     views = list(in_order(VIEWS, there & set(_TABLES)))
     sql = client.sql_client
     wanted = {view.name: view.written(sql) for view in views}
@@ -83,6 +85,4 @@ def _guide_row(view: Statement, text: str) -> str:
         "grain": view.about["grain"],
         "made_of": _digest(text),
     }
-    return "SELECT " + ", ".join(
-        "'" + value.replace("'", "''") + f"' AS {name}" for name, value in cells.items()
-    )
+    return "SELECT " + ", ".join(f"{literal(value)} AS {name}" for name, value in cells.items())
