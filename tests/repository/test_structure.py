@@ -130,7 +130,7 @@ def test_no_endpoint_is_named_outside_the_spec() -> None:
 
 
 def test_the_kind_of_a_destination_is_asked_in_one_place() -> None:
-    """What differs between destinations is in their backends: no other code asks which one it is."""
+    """What differs between destinations is in their backends: nothing else asks which it is."""
     asking = []
     for path in MODULES:
         nodes = ast.walk(ast.parse(path.read_text("utf-8")))

@@ -8,7 +8,6 @@ that the work is due.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,6 +104,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
         return connection.execute(query, values).fetchall()
 
     ((name,),) = fetch("SELECT current_database()")
+    _require_no_foreign_keys(fetch, name)
     ((tags,),) = fetch("SELECT tags FROM duckdb_databases() WHERE database_name = ?", name)
     version = str(tags.get("storage_version", "")).rstrip("+")
     ((block,),) = fetch(
@@ -113,65 +113,35 @@ def _copy(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
     like = f"BLOCK_SIZE {int(block)}" + (f", STORAGE_VERSION '{version}'" if version else "")
     connection.execute(f"ATTACH {literal(str(copy))} AS {_COPY} ({like})")
     connection.execute(f"COPY FROM DATABASE {quoted(name)} TO {_COPY} (SCHEMA)")
-    for schema, table in _in_order(fetch, name):
-        place = f"{quoted(schema)}.{quoted(table)}"
-        source, target = f"{quoted(name)}.{place}", f"{_COPY}.{place}"
-        names = ", ".join(_columns(fetch, source, target, schema, table))
-        try:
-            connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {source}")
-        except duckdb.ConstraintException:
-            # a foreign key into the same table, say, of which DuckDB takes no two rows at once
-            raise CompactionFailed(
-                f"DuckDB cannot copy the table {place} without breaking its constraints",
-                "move it to another file, or make it anew without its foreign keys, then run the"
-                " same command again",
-            ) from None
-        counts = f"SELECT (SELECT count(*) FROM {source}), (SELECT count(*) FROM {target})"
-        ((wanted, found),) = fetch(counts)
-        if wanted != found:
-            raise CompactionFailed(f"{table} has {wanted:,} rows, and {found:,} could be copied")
+    connection.execute(f"COPY FROM DATABASE {quoted(name)} TO {_COPY} (DATA)")
     for what, columns in _SAME.items():
         query = f"SELECT {columns} FROM duckdb_{what}() WHERE database_name = ? ORDER BY ALL"
         if fetch(query, name) != fetch(query, _CATALOG):
             raise CompactionFailed(f"DuckDB could not copy all {what} in the file")
+    tables = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?"
+    for schema, table in fetch(tables, name):
+        places = (f"{db}.{quoted(schema)}.{quoted(table)}" for db in (quoted(name), _COPY))
+        wanted, found = (fetch(f"SELECT count(*) FROM {place}")[0][0] for place in places)
+        if wanted != found:
+            raise CompactionFailed(f"{table} has {wanted:,} rows, and {found:,} could be copied")
     connection.execute(f"CHECKPOINT {_COPY}; DETACH {_COPY}")
 
 
-def _in_order(fetch: Any, database: str) -> Iterator[tuple[str, str]]:
-    """The tables, each after those that its foreign keys refer to."""
-    waiting = fetch(
-        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ? ORDER BY ALL",
+def _require_no_foreign_keys(fetch: Any, database: str) -> None:
+    """Checks that no table has foreign keys: DuckDB copies the tables in an order of its own, in
+    which rows come before those that they refer to. Ours have none."""
+    found = fetch(
+        "SELECT schema_name, table_name FROM duckdb_constraints()"
+        " WHERE database_name = ? AND constraint_type = 'FOREIGN KEY' ORDER BY ALL LIMIT 1",
         database,
     )
-    refers = fetch(
-        "SELECT schema_name, table_name, referenced_table FROM duckdb_constraints()"
-        " WHERE database_name = ? AND constraint_type = 'FOREIGN KEY'",
-        database,
-    )
-    while waiting:
-        # within a schema: DuckDB knows no other ones
-        held_up = {(s, t) for s, t, other in refers if other != t and (s, other) in waiting}
-        ready = [table for table in waiting if table not in held_up] or waiting
-        yield from ready
-        waiting = [table for table in waiting if table not in ready]
-
-
-def _columns(fetch: Any, source: str, target: str, schema: str, table: str) -> Iterator[str]:
-    """The columns that hold values of their own, and not what DuckDB generates: it does not say
-    which those are, but binds no insert into one."""
-    defaults = fetch(
-        "SELECT column_name, column_default FROM duckdb_columns() WHERE database_name = ?"
-        " AND schema_name = ? AND table_name = ? ORDER BY column_index",
-        *(_CATALOG, schema, table),
-    )
-    for name, default in defaults:
-        column = quoted(name)
-        if default is not None:
-            try:
-                fetch(f"EXPLAIN INSERT INTO {target} ({column}) SELECT {column} FROM {source}")
-            except duckdb.BinderException:
-                continue
-        yield column
+    for schema, table in found:
+        raise CompactionFailed(
+            f"DuckDB cannot copy the table {quoted(schema)}.{quoted(table)} without breaking its"
+            " foreign keys",
+            "move that table to another file, or make it again without its foreign keys, then run"
+            " the same command again",
+        )
 
 
 def _remove(file: Path) -> None:
