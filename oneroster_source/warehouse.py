@@ -39,11 +39,7 @@ from oneroster_source.destination.integrity import problems, same_schools
 from oneroster_source.destination.locks import duckdb_file, working_folder
 from oneroster_source.destination.memory import give_back, use_thrifty_arrow
 from oneroster_source.destination.queries import Removed, Rows, counted, existing_tables, utc
-from oneroster_source.destination.resolve import (
-    chosen,
-    fitted,
-    named,
-)
+from oneroster_source.destination.resolve import our_error, parse_destination, prepare
 from oneroster_source.destination.shards import Shard, divide
 from oneroster_source.destination.state import (
     PIPELINE,
@@ -57,7 +53,7 @@ from oneroster_source.destination.state import (
     left_out,
     pipeline_name,
     prunes,
-    refuse_outdated,
+    require_current,
     resources,
     source_of,
     take_up,
@@ -124,7 +120,7 @@ class Warehouse:
             if not text.strip():
                 raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
         self.place, self.dataset = destination, dataset
-        _, self.name = chosen(destination, dataset)
+        _, self.name = parse_destination(destination, dataset)
 
     @contextmanager
     def _pipeline(
@@ -134,13 +130,13 @@ class Warehouse:
         its working folder, `instead` of one that does not exist and is not to be made."""
         problem: OneRosterError
         try:
-            destination, _ = chosen(self.place, self.dataset)
+            destination, _ = parse_destination(self.place, self.dataset)
             with workdir.umask(), sections_only(), stoppable(), working_folder() as folder:
                 if instead:
                     destination = dlt.destinations.duckdb(str(folder / "no_file_yet.duckdb"))
                 yield dlt.pipeline(
                     pipeline_name(shard),
-                    destination=fitted(destination, shard),
+                    destination=prepare(destination, shard),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
@@ -150,7 +146,7 @@ class Warehouse:
         except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
             if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
                 raise KeyboardInterrupt from None
-            problem = named(error, self.name)
+            problem = our_error(error, self.name)
         raise problem
 
     @contextmanager
@@ -388,7 +384,7 @@ class Warehouse:
                 pipeline.extract(resource, schema=pipeline.default_schema)
             with changed(pipeline) as state:
                 for shard in shards:
-                    refuse_outdated(state, shard)
+                    require_current(state, shard)
                     for name, schools in entries_of(pipeline, shard).items():
                         entries = resources(state).setdefault(name, {})
                         entries.setdefault("schools", {}).update(schools)
@@ -864,7 +860,7 @@ def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) 
         )
         return
     found = filled(client, privacy, new)
-    if found or staging.there(client):
+    if found or staging.existing(client):
         backend_of(client).mark_compaction_due()
         staging.drop(client)
         clear(client, found)

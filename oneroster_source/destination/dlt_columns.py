@@ -1,7 +1,7 @@
 """dlt's own columns, which its setting `normalize.parquet_normalizer` adds to all tables.
 
-dlt makes them NOT NULL: they cannot come into tables that exist, rows that are made here by SQL
-have none, and once the setting is off again nothing can be loaded. Here they may be NULL.
+dlt makes them NOT NULL: then they cannot be added to existing tables, rows that SQL makes here have
+no value for them, and nothing can be loaded once the setting is off again. Here they may be NULL.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SECTIONS = ("normalize", "parquet_normalizer")
 
 
 def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
-    """Before a load: makes the tables that exist fit the setting, whether it is on or off now.
+    """Adapts existing tables to the setting, before a load, whether it is on or off now.
 
     Args:
-        pipeline: A pipeline that knows the schema which was found in the destination.
+        pipeline: A pipeline that has read its schema from the destination.
         client: dlt's client of the destination, open.
 
     Returns:
-        Whether tables were changed, so that those of the staging dataset are wrong.
+        Whether tables were changed, so that those of the staging dataset are outdated.
 
     Raises:
         DatabaseException: dlt's, if this user may not change them.
@@ -46,7 +46,7 @@ def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
         for column, is_wanted in wanted.items():
             changed |= (column in columns) != is_wanted
             if not is_wanted:
-                # what is not in the schema needs no value
+                # a column that is not in the schema needs no value
                 columns.pop(column, None)
     if not changed:
         return False
@@ -65,7 +65,11 @@ def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
 
 
 def allow_null(client: SqlJobClientBase, tables: Mapping[str, Any]) -> None:
-    """Lets dlt's own columns be NULL in some tables.
+    """Lets dlt's own columns be NULL.
+
+    Args:
+        client: dlt's client of the destination, open.
+        tables: Tables and their columns, as `existing_tables` returns them.
 
     Raises:
         DatabaseException: dlt's, if this user may not change them.

@@ -1,6 +1,6 @@
-"""How much memory a run takes: little, for any number of rows.
+"""Keeps the memory of a run small, for any number of rows.
 
-Pages stream, and what is remembered of a row is a few bytes; the rest is up to Arrow and DuckDB.
+Pages stream, and a few bytes are remembered of each row; the rest is up to Arrow and DuckDB.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pyarrow as pa
 
 
 def use_thrifty_arrow() -> None:
-    """Has Arrow give back what it does not need, unless its own variable chooses how.
+    """Chooses an allocator that returns memory, unless Arrow's own variable chooses another.
 
-    The allocator that it takes by default keeps some for each thread: 130 MB more at the peak.
+    Arrow's default keeps some for each thread: 130 MB more at the peak.
     """
     if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
         with suppress(NotImplementedError):
@@ -23,9 +23,9 @@ def use_thrifty_arrow() -> None:
 
 
 def give_back() -> None:
-    """Gives back to the system what allocators keep of what is not used any more."""
+    """Returns freed memory, which allocators keep, to the operating system."""
     pa.default_memory_pool().release_unused()
-    # glibc's own, where that is what there is
+    # glibc's, where there is glibc
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
