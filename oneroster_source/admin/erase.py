@@ -14,12 +14,17 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, cast
 
-from dlt.destinations.job_client_impl import SqlJobClientBase
-
 from oneroster_source.config.options import places
 from oneroster_source.config.privacy import Key
 from oneroster_source.destination.hints import hints
-from oneroster_source.destination.queries import Rows, counted, existing_tables, utc, worded
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    Rows,
+    counted,
+    existing_tables,
+    utc,
+    worded,
+)
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import (
     QUALITY_RESULTS,
@@ -75,7 +80,7 @@ class Person:
     """
 
     def __init__(
-        self, client: SqlJobClientBase, dialect: Dialect, estab: str, user: str, key: Key | None
+        self, client: DatabaseClient, dialect: Dialect, estab: str, user: str, key: Key | None
     ) -> None:
         self._client = client
         self._dialect = dialect

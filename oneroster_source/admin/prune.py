@@ -15,9 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dlt.destinations.job_client_impl import SqlJobClientBase
-
-from oneroster_source.destination.queries import Rows, among, counted, existing_tables, worded
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    Rows,
+    among,
+    counted,
+    existing_tables,
+    worded,
+)
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.deletions import credible
 from oneroster_source.model import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
@@ -96,7 +101,7 @@ class Retention:
 
     def __init__(
         self,
-        client: SqlJobClientBase,
+        client: DatabaseClient,
         dialect: Dialect,
         before: datetime,
         estabs: Collection[str] | None = None,

@@ -13,10 +13,9 @@ import dlt
 from dlt.common.configuration import resolve_configuration
 from dlt.common.destination.client import JobClientBase
 from dlt.common.schema.typing import C_DLT_ID, C_DLT_LOAD_ID
-from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.normalize.configuration import ItemsNormalizerConfiguration
 
-from oneroster_source.destination.queries import existing_tables
+from oneroster_source.destination.queries import DatabaseClient, existing_tables
 
 _SECTIONS = ("normalize", "parquet_normalizer")
 
@@ -34,7 +33,7 @@ def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
     Raises:
         DatabaseException: dlt's, if this user may not change them.
     """
-    if not pipeline.default_schema_name or not isinstance(client, SqlJobClientBase):
+    if not pipeline.default_schema_name or not isinstance(client, DatabaseClient):
         return False
     setting = resolve_configuration(ItemsNormalizerConfiguration(), sections=_SECTIONS)
     wanted = {C_DLT_ID: setting.add_dlt_id, C_DLT_LOAD_ID: setting.add_dlt_load_id}
@@ -64,7 +63,7 @@ def fit(pipeline: dlt.Pipeline, client: JobClientBase) -> bool:
     return True
 
 
-def allow_null(client: SqlJobClientBase, tables: Mapping[str, Any]) -> None:
+def allow_null(client: DatabaseClient, tables: Mapping[str, Any]) -> None:
     """Lets dlt's own columns be NULL.
 
     Args:

@@ -11,11 +11,15 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
-
 from oneroster_source.destination.dlt_columns import allow_null
-from oneroster_source.destination.queries import among, existing_tables, utc, worded
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    SqlClient,
+    among,
+    existing_tables,
+    utc,
+    worded,
+)
 from oneroster_source.errors import DestinationError
 from oneroster_source.model import HISTORY_KEPT, SYNC_RUN_DETAILS, V1P1, Table
 
@@ -30,7 +34,7 @@ Loaded = Mapping[str, Collection[str] | None]
 
 
 def keep(
-    client: SqlJobClientBase, *, at: datetime | None = None, loaded: Loaded | None = None
+    client: DatabaseClient, *, at: datetime | None = None, loaded: Loaded | None = None
 ) -> dict[str, int]:
     """Updates the versions to what the tables hold now, in one transaction.
 
@@ -76,7 +80,7 @@ def keep(
 
 
 def begin(
-    client: SqlJobClientBase, at: datetime, *, catch_up: bool, without: Collection[str] = ()
+    client: DatabaseClient, at: datetime, *, catch_up: bool, without: Collection[str] = ()
 ) -> bool:
     """Notes that a load begins: until `keep` the tables may be ahead of the versions.
 
@@ -109,17 +113,17 @@ def begin(
     return current
 
 
-def is_kept(client: SqlJobClientBase) -> bool:
+def is_kept(client: DatabaseClient) -> bool:
     """Whether any table of versions exists."""
     return bool(_pairs(_stored(client)))
 
 
-def newest(client: SqlJobClientBase) -> datetime | None:
+def newest(client: DatabaseClient) -> datetime | None:
     """The time of the newest change of versions; None if there are no versions."""
     return max(_moments(client.sql_client, _stored(client)), default=None)
 
 
-def _stored(client: SqlJobClientBase) -> dict[str, Any]:
+def _stored(client: DatabaseClient) -> dict[str, Any]:
     names = [t.name for pair in _VERSIONED.items() for t in pair]
     return existing_tables(client, [*names, HISTORY_KEPT.name])
 
@@ -128,7 +132,7 @@ def _pairs(there: Collection[str]) -> list[tuple[Table, Table]]:
     return [(t, h) for t, h in _VERSIONED.items() if {t.name, h.name} <= set(there)]
 
 
-def _moments(sql: SqlClientBase[Any], there: Collection[str]) -> list[datetime]:
+def _moments(sql: SqlClient, there: Collection[str]) -> list[datetime]:
     found: list[Any] = []
     for versions in _VERSIONED.values():
         if versions.name in there:
@@ -137,7 +141,7 @@ def _moments(sql: SqlClientBase[Any], there: Collection[str]) -> list[datetime]:
     return [moment for moment in map(utc, found) if moment is not None]
 
 
-def _runs(sql: SqlClientBase[Any]) -> str:
+def _runs(sql: SqlClient) -> str:
     """A text that changes whenever a run loads anything."""
     query = "SELECT count(*), max({run_id}) FROM {details}"
     ((count, run_id),) = sql.execute_sql(worded(sql, query, details=SYNC_RUN_DETAILS)) or ((0, ""),)
@@ -145,7 +149,7 @@ def _runs(sql: SqlClientBase[Any]) -> str:
 
 
 def _keep(
-    sql: SqlClientBase[Any],
+    sql: SqlClient,
     table: Table,
     versions: Table,
     at: datetime,

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 from typing import Any
 
-from dlt.destinations.sql_client import SqlClientBase
-
-from oneroster_source.destination.queries import among, worded
+from oneroster_source.destination.queries import SqlClient, among, worded
 from oneroster_source.model import Endpoint, Table
 from oneroster_source.run_report import Report
 
@@ -20,7 +18,7 @@ REPAIR = "run `oneroster sync --full`; if that does not help, drop the table and
 
 
 def problems(
-    client: SqlClientBase[Any],
+    client: SqlClient,
     endpoints: Collection[Endpoint],
     changed: Set[str],
     report: Report,
@@ -64,7 +62,7 @@ class _Rows:
 
     def __init__(
         self,
-        client: SqlClientBase[Any],
+        client: SqlClient,
         table: Table,
         keys: Collection[tuple[str, str]] | None,
     ) -> None:
@@ -162,7 +160,7 @@ sixth form or a few teachers that two schools share are fewer."""
 
 
 def same_schools(
-    client: SqlClientBase[Any],
+    client: SqlClient,
     endpoints: Collection[Endpoint],
     new: Collection[str],
     others: Collection[str],

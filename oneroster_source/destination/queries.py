@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
+from dlt.destinations.exceptions import DatabaseException as DatabaseException
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.model import Table
+
+DatabaseClient: TypeAlias = SqlJobClientBase
+"""dlt's client of a database."""
+SqlClient: TypeAlias = SqlClientBase[Any]
+"""dlt's client that runs SQL, in a database or on files."""
 
 
 def existing_tables(client: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -24,7 +31,7 @@ def existing_tables(client: Any, names: Iterable[str]) -> dict[str, Any]:
     return {str(name): columns for name, columns in stored(list(names)) if columns}
 
 
-def worded(client: SqlClientBase[Any], query: str, **tables: Table) -> str:
+def worded(client: SqlClient, query: str, **tables: Table) -> str:
     """A query with its `{table}` and `{column}` names as the destination writes them.
 
     Args:
@@ -59,7 +66,7 @@ class Rows:
     where: str
     values: tuple[Any, ...] = ()
 
-    def count(self, client: SqlClientBase[Any]) -> int:
+    def count(self, client: SqlClient) -> int:
         """Counts them."""
         query = f"SELECT count(*) FROM {{table}} WHERE {self.where}"
         ((found,),) = client.execute_sql(worded(client, query, table=self.table), *self.values) or (
@@ -67,7 +74,7 @@ class Rows:
         )
         return int(found)
 
-    def delete(self, client: SqlClientBase[Any]) -> None:
+    def delete(self, client: SqlClient) -> None:
         """Deletes them."""
         query = f"DELETE FROM {{table}} WHERE {self.where}"
         client.execute_sql(worded(client, query, table=self.table), *self.values)
@@ -83,7 +90,7 @@ class Removed:
     """What became of their bytes on disk, for people."""
 
 
-def counted(client: SqlClientBase[Any], parts: Iterable[Rows]) -> dict[str, int]:
+def counted(client: SqlClient, parts: Iterable[Rows]) -> dict[str, int]:
     """Counts rows by table; tables without any are left out."""
     found: dict[str, int] = {}
     for part in parts:
@@ -96,7 +103,7 @@ _SPLIT = {"duckdb": "string_split", "postgres": "string_to_array"}
 _SEPARATOR = "\x1f"
 
 
-def among(client: SqlClientBase[Any], ids: Collection[str]) -> tuple[str, tuple[str, str]] | None:
+def among(client: SqlClient, ids: Collection[str]) -> tuple[str, tuple[str, str]] | None:
     """The condition that a column, `{}`, holds one of some ids, and its two parameters.
 
     None where the destination's SQL is not known to have such a function, or an id holds what

@@ -12,9 +12,8 @@ from typing import Any
 
 import dlt
 from dlt.common.destination.client import JobClientBase
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from oneroster_source.destination.queries import existing_tables
+from oneroster_source.destination.queries import DatabaseClient, existing_tables
 from oneroster_source.destination.shards import NAMES, Shard
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
@@ -49,7 +48,7 @@ def prepare(client: JobClientBase) -> None:
     Raises:
         ConfigurationError: Somebody has loaded data into it.
     """
-    if not isinstance(client, SqlJobClientBase):
+    if not isinstance(client, DatabaseClient):
         return
     name = client.sql_client.staging_dataset_name
     if _is_somebodys(client, name):
@@ -62,7 +61,7 @@ def prepare(client: JobClientBase) -> None:
         _drop(client, old)
 
 
-def existing(client: SqlJobClientBase) -> list[str]:
+def existing(client: DatabaseClient) -> list[str]:
     """The staging datasets that exist, of shards and of earlier versions too.
 
     Args:
@@ -84,17 +83,17 @@ def drop(client: JobClientBase) -> None:
     Args:
         client: dlt's client of the destination, open.
     """
-    if isinstance(client, SqlJobClientBase):
+    if isinstance(client, DatabaseClient):
         for name in existing(client):
             _drop(client, name)
 
 
-def _drop(client: SqlJobClientBase, name: str) -> None:
+def _drop(client: DatabaseClient, name: str) -> None:
     with client.sql_client.with_alternative_dataset_name(name):
         client.sql_client.drop_dataset()
 
 
-def _name(client: SqlJobClientBase, layout: str) -> str:
+def _name(client: DatabaseClient, layout: str) -> str:
     """The name that dlt makes of a layout, as the database writes it."""
     config: Any = client.config.copy()
     config.staging_dataset_name_layout = layout
@@ -102,20 +101,20 @@ def _name(client: SqlJobClientBase, layout: str) -> str:
     return client.sql_client.capabilities.casefold_identifier(name)
 
 
-def _names(client: SqlJobClientBase, layout: str) -> Iterator[str]:
+def _names(client: DatabaseClient, layout: str) -> Iterator[str]:
     yield _name(client, layout)
     for shard in NAMES:
         yield _name(client, _OF_SHARD.format(layout, shard))
 
 
-def _is_somebodys(client: SqlJobClientBase, name: str) -> bool:
+def _is_somebodys(client: DatabaseClient, name: str) -> bool:
     """Whether somebody has loaded data into a dataset: dlt stages no state."""
     own = (client.schema.loads_table_name, client.schema.state_table_name)
     with client.sql_client.with_alternative_dataset_name(name):
         return bool(existing_tables(client, own))
 
 
-def _was_made_by_us(client: SqlJobClientBase, name: str) -> bool:
+def _was_made_by_us(client: DatabaseClient, name: str) -> bool:
     """Whether a dataset exists in which rows of our tables, and of no others, were staged."""
     sql, schema = client.sql_client, client.schema
     query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"

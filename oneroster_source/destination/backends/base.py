@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from dlt.common.destination.client import JobClientBase
 from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import DestinationConnectionError
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
+from dlt.destinations.sql_client import WithSqlClient
 
 from oneroster_source.destination.locks import exclusive, hidden
+from oneroster_source.destination.queries import DatabaseClient, SqlClient
 from oneroster_source.errors import DestinationError
 
 
@@ -66,7 +66,7 @@ class Backend:
     @property
     def is_database(self) -> bool:
         """Whether it is a database, in which views, versions and deletions can be made by SQL."""
-        return isinstance(self.client, SqlJobClientBase)
+        return isinstance(self.client, DatabaseClient)
 
     def lock_file(self, part: str = "") -> Path:
         """The file by which runs on this machine lock the dataset, or a part of it."""
@@ -205,7 +205,7 @@ NOTHING_TO_COMPACT = "There is nothing to compact."
 
 
 @contextmanager
-def connected(client: SqlClientBase[Any]) -> Iterator[None]:
+def connected(client: SqlClient) -> Iterator[None]:
     """Opens a connection; some of dlt's clients let the driver's own error out, this does not."""
     try:
         client.open_connection()

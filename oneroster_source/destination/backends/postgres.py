@@ -15,12 +15,11 @@ from hashlib import sha256
 from typing import Any
 
 from dlt.destinations import postgres
-from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.destination.backends import postgres_compaction
 from oneroster_source.destination.backends.base import NOTHING_TO_COMPACT, Backend, connected
 from oneroster_source.destination.locks import exclusive
-from oneroster_source.destination.queries import existing_tables
+from oneroster_source.destination.queries import SqlClient, existing_tables
 from oneroster_source.destination.waiting import InUse, retry_while_in_use
 from oneroster_source.errors import DestinationBusy, clean
 from oneroster_source.model import REJECTED_ROWS, V1P1, Table
@@ -83,7 +82,7 @@ class PostgresDataset(Backend):
         return kind.__module__.startswith("psycopg2") and kind.__name__ == "OperationalError"
 
     @property
-    def _sql(self) -> SqlClientBase[Any]:
+    def _sql(self) -> SqlClient:
         return self.client.sql_client  # type: ignore[no-any-return]
 
     @contextmanager

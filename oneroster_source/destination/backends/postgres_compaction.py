@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dlt.destinations.exceptions import DatabaseException
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
-
 from oneroster_source.destination.backends.base import CompactionFailed
-from oneroster_source.destination.queries import existing_tables
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    DatabaseException,
+    SqlClient,
+    existing_tables,
+)
 from oneroster_source.destination.waiting import InUse, retry_while_in_use
 from oneroster_source.errors import clean
 from oneroster_source.model import V1P1
@@ -28,7 +29,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _BLANKS = {"text": "''", "bigint": "0", "bool": "FALSE", "json": "'[]'"}
 
 
-def compact(client: SqlJobClientBase, patience: float) -> str:
+def compact(client: DatabaseClient, patience: float) -> str:
     """Writes the tables again, with their indexes and statistics, and drops the mark.
 
     Args:
@@ -69,7 +70,7 @@ def compact(client: SqlJobClientBase, patience: float) -> str:
     )
 
 
-def _replace_samples(sql: SqlClientBase[Any], table: str, columns: Mapping[str, Any]) -> None:
+def _replace_samples(sql: SqlClient, table: str, columns: Mapping[str, Any]) -> None:
     """Replaces the samples of a table that is empty now: ANALYZE keeps them where it finds no row,
     so the table gets one meanwhile."""
     row = {
@@ -84,7 +85,7 @@ def _replace_samples(sql: SqlClientBase[Any], table: str, columns: Mapping[str, 
         sql.execute_sql(f"DELETE FROM {table}")
 
 
-def _vacuum(sql: SqlClientBase[Any], table: str, how: str, end: float) -> None:
+def _vacuum(sql: SqlClient, table: str, how: str, end: float) -> None:
     """Writes a table again.
 
     Raises:
