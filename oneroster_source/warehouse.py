@@ -38,7 +38,7 @@ from oneroster_source.destination.hints import RUN_MERGE, hints
 from oneroster_source.destination.integrity import problems, same_schools
 from oneroster_source.destination.locks import duckdb_file, working_folder
 from oneroster_source.destination.memory import give_back, use_thrifty_arrow
-from oneroster_source.destination.queries import Removed, Rows, counted, existing_tables, utc
+from oneroster_source.destination.queries import Removed, Rows, as_utc, count_rows, existing_tables
 from oneroster_source.destination.resolve import our_error, parse_destination, prepare
 from oneroster_source.destination.shards import Shard, divide
 from oneroster_source.destination.state import (
@@ -415,7 +415,7 @@ class Warehouse:
         """
         with self._loaded() as (_, client):
             database = _database(client, self.name)
-            return counted(database.sql_client, _of_schools(database, estabs))
+            return count_rows(database.sql_client, _of_schools(database, estabs))
 
     @property
     def is_unfinished(self) -> bool:
@@ -448,7 +448,7 @@ class Warehouse:
             # of runs that were killed
             staging.drop(client)
             parts = _of_schools(client, estabs)
-            removed.rows = counted(client.sql_client, parts)
+            removed.rows = count_rows(client.sql_client, parts)
             backend_of(client).mark_compaction_due()
             with client.sql_client.begin_transaction():
                 for part in parts:
@@ -682,7 +682,7 @@ class Warehouse:
                     found.loads = _answer(client, _LOADS)
                 loads = client.make_qualified_table_name("_dlt_loads")
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
-                found.last_load = utc(last[0][0]) if last else None
+                found.last_load = as_utc(last[0][0]) if last else None
         return found
 
 

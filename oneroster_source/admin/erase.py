@@ -20,10 +20,10 @@ from oneroster_source.destination.hints import hints
 from oneroster_source.destination.queries import (
     DatabaseClient,
     Rows,
-    counted,
+    as_utc,
+    count_rows,
     existing_tables,
-    utc,
-    worded,
+    render_query,
 )
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import (
@@ -343,7 +343,7 @@ class Person:
                 yield Mention(table, column.name, row, text, rest, readable(about))
 
     def _counted(self, mentions: Iterable[Mention]) -> dict[str, int]:
-        found = counted(self._client.sql_client, self._traces())
+        found = count_rows(self._client.sql_client, self._traces())
         for mention in mentions:
             name = f"{mention.table.name}.{mention.column}"
             found[name] = found.get(name, 0) + 1
@@ -377,11 +377,11 @@ class Person:
 
     def _asked(self, query: str, table: Table, *values: Any) -> Sequence[Any]:
         sql = self._client.sql_client
-        return sql.execute_sql(worded(sql, query, table=table), *values) or ()
+        return sql.execute_sql(render_query(sql, query, table=table), *values) or ()
 
     def _done(self, query: str, table: Table, *values: Any) -> None:
         sql = self._client.sql_client
-        sql.execute_sql(worded(sql, query, table=table), *values)
+        sql.execute_sql(render_query(sql, query, table=table), *values)
 
 
 def refuse_what_is_no_id(estab: str, user: str) -> None:
@@ -412,6 +412,6 @@ def _any(columns: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, tuple[str
 def _plain(value: Any) -> Any:
     """A value as a JSON type."""
     if isinstance(value, datetime):
-        moment = utc(value)
+        moment = as_utc(value)
         return moment and moment.isoformat()
     return value.isoformat() if isinstance(value, date) else value

@@ -18,10 +18,10 @@ from typing import Any
 from oneroster_source.destination.queries import (
     DatabaseClient,
     Rows,
-    among,
-    counted,
+    count_rows,
     existing_tables,
-    worded,
+    id_in,
+    render_query,
 )
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.deletions import credible
@@ -126,7 +126,7 @@ class Retention:
         with self._client.begin_transaction():
             made = [name for endpoint in self._endpoints for name in self._collected(endpoint)]
             self._shorter = list(self._examples())
-            rows = counted(self._client, self._steps())
+            rows = count_rows(self._client, self._steps())
             yield Leavers(rows, sum(row.gone for row in self._shorter), self._undated())
             for name in made:
                 self._asked(f"DROP TABLE {name}")
@@ -267,16 +267,17 @@ class Retention:
         self, estab: str, sourced_id: str, place: str, names: Collection[str], **tables: Table
     ) -> set[tuple[str, str]]:
         """The keys in a table, estab and sourcedId, of which the latter is one of the names."""
-        few, values = among(self._client, names) or ("{} IS NOT NULL", ())
+        few, values = id_in(self._client, names) or ("{} IS NOT NULL", ())
         query = f"SELECT {estab}, {sourced_id} FROM {place} WHERE {few.format(sourced_id)}"
         found: set[tuple[str, str]] = set()
-        with self._client.execute_query(worded(self._client, query, **tables), *values) as cursor:
+        query = render_query(self._client, query, **tables)
+        with self._client.execute_query(query, *values) as cursor:
             while some := cursor.fetchmany(_ROWS):
                 found |= {(str(of), str(name)) for of, name in some if name in names}
         return found
 
     def _asked(self, query: str, *values: Any, **tables: Table) -> Any:
-        return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
+        return self._client.execute_sql(render_query(self._client, query, **tables), *values) or ()
 
 
 def _going(endpoint: Endpoint) -> str:

@@ -16,7 +16,7 @@ from dlt.common.destination.utils import resolve_merge_strategy
 from dlt.dataset.utils import get_destination_clients
 
 from oneroster_source.destination.backends import Backend, backend_of
-from oneroster_source.destination.queries import existing_tables, worded
+from oneroster_source.destination.queries import existing_tables, render_query
 from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.model import SUPPRESSED_USERS, Table
 from oneroster_source.transform.parser import arrow_schema
@@ -198,7 +198,7 @@ class ExistingRows:
     def _cursor(self, query: str, *values: str | bool, **tables: Table) -> Iterator[Any]:
         with self.open() as backend:
             sql = backend.client.sql_client
-            with sql.execute_query(worded(sql, query, **tables), *values) as cursor:
+            with sql.execute_query(render_query(sql, query, **tables), *values) as cursor:
                 yield cursor
 
 

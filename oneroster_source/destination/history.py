@@ -15,10 +15,10 @@ from oneroster_source.destination.dlt_columns import allow_null
 from oneroster_source.destination.queries import (
     DatabaseClient,
     SqlClient,
-    among,
+    as_utc,
     existing_tables,
-    utc,
-    worded,
+    id_in,
+    run_query,
 )
 from oneroster_source.errors import DestinationError
 from oneroster_source.model import HISTORY_KEPT, SYNC_RUN_DETAILS, V1P1, Table
@@ -66,16 +66,13 @@ def keep(
         at = max([at or datetime.now(UTC), *(m + _TICK for m in _moments(sql, there))])
         for table, versions in pairs:
             # a new table of versions has none of the rows
-            fresh = not sql.execute_sql(worded(sql, _ANY, versions=versions))
+            fresh = not run_query(sql, _ANY, versions=versions)
             if loaded is None or table.name in loaded or fresh:
                 ids = None if loaded is None or fresh else loaded[table.name]
                 changes[versions.name] = _keep(sql, table, versions, at, ids)
-        note = worded(sql, "DELETE FROM {kept}", kept=HISTORY_KEPT)
-        sql.execute_sql(note)
-        note = worded(
-            sql, "INSERT INTO {kept} ({started}, {runs}) VALUES (%s, %s)", kept=HISTORY_KEPT
-        )
-        sql.execute_sql(note, at, _runs(sql))
+        run_query(sql, "DELETE FROM {kept}", kept=HISTORY_KEPT)
+        query = "INSERT INTO {kept} ({started}, {runs}) VALUES (%s, %s)"
+        run_query(sql, query, at, _runs(sql), kept=HISTORY_KEPT)
     return {name: rows for name, rows in changes.items() if rows}
 
 
@@ -97,19 +94,17 @@ def begin(
     sql = client.sql_client
     if HISTORY_KEPT.name not in _stored(client):
         return False
-    note = worded(sql, "SELECT {started}, {runs} FROM {kept}", kept=HISTORY_KEPT)
-    found = list(sql.execute_sql(note) or ())
+    found = run_query(sql, "SELECT {started}, {runs} FROM {kept}", kept=HISTORY_KEPT)
     current = [runs for _, runs in found] == [_runs(sql)]
     if catch_up and not current:
         # the run that loaded the rows has noted when it began
         loaded = {table.name: None for table in _VERSIONED if table.name not in without}
-        began = next((utc(started) for started, runs in found if not runs), at)
+        began = next((as_utc(started) for started, runs in found if not runs), at)
         keep(client, at=began, loaded=loaded)
         current = True
     if current or not any(not runs for _, runs in found):
         # of several runs without versions the first one's time counts
-        note = worded(sql, "UPDATE {kept} SET {started} = %s, {runs} = ''", kept=HISTORY_KEPT)
-        sql.execute_sql(note, at)
+        run_query(sql, "UPDATE {kept} SET {started} = %s, {runs} = ''", at, kept=HISTORY_KEPT)
     return current
 
 
@@ -137,14 +132,14 @@ def _moments(sql: SqlClient, there: Collection[str]) -> list[datetime]:
     for versions in _VERSIONED.values():
         if versions.name in there:
             query = "SELECT max({valid_from}), max({valid_to}) FROM {versions}"
-            found += (sql.execute_sql(worded(sql, query, versions=versions)) or [()])[0]
-    return [moment for moment in map(utc, found) if moment is not None]
+            found += run_query(sql, query, versions=versions)[0]
+    return [moment for moment in map(as_utc, found) if moment is not None]
 
 
 def _runs(sql: SqlClient) -> str:
     """A text that changes whenever a run loads anything."""
     query = "SELECT count(*), max({run_id}) FROM {details}"
-    ((count, run_id),) = sql.execute_sql(worded(sql, query, details=SYNC_RUN_DETAILS)) or ((0, ""),)
+    ((count, run_id),) = run_query(sql, query, details=SYNC_RUN_DETAILS)
     return f"{run_id or 'none'}, {count}"
 
 
@@ -156,7 +151,7 @@ def _keep(
     ids: Collection[str] | None,
 ) -> int:
     """Ends and begins versions of a table; returns how many rows have changed."""
-    few, values = (ids is not None and among(sql, ids)) or ("TRUE", ())
+    few, values = (ids is not None and id_in(sql, ids)) or ("TRUE", ())
     few = few.format("{sourced_id}")
     differs = " OR ".join(
         f"t.{{{c.name}}} IS DISTINCT FROM v.{{{c.name}}}"
@@ -171,7 +166,7 @@ def _keep(
     )
 
     def run(query: str, *values: Any) -> Any:
-        return sql.execute_sql(worded(sql, query, table=table, versions=versions), *values)
+        return run_query(sql, query, *values, table=table, versions=versions)
 
     # one join finds all changes; with the columns as further keys DuckDB takes three times as long
     run(

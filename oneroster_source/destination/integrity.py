@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 from typing import Any
 
-from oneroster_source.destination.queries import SqlClient, among, worded
+from oneroster_source.destination.queries import SqlClient, id_in, run_query
 from oneroster_source.model import Endpoint, Table
 from oneroster_source.run_report import Report
 
@@ -71,7 +71,7 @@ class _Rows:
         self._keys = len(keys or ())
         self.all_there = False
         """Whether every row to check is known to be in the table."""
-        few = among(client, {key for _, key in keys or ()})
+        few = id_in(client, {key for _, key in keys or ()})
         if few is not None:
             ((found,),) = self.fetch("SELECT count(*) FROM {table}", table=table)
             self._few = few if found > LARGE else None
@@ -96,13 +96,13 @@ class _Rows:
             query: The query; its own parameters come before the first `{few}`.
             *columns: The columns that hold the ids, one for each `{few}`.
             values: Its own parameters.
-            **tables: Its tables, as `worded` takes them.
+            **tables: Its tables, as `run_query` takes them.
         """
         for column in columns:
             few, more = self._few or ("TRUE", ())
             values = (*values, *more)
             query = query.replace("{few}", few.format(column), 1)
-        return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
+        return run_query(self._client, query, *values, **tables)
 
 
 def _filled(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
@@ -195,15 +195,15 @@ def same_schools(
             f" AND n.{{_deleted}} = %s AND n.{{estab}} IN ({whose}) AND o.{{estab}} IN ({which})"
             " GROUP BY n.{estab}, o.{estab}"
         )
-        shared = client.execute_sql(worded(client, query, table=table), False, *new, *others)
+        shared = run_query(client, query, False, *new, *others, table=table)
         if not shared:
             continue
         query = (
             "SELECT {estab}, count(*) FROM {table}"
             f" WHERE {{_deleted}} = %s AND {{estab}} IN ({whose}) GROUP BY {{estab}}"
         )
-        counted = client.execute_sql(worded(client, query, table=table), False, *new) or ()
-        rows = {str(estab): int(count) for estab, count in counted}
+        counts = run_query(client, query, False, *new, table=table)
+        rows = {str(estab): int(count) for estab, count in counts}
         for estab, other, count in shared:
             if count >= SAME * rows[str(estab)]:
                 by_endpoint = found.setdefault(str(estab), {})

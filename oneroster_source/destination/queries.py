@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -31,7 +31,7 @@ def existing_tables(client: Any, names: Iterable[str]) -> dict[str, Any]:
     return {str(name): columns for name, columns in stored(list(names)) if columns}
 
 
-def worded(client: SqlClient, query: str, **tables: Table) -> str:
+def render_query(client: SqlClient, query: str, **tables: Table) -> str:
     """A query with its `{table}` and `{column}` names as the destination writes them.
 
     Args:
@@ -45,7 +45,12 @@ def worded(client: SqlClient, query: str, **tables: Table) -> str:
     return query.format(**names)
 
 
-def utc(moment: datetime | None) -> datetime | None:
+def run_query(client: SqlClient, query: str, *values: Any, **tables: Table) -> Sequence[Any]:
+    """Runs a query with names in braces, and returns its rows; see `render_query`."""
+    return client.execute_sql(render_query(client, query, **tables), *values) or ()
+
+
+def as_utc(moment: datetime | None) -> datetime | None:
     """An instant as a database returned it, in UTC, which is what it means without a time zone."""
     if moment is None:
         return None
@@ -69,15 +74,13 @@ class Rows:
     def count(self, client: SqlClient) -> int:
         """Counts them."""
         query = f"SELECT count(*) FROM {{table}} WHERE {self.where}"
-        ((found,),) = client.execute_sql(worded(client, query, table=self.table), *self.values) or (
-            (0,),
-        )
+        ((found,),) = run_query(client, query, *self.values, table=self.table)
         return int(found)
 
     def delete(self, client: SqlClient) -> None:
         """Deletes them."""
         query = f"DELETE FROM {{table}} WHERE {self.where}"
-        client.execute_sql(worded(client, query, table=self.table), *self.values)
+        run_query(client, query, *self.values, table=self.table)
 
 
 @dataclass(slots=True)
@@ -90,7 +93,7 @@ class Removed:
     """What became of their bytes on disk, for people."""
 
 
-def counted(client: SqlClient, parts: Iterable[Rows]) -> dict[str, int]:
+def count_rows(client: SqlClient, parts: Iterable[Rows]) -> dict[str, int]:
     """Counts rows by table; tables without any are left out."""
     found: dict[str, int] = {}
     for part in parts:
@@ -103,7 +106,7 @@ _SPLIT = {"duckdb": "string_split", "postgres": "string_to_array"}
 _SEPARATOR = "\x1f"
 
 
-def among(client: SqlClient, ids: Collection[str]) -> tuple[str, tuple[str, str]] | None:
+def id_in(client: SqlClient, ids: Collection[str]) -> tuple[str, tuple[str, str]] | None:
     """The condition that a column, `{}`, holds one of some ids, and its two parameters.
 
     None where the destination's SQL is not known to have such a function, or an id holds what
