@@ -16,6 +16,8 @@ from oneroster_source.destination.locks import exclusive, hidden
 from oneroster_source.destination.queries import DatabaseClient, SqlClient
 from oneroster_source.errors import DestinationError
 
+NOTHING_TO_COMPACT = "There is nothing to compact."
+
 
 class QueriesNotSupported(Exception):
     """The destination answers no SQL."""
@@ -38,7 +40,8 @@ class Backend:
     """Any dlt destination; the subclasses are the kinds that need something of their own.
 
     Args:
-        client: dlt's client of the destination.
+        client: dlt's client of the destination. `exclusive`, `dividing`, `opened`, `queries` and
+            `compact` open it themselves; for the other methods it must be open.
     """
 
     load_workers: ClassVar[int] = 20
@@ -77,9 +80,7 @@ class Backend:
     def exclusive(
         self, name: str, patience: float, part: str = ""
     ) -> Iterator[Callable[[], object]]:
-        """Locks the dataset against every other run.
-
-        The client must be one that nothing else uses meanwhile.
+        """Locks the dataset against every other run. Nothing else may use the client meanwhile.
 
         Args:
             name: The destination, for people.
@@ -87,7 +88,7 @@ class Backend:
             part: The shard to lock: other shards may be loaded meanwhile, the dataset may not.
 
         Yields:
-            What to call before writing: it raises if the lock was lost, as a server can lose it.
+            A function to call before writing, which raises if the server has lost the lock.
 
         Raises:
             DestinationBusy: Another run holds the lock.
@@ -98,9 +99,6 @@ class Backend:
 
     def dividing(self, name: str) -> AbstractContextManager[None]:
         """Locks out runs that would divide the same dataset too; its shards may be loaded.
-
-        Args:
-            name: The destination, for people.
 
         Raises:
             DestinationBusy: Another run has divided it, and waits for its shards.
@@ -115,7 +113,7 @@ class Backend:
             patience: Seconds to wait for another process that keeps everyone out.
 
         Raises:
-            ConfigurationError: The database cannot tell its own name from the dataset's.
+            ConfigurationError: The dataset has a name that the database cannot use.
             DestinationError: The other process took longer.
         """
         with connected(self.client.sql_client) if self.is_database else self.client:
@@ -139,14 +137,11 @@ class Backend:
             yield self.client
 
     def bounded_memory(self) -> AbstractContextManager[None]:
-        """Limits the memory that filling new tables takes, however many rows there are.
-
-        Not for merges: they need memory that grows with the tables. The client must be open.
-        """
+        """Limits the memory that filling new tables takes. Merges need more, as tables grow."""
         return nullcontext()
 
     def tune(self, read: Collection[str], changed: Collection[str]) -> None:
-        """Makes queries fast on what a load has changed. The client must be open.
+        """Makes queries fast on what a load has changed.
 
         Args:
             read: The tables that views and checks read.
@@ -157,16 +152,11 @@ class Backend:
         """
 
     def compaction_is_due(self) -> bool:
-        """Whether rows were removed, or were about to be, without a compaction since.
-
-        The client must be open.
-        """
+        """Whether rows were removed, or were about to be, without a compaction since."""
         return False
 
     def mark_compaction_due(self) -> None:
         """Notes, just before rows are removed, that they must be removed from the disk too.
-
-        The client must be open.
 
         Raises:
             OSError: There is no room even for that.
@@ -201,12 +191,10 @@ class Backend:
         return f"Whether and when their bytes are gone from the disk too is up to {name}."
 
 
-NOTHING_TO_COMPACT = "There is nothing to compact."
-
-
 @contextmanager
 def connected(client: SqlClient) -> Iterator[None]:
-    """Opens a connection; some of dlt's clients let the driver's own error out, this does not."""
+    """Opens a connection, and raises dlt's error if that fails: some of dlt's clients let the
+    driver's own error through."""
     try:
         client.open_connection()
     except Exception as error:

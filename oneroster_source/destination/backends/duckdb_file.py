@@ -30,7 +30,7 @@ slower than without a limit, with which it takes 200 MB more."""
 
 
 class DuckDBFile(Backend):
-    """A DuckDB file."""
+    """A dataset in a DuckDB file."""
 
     load_workers = 2
     """Each table holds rows in memory, and DuckDB uses all cores for one."""
