@@ -15,7 +15,6 @@ from typing import Any
 import dlt
 import pyarrow as pa
 from dlt.common.configuration.specs import BaseConfiguration
-from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.extract import DltResource
 
 from oneroster_source.client.client import Client
@@ -23,10 +22,11 @@ from oneroster_source.client.pauses import Gates
 from oneroster_source.client.transport import Server
 from oneroster_source.config.schools import School
 from oneroster_source.config.settings import Settings, resolve
+from oneroster_source.destination.backends.base import QueriesNotSupported
 from oneroster_source.destination.existing_rows import (
-    Held,
-    refuse_what_cannot_merge,
-    refuse_what_is_no_database,
+    ExistingRows,
+    require_database,
+    require_merge,
 )
 from oneroster_source.destination.hints import (
     REJECTED_MERGE,
@@ -152,7 +152,7 @@ class _Run:
         elif self._strict:
             self._done = "nothing was loaded"
         self._now = datetime.now(UTC)
-        self._held = Held(settings.lock_timeout)
+        self._held = ExistingRows(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
         self._engine = engine()
         self._lock = threading.Lock()
@@ -209,9 +209,9 @@ class _Run:
         parser = PageParser(endpoint, self._engine, time_zone=self._settings.time_zone)
         todo = deque(self._todo(endpoint, cursors))
         reading: dict[Future[Collection], Outcome] = {}
-        refuse_what_cannot_merge()
+        require_merge()
         if self._settings.history and self._pool is None:
-            refuse_what_is_no_database()
+            require_database()
         self._enter()
         try:
             straight = self._alone and cursors.is_new and self._is_empty(endpoint)
@@ -350,7 +350,7 @@ class _Run:
                 there = self._decider.ids(endpoint.table, estab)
                 known = [] if there is None else there.to_pylist()
                 found = existing(self._held, endpoint, children, estab)
-        except SqlClientNotAvailable:
+        except QueriesNotSupported:
             return Plan(deleted=decision.deleted)
         return Plan(*sent.changes(found, known), decision.deleted)
 
@@ -400,7 +400,7 @@ class _Run:
             return not any(
                 self._held.is_filled(table) for table in endpoint.tables() if table.name in there
             )
-        except (SqlClientNotAvailable, DestinationError):
+        except (QueriesNotSupported, DestinationError):
             return False
 
     def _client(self, school: School) -> Client:
@@ -469,7 +469,7 @@ class _Run:
             return {}
         try:
             listed = self._held.suppressed()
-        except SqlClientNotAvailable:
+        except QueriesNotSupported:
             # nobody can be erased where no questions are answered
             return {}
         estabs = {school.estab for school in self._settings.schools}

@@ -33,19 +33,13 @@ from oneroster_source.config.options import sections_only
 from oneroster_source.config.privacy import Key, Privacy
 from oneroster_source.config.settings import chosen_privacy, keeps_history, lock_timeout, resolve
 from oneroster_source.destination import dlt_columns, history, staging, workdir
-from oneroster_source.destination.backends.postgres import tune
-from oneroster_source.destination.compact import Removed, announce, due, rewrite
-from oneroster_source.destination.connection import head, opened, sole
-from oneroster_source.destination.existing_rows import Rows, counted, utc
+from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.hints import RUN_MERGE, hints
 from oneroster_source.destination.integrity import problems, same_schools
 from oneroster_source.destination.locks import duckdb_file, working_folder
-from oneroster_source.destination.memory import give_back, thrift, use_thrifty_arrow
-from oneroster_source.destination.resolve import (
-    chosen,
-    fitted,
-    named,
-)
+from oneroster_source.destination.memory import give_back, use_thrifty_arrow
+from oneroster_source.destination.queries import Removed, Rows, as_utc, count_rows, existing_tables
+from oneroster_source.destination.resolve import our_error, parse_destination, prepare
 from oneroster_source.destination.shards import Shard, divide
 from oneroster_source.destination.state import (
     PIPELINE,
@@ -59,7 +53,7 @@ from oneroster_source.destination.state import (
     left_out,
     pipeline_name,
     prunes,
-    refuse_outdated,
+    require_current,
     resources,
     source_of,
     take_up,
@@ -96,12 +90,6 @@ _DEFAULTS = {
     # nobody sees it, and it takes a tenth of a run in which nothing changed
     PIPELINE: {"enable_runtime_trace": False},
 }
-_DEFAULT_JOBS = 20
-_MANY_WRITERS = ("postgres",)
-"""Where locks of the database keep shards, and what is left of those that died, apart."""
-_JOBS = {"duckdb": 2}
-"""Tables to load at once, where that is not dlt's default: each holds rows in memory, and DuckDB
-uses all cores for one."""
 
 
 def use_defaults() -> None:
@@ -132,7 +120,7 @@ class Warehouse:
             if not text.strip():
                 raise ConfigurationError(f"the {what} is empty", todo=f"name a {what}")
         self.place, self.dataset = destination, dataset
-        _, self.name = chosen(destination, dataset)
+        _, self.name = parse_destination(destination, dataset)
 
     @contextmanager
     def _pipeline(
@@ -142,13 +130,13 @@ class Warehouse:
         its working folder, `instead` of one that does not exist and is not to be made."""
         problem: OneRosterError
         try:
-            destination, _ = chosen(self.place, self.dataset)
+            destination, _ = parse_destination(self.place, self.dataset)
             with workdir.umask(), sections_only(), stoppable(), working_folder() as folder:
                 if instead:
                     destination = dlt.destinations.duckdb(str(folder / "no_file_yet.duckdb"))
                 yield dlt.pipeline(
                     pipeline_name(shard),
-                    destination=fitted(destination, shard),
+                    destination=prepare(destination, shard),
                     dataset_name=self.dataset,
                     pipelines_dir=str(folder),
                 )
@@ -158,7 +146,7 @@ class Warehouse:
         except (DltException, ConfigurationException, duckdb.Error, OSError) as error:
             if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
                 raise KeyboardInterrupt from None
-            problem = named(error, self.name)
+            problem = our_error(error, self.name)
         raise problem
 
     @contextmanager
@@ -174,7 +162,7 @@ class Warehouse:
         It must be `sync`'s `own`, not what a pipeline of another name has loaded, if it is written
         to and nothing else is said. With `removed`, in which the rows are noted that are removed
         meanwhile, what these have left behind is removed at the end too, before another run may
-        load. Call `announce` before they are removed.
+        load. Call `mark_compaction_due` of the backend before they are removed.
         """
         nothing = DestinationError(
             f"{self.name} holds no dataset {self.dataset!r} that was loaded from OneRoster",
@@ -188,9 +176,10 @@ class Warehouse:
         with ExitStack() as stack:
             pipeline = stack.enter_context(self._pipeline())
             if to_write:
-                stack.enter_context(sole(pipeline, self.name, patience))
+                lock = backend_of(pipeline.destination_client())
+                stack.enter_context(lock.exclusive(self.name, patience))
             client = pipeline.destination_client()
-            with opened(client, patience):
+            with backend_of(client).opened(patience):
                 pipeline.sync_destination()
                 if pipeline.first_run or not pipeline.default_schema_name:
                     if not _stored(client, [SYNC_RUN_DETAILS.name]):
@@ -203,7 +192,7 @@ class Warehouse:
                         )
                 yield pipeline, client
             if removed is not None:
-                removed.bytes = rewrite(pipeline, self.name, patience)
+                removed.bytes = backend_of(client).compact(self.name, patience)
 
     def load(self, report: Report, *, shard: Shard | None = None, **options: Any) -> None:
         """Reads and loads, as `oneroster` takes its options; what was done is in the report.
@@ -229,11 +218,14 @@ class Warehouse:
         privacy, kept = chosen_privacy(**options), keeps_history(options.get("history"))
         with (
             self._pipeline(shard) as pipeline,
-            sole(pipeline, self.name, patience, part=part) as confirm,
+            backend_of(pipeline.destination_client()).exclusive(
+                self.name, patience, part
+            ) as confirm,
         ):
             made: set[str] = set()
             client = pipeline.destination_client()
-            with opened(client, patience):
+            backend = backend_of(client)
+            with backend.opened(patience):
                 pipeline.sync_destination()
                 if shard is None:
                     require_same_pseudonyms(cursors(pipeline.state), privacy, V1P1)
@@ -251,10 +243,10 @@ class Warehouse:
                 new = not client.is_storage_initialized()
                 # here it takes no connection of its own
                 report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
-                unfinished = isinstance(client, SqlJobClientBase) and not new and due(client)
+                unfinished = not new and backend.compaction_is_due()
             if unfinished and shard is None:
                 try:
-                    _log.warning("%s", rewrite(pipeline, self.name, patience))
+                    _log.warning("%s", backend.compact(self.name, patience))
                 except DestinationError as error:
                     # no reason to load nothing; the next run tries again
                     report.problems.append(str(error))
@@ -265,10 +257,10 @@ class Warehouse:
             counts = {} if packed is None else packed.row_counts
             loaded = {table for table, rows in counts.items() if rows}
             confirm()
-            with opened(client, patience):
+            with backend.opened(patience):
                 current = _begin_versions(client, report, made, kept=kept, alone=shard is None)
-                with thrift(client) if new else nullcontext():
-                    pipeline.load(workers=_JOBS.get(client.config.destination_type, _DEFAULT_JOBS))
+                with backend.bounded_memory() if new else nullcontext():
+                    pipeline.load(workers=backend.load_workers)
                     if loaded and shard is None:
                         report.problems += _problems(pipeline, loaded, report)
                 if shard is None:
@@ -301,7 +293,7 @@ class Warehouse:
         file = duckdb_file(self.name)
         with self._pipeline(instead=file is not None and not Path(file).exists()) as pipeline:
             client = pipeline.destination_client()
-            with opened(client, patience):
+            with backend_of(client).opened(patience):
                 pipeline.sync_destination()
                 missing = _dropped(pipeline, client)
             with pipeline.managed_state() as state:
@@ -348,13 +340,14 @@ class Warehouse:
             DestinationError: The destination cannot be used.
         """
         with self._pipeline() as pipeline:
-            if pipeline.destination_client().config.destination_type not in _MANY_WRITERS:
+            backend = backend_of(pipeline.destination_client())
+            if not backend.many_writers:
                 raise ConfigurationError(
                     f"{self.name} takes one writer at a time, or is not known to keep several"
                     " apart, so that no shards can be loaded into it side by side",
                     todo="load into Postgres: --destination postgres",
                 )
-            with head(pipeline, self.name):
+            with backend.dividing(self.name):
                 yield
 
     def finish(
@@ -391,7 +384,7 @@ class Warehouse:
                 pipeline.extract(resource, schema=pipeline.default_schema)
             with changed(pipeline) as state:
                 for shard in shards:
-                    refuse_outdated(state, shard)
+                    require_current(state, shard)
                     for name, schools in entries_of(pipeline, shard).items():
                         entries = resources(state).setdefault(name, {})
                         entries.setdefault("schools", {}).update(schools)
@@ -422,7 +415,7 @@ class Warehouse:
         """
         with self._loaded() as (_, client):
             database = _database(client, self.name)
-            return counted(database.sql_client, _of_schools(database, estabs))
+            return count_rows(database.sql_client, _of_schools(database, estabs))
 
     @property
     def is_unfinished(self) -> bool:
@@ -432,7 +425,7 @@ class Warehouse:
             DestinationError: It cannot be opened, or was never loaded.
         """
         with self._loaded() as (_, client):
-            return isinstance(client, SqlJobClientBase) and due(client)
+            return backend_of(client).compaction_is_due()
 
     def forget(self, estabs: Collection[str]) -> Removed:
         """Removes some schools: their rows in every table, their cursors, and what is left of them
@@ -455,8 +448,8 @@ class Warehouse:
             # of runs that were killed
             staging.drop(client)
             parts = _of_schools(client, estabs)
-            removed.rows = counted(client.sql_client, parts)
-            announce(client)
+            removed.rows = count_rows(client.sql_client, parts)
+            backend_of(client).mark_compaction_due()
             with client.sql_client.begin_transaction():
                 for part in parts:
                     if part.table.name in removed.rows:
@@ -508,7 +501,7 @@ class Warehouse:
             retention = Retention(client, V1P1, before, estabs)
             with retention.found() as found:
                 if found.rows or found.examples:
-                    announce(client)
+                    backend_of(client).mark_compaction_due()
                     retention.remove()
             removed.rows = found.rows
         return removed
@@ -564,7 +557,7 @@ class Warehouse:
             person = self._person(client, estab, user, key, to_erase=True)
             # of runs that were killed
             staging.drop(client)
-            announce(client)
+            backend_of(client).mark_compaction_due()
             # at once: nobody is removed who is not listed
             with client.sql_client.begin_transaction():
                 person.suppress()
@@ -689,13 +682,13 @@ class Warehouse:
                     found.loads = _answer(client, _LOADS)
                 loads = client.make_qualified_table_name("_dlt_loads")
                 last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
-                found.last_load = utc(last[0][0]) if last else None
+                found.last_load = as_utc(last[0][0]) if last else None
         return found
 
 
 def _stored(client: Any, names: Collection[str]) -> set[str]:
     """Which of these tables are there."""
-    return {name for name, columns in client.get_storage_tables(names) if columns}
+    return set(existing_tables(client, names))
 
 
 def _answer(client: SqlClientBase[Any], query: Statement) -> list[dict[str, Any]]:
@@ -836,9 +829,8 @@ def _make_views(client: JobClientBase, changed: Collection[str] = ()) -> list[St
     if not isinstance(client, SqlJobClientBase):
         return []
     try:
-        if client.config.destination_type == "postgres":
-            asked = {t for query in (*views.VIEWS, *quality.CHECKS) for t in query.tables}
-            tune(client.sql_client, asked, changed)
+        asked = {t for query in (*views.VIEWS, *quality.CHECKS) for t in query.tables}
+        backend_of(client).tune(asked, changed)
         return views.make(client)
     except DatabaseException as error:
         # to define a view touches no row, so that the database's words speak of none
@@ -868,8 +860,8 @@ def _leave_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) 
         )
         return
     found = filled(client, privacy, new)
-    if found or staging.there(client):
-        announce(client)
+    if found or staging.existing(client):
+        backend_of(client).mark_compaction_due()
         staging.drop(client)
         clear(client, found)
     if found:

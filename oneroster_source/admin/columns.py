@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
-
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.config.privacy import Privacy
+from oneroster_source.destination.queries import DatabaseClient, SqlClient, existing_tables
 from oneroster_source.model import V1P1, Table
 
 Filled = Mapping[str, Mapping[str, str]]
 """What holds for the rows that have a value to go, in SQL, by table and column."""
 
 
-def filled(client: SqlJobClientBase, privacy: Privacy, columns: Collection[str]) -> Filled:
+def filled(client: DatabaseClient, privacy: Privacy, columns: Collection[str]) -> Filled:
     """Where there is a value of some columns that are left out, versions included.
 
     An attribute that was not read as its column may stand in `extra`, as it was sent: where `extra`
@@ -27,7 +24,7 @@ def filled(client: SqlJobClientBase, privacy: Privacy, columns: Collection[str])
         columns: The columns, as `table.column`.
     """
     wanted = dict(_wanted(client.sql_client, privacy, columns))
-    stored = dict(client.get_storage_tables(list(wanted)))
+    stored = existing_tables(client, wanted)
     found: dict[str, dict[str, str]] = {}
     for name, kept in stored.items():
         there = {column: where for column, where in wanted[name].items() if column in kept}
@@ -41,7 +38,7 @@ def filled(client: SqlJobClientBase, privacy: Privacy, columns: Collection[str])
     return found
 
 
-def clear(client: SqlJobClientBase, columns: Filled) -> None:
+def clear(client: DatabaseClient, columns: Filled) -> None:
     """Sets columns to NULL where that holds, in all tables at once.
 
     Rows that the source still has are read again by the next full pass, which a change of columns
@@ -68,7 +65,7 @@ def clear(client: SqlJobClientBase, columns: Filled) -> None:
 
 
 def _wanted(
-    sql: SqlClientBase[Any], privacy: Privacy, columns: Collection[str]
+    sql: SqlClient, privacy: Privacy, columns: Collection[str]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """What holds for rows with such a value, by table and column."""
     for endpoint in V1P1.endpoints:
@@ -84,9 +81,7 @@ def _wanted(
         yield from ((name, wanted) for name, wanted in found.items() if wanted)
 
 
-def _of_table(
-    sql: SqlClientBase[Any], table: Table, columns: Collection[str]
-) -> Iterator[tuple[str, str]]:
+def _of_table(sql: SqlClient, table: Table, columns: Collection[str]) -> Iterator[tuple[str, str]]:
     for column in table.columns:
         if f"{table.name}.{column.name}" in columns:
             yield column.name, f"{sql.escape_column_name(column.name)} IS NOT NULL"

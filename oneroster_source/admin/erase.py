@@ -14,12 +14,17 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, cast
 
-from dlt.destinations.job_client_impl import SqlJobClientBase
-
 from oneroster_source.config.options import places
 from oneroster_source.config.privacy import Key
-from oneroster_source.destination.existing_rows import Rows, counted, utc, worded
 from oneroster_source.destination.hints import hints
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    Rows,
+    as_utc,
+    count_rows,
+    existing_tables,
+    render_query,
+)
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import (
     QUALITY_RESULTS,
@@ -75,7 +80,7 @@ class Person:
     """
 
     def __init__(
-        self, client: SqlJobClientBase, dialect: Dialect, estab: str, user: str, key: Key | None
+        self, client: DatabaseClient, dialect: Dialect, estab: str, user: str, key: Key | None
     ) -> None:
         self._client = client
         self._dialect = dialect
@@ -83,7 +88,7 @@ class Person:
         self._user = user
         self._key = key
         names = {table.name for table in dialect.tables}
-        self._stored = {n: list(c) for n, c in client.get_storage_tables(names) if c}
+        self._stored = {n: list(c) for n, c in existing_tables(client, names).items()}
         self._erased = self._listed()
         self._owned: dict[str, tuple[str, ...]] = {}
         """Ids by endpoint. They stay known when the rows are gone."""
@@ -338,7 +343,7 @@ class Person:
                 yield Mention(table, column.name, row, text, rest, readable(about))
 
     def _counted(self, mentions: Iterable[Mention]) -> dict[str, int]:
-        found = counted(self._client.sql_client, self._traces())
+        found = count_rows(self._client.sql_client, self._traces())
         for mention in mentions:
             name = f"{mention.table.name}.{mention.column}"
             found[name] = found.get(name, 0) + 1
@@ -372,11 +377,11 @@ class Person:
 
     def _asked(self, query: str, table: Table, *values: Any) -> Sequence[Any]:
         sql = self._client.sql_client
-        return sql.execute_sql(worded(sql, query, table=table), *values) or ()
+        return sql.execute_sql(render_query(sql, query, table=table), *values) or ()
 
     def _done(self, query: str, table: Table, *values: Any) -> None:
         sql = self._client.sql_client
-        sql.execute_sql(worded(sql, query, table=table), *values)
+        sql.execute_sql(render_query(sql, query, table=table), *values)
 
 
 def refuse_what_is_no_id(estab: str, user: str) -> None:
@@ -407,6 +412,6 @@ def _any(columns: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, tuple[str
 def _plain(value: Any) -> Any:
     """A value as a JSON type."""
     if isinstance(value, datetime):
-        moment = utc(value)
+        moment = as_utc(value)
         return moment and moment.isoformat()
     return value.isoformat() if isinstance(value, date) else value

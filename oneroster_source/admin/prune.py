@@ -15,9 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dlt.destinations.job_client_impl import SqlJobClientBase
-
-from oneroster_source.destination.existing_rows import Rows, among, counted, worded
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    Rows,
+    count_rows,
+    existing_tables,
+    id_in,
+    render_query,
+)
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.deletions import credible
 from oneroster_source.model import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
@@ -97,7 +102,7 @@ class Retention:
 
     def __init__(
         self,
-        client: SqlJobClientBase,
+        client: DatabaseClient,
         dialect: Dialect,
         before: datetime,
         estabs: Collection[str] | None = None,
@@ -109,8 +114,8 @@ class Retention:
         marks = ", ".join(["%s"] * len(self._estabs)) or "NULL"
         self._of_schools = "1 = 1" if estabs is None else f"{{estab}} IN ({marks})"
         self._span = credible(datetime.now(UTC))
-        stored = client.get_storage_tables({table.name for table in dialect.tables})
-        self._there = {n: {str(c).lower() for c in columns} for n, columns in stored if columns}
+        stored = existing_tables(client, {table.name for table in dialect.tables})
+        self._there = {n: {str(c).lower() for c in columns} for n, columns in stored.items()}
         found = [endpoint for endpoint in dialect.endpoints if endpoint.name in self._there]
         # it is known who is to go, before what refers to them is looked for
         self._endpoints = sorted(found, key=lambda e: any(dialect.refers_to_people(e)))
@@ -122,7 +127,7 @@ class Retention:
         with self._client.begin_transaction():
             made = [name for endpoint in self._endpoints for name in self._collected(endpoint)]
             self._shorter = list(self._examples())
-            rows = counted(self._client, self._steps())
+            rows = count_rows(self._client, self._steps())
             yield Leavers(rows, sum(row.gone for row in self._shorter), self._undated())
             for name in made:
                 self._asked(f"DROP TABLE {name}")
@@ -259,16 +264,17 @@ class Retention:
         self, estab: str, sourced_id: str, place: str, names: Collection[str], **tables: Table
     ) -> set[tuple[str, str]]:
         """The keys in a table, estab and sourcedId, of which the latter is one of the names."""
-        few, values = among(self._client, names) or ("{} IS NOT NULL", ())
+        few, values = id_in(self._client, names) or ("{} IS NOT NULL", ())
         query = f"SELECT {estab}, {sourced_id} FROM {place} WHERE {few.format(sourced_id)}"
         found: set[tuple[str, str]] = set()
-        with self._client.execute_query(worded(self._client, query, **tables), *values) as cursor:
+        query = render_query(self._client, query, **tables)
+        with self._client.execute_query(query, *values) as cursor:
             while some := cursor.fetchmany(_ROWS):
                 found |= {(str(of), str(name)) for of, name in some if name in names}
         return found
 
     def _asked(self, query: str, *values: Any, **tables: Table) -> Any:
-        return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
+        return self._client.execute_sql(render_query(self._client, query, **tables), *values) or ()
 
 
 def _going(endpoint: Endpoint) -> str:

@@ -1,1 +1,1 @@
-"""A dataset in its destination: who may use it, what it has, what must hold after a load."""
+"""The destination: which it is, who may use it, what it holds, and what must hold after a load."""

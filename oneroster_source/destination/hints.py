@@ -1,7 +1,7 @@
-"""How each table is merged into the destination: dlt's hints, in SQL that any destination takes.
+"""dlt's hints: how each table is merged into the destination, in SQL that any destination takes.
 
-Every merge deletes what the load speaks of, and inserts what it holds. A load speaks of more than
-it holds: rows with the position -1 stand for "nothing here", and are not inserted.
+A merge deletes the rows whose keys are staged, then inserts the staged rows. A staged row with the
+position -1 is a tombstone, which deletes and is not inserted.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from oneroster_source.model import REJECTED_ROWS, Endpoint, Table
 from oneroster_source.model.type_map import KINDS, arrow_schema
 from oneroster_source.transform.flatten import Estab, Whose
 
-# dlt deletes and inserts in one transaction only where it sees a word of DDL in the SQL: without,
+# dlt deletes and inserts in one transaction only if it sees a DDL keyword in the SQL; otherwise
 # a run that is killed in between would leave rows deleted that no delta brings back
-_AT_ONCE = "'CREATE' <> ''"
+_ATOMIC = "'CREATE' <> ''"
 
 
 def hints(table: Table) -> dict[str, Any]:
@@ -37,20 +37,20 @@ def hints(table: Table) -> dict[str, Any]:
 
 
 def _staged(*keys: str, nullable: str = "", only: str = "", more: str = "") -> str:
-    """That the load contains the `keys` of a row; to a `nullable` one, NULL and empty are the same.
+    """The condition that the keys of a row are staged.
 
-    It is one EXISTS, whose keys are equal to the row's: databases make a join of that. Two with OR
-    between them are no join: Postgres goes through the staged rows for each row of the table, as
-    soon as they are more than it takes to fit into its `work_mem`.
+    It is one EXISTS on equal keys, which databases run as a join. Two EXISTS with OR between them
+    are no join: Postgres scans the staged rows for each row of the table, as soon as they do not
+    fit into its `work_mem`.
 
-    The keys of the load get other names, so that those of the row need no table before them: some
-    databases take no name in full there.
+    The staged keys get other names, so that those of the row need no table name before them: some
+    databases allow none there.
 
     Args:
-        keys: Columns.
-        nullable: The one that may be NULL.
-        only: Which staged rows count.
-        more: Keys that count as if they were staged: the rest of a UNION.
+        keys: The key columns.
+        nullable: The one that may be NULL, which equals an empty text.
+        only: The condition on staged rows that count.
+        more: Keys that count as staged: the rest of a UNION.
     """
     values = {key: f"COALESCE({key}, '')" if key == nullable else key for key in keys}
     names = ", ".join(f"{value} AS staged_{key}" for key, value in values.items())
@@ -61,8 +61,8 @@ def _staged(*keys: str, nullable: str = "", only: str = "", more: str = "") -> s
 
 
 def _staged_or_whole(*keys: str, whole: str, nullable: str = "") -> str:
-    """That the load contains the `keys` of a row; or all but the last of them, in a staged row that
-    stands for the `whole` of what has these."""
+    """The condition that the keys of a row are staged; or all but the last key, in a staged row for
+    which `whole` holds: it stands for all rows with these."""
     *others, _ = keys
     whole = _staged(*others, only=whole)
     values = ", ".join(f"COALESCE({key}, '')" if key == nullable else key for key in keys)
@@ -71,22 +71,22 @@ def _staged_or_whole(*keys: str, whole: str, nullable: str = "") -> str:
 
 
 def row_merge(*, keep_deleted: bool) -> TDeleteInsertStrategyDict:
-    """Replaces the rows that are in the load; those marked as deleted go for good, or stay."""
+    """Replaces the rows that are staged; those marked as deleted are removed, or kept."""
     return {
         "disposition": "merge",
         "strategy": "delete-insert",
         "destination_scope": _staged("estab", "sourced_id"),
-        # always said, since dlt keeps a filter that an earlier run with other settings has set;
-        # as a number, since not every database has a word for what is false
-        "source_filter": _AT_ONCE if keep_deleted else f"CAST(_deleted AS INT) = 0 AND {_AT_ONCE}",
+        # always set, since dlt keeps the filter of an earlier run with other settings;
+        # as a number, since not every database has the word FALSE
+        "source_filter": _ATOMIC if keep_deleted else f"CAST(_deleted AS INT) = 0 AND {_ATOMIC}",
     }
 
 
 def child_merge(table: Table) -> TDeleteInsertStrategyDict:
-    """Replaces all child rows of the parents that are in the load, or of the school.
+    """Replaces all child rows of the parents that are staged, or of the whole school.
 
-    A row with the position -1 stands for a parent without child rows; one that also has an empty
-    parent, for the whole school. Neither is loaded.
+    A tombstone, at position -1, stands for a parent without child rows; one with an empty parent
+    stands for the whole school.
     """
     return {
         "disposition": "merge",
@@ -94,27 +94,27 @@ def child_merge(table: Table) -> TDeleteInsertStrategyDict:
         "destination_scope": _staged_or_whole(
             "estab", table.parent_key, whole=f"{table.parent_key} = ''"
         ),
-        "source_filter": f"position >= 0 AND {_AT_ONCE}",
+        "source_filter": f"position >= 0 AND {_ATOMIC}",
     }
 
 
 _WHOLE = -2
-"""The position that stands for a whole collection. An empty id would not: dlt's copy into Postgres
-makes NULL of it."""
+"""The position of a tombstone for a whole collection. An empty id could not mark it: dlt's copy
+into Postgres turns it into NULL."""
 REJECTED_MERGE: TDeleteInsertStrategyDict = {
     "disposition": "merge",
     "strategy": "delete-insert",
     "destination_scope": _staged_or_whole(
         "estab", "endpoint", "sourced_id", whole=f"position = {_WHOLE}", nullable="sourced_id"
     ),
-    "source_filter": f"position >= 0 AND {_AT_ONCE}",
+    "source_filter": f"position >= 0 AND {_ATOMIC}",
 }
 
 RUN_MERGE: TDeleteInsertStrategyDict = {"disposition": "merge", "strategy": "delete-insert"}
 
 
 def no_rejected(endpoint: Endpoint, estab: Estab, ids: Whose | None = None) -> pa.Table:
-    """Rows of `rejected_rows` that stand for "nothing of these was rejected", or of any."""
+    """Tombstones of `rejected_rows`: nothing of these ids was rejected, or nothing at all."""
     position = _WHOLE if ids is None else -1
     ids = pa.array([None], pa.string()) if ids is None else ids
     return pa.table(

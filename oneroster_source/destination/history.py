@@ -1,8 +1,8 @@
-"""History: every version of a row, with the times from which, and until which, it was held here.
+"""History: every version of a row, with `valid_from` and `valid_to` (SCD type 2).
 
-Versions are made of the endpoints' tables as a load has left them, by SQL in the destination: what
-is open and differs from its row ends, and what has no open version gets one. So they are right
-whatever has loaded the tables, and what a run that was killed has loaded is made up for.
+SQL in the destination compares the endpoints' tables, as a load has left them, with the current
+versions: a version that differs from its row ends, and a row without a current version gets one. So
+versions are right whatever has loaded the tables, also after a run that was killed.
 """
 
 from __future__ import annotations
@@ -11,37 +11,41 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
-
 from oneroster_source.destination.dlt_columns import allow_null
-from oneroster_source.destination.existing_rows import among, utc, worded
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    SqlClient,
+    as_utc,
+    existing_tables,
+    id_in,
+    run_query,
+)
 from oneroster_source.errors import DestinationError
 from oneroster_source.model import HISTORY_KEPT, SYNC_RUN_DETAILS, V1P1, Table
 
 STAMPS = frozenset({"date_last_modified", "_deleted_at"})
-"""Columns that make no version by themselves: providers stamp rows anew that have not changed."""
+"""Columns that make no version by themselves: providers stamp rows again that have not changed."""
 _TICK = timedelta(microseconds=1)
 _ANY = "SELECT 1 FROM {versions} LIMIT 1"
 _VERSIONED = {e.table: e.history for e in V1P1.endpoints if e.history}
 
 Loaded = Mapping[str, Collection[str] | None]
-"""The tables into which rows were loaded, with the sourcedIds of these, or None for any."""
+"""The tables into which rows were loaded, with the sourcedIds of these rows, or None for all."""
 
 
 def keep(
-    client: SqlJobClientBase, *, at: datetime | None = None, loaded: Loaded | None = None
+    client: DatabaseClient, *, at: datetime | None = None, loaded: Loaded | None = None
 ) -> dict[str, int]:
-    """Keeps versions of what the tables hold now, in one transaction.
+    """Updates the versions to what the tables hold now, in one transaction.
 
     Args:
-        client: dlt's client of a destination into which `oneroster` has loaded with `history`.
-        at: When they began to hold it; now, if not given. Where the clock went back, versions begin
-            after all that are there nevertheless.
-        loaded: Where to look, if not everywhere.
+        client: dlt's client, open, of a destination that was loaded with `history`.
+        at: `valid_from` of new versions; now, if not given. Where the clock went back, it is after
+            that of all existing versions nevertheless.
+        loaded: Which rows to compare, if not all.
 
     Returns:
-        How many rows have changed, by the table of their versions; of tables with any.
+        How many rows have changed, by the table of their versions; tables without any are left out.
 
     Raises:
         DestinationError: There are no tables of versions.
@@ -54,110 +58,100 @@ def keep(
         raise DestinationError(
             "the dataset has no tables of versions", todo="load with history = true first"
         )
-    # the rows that are made here have none
+    # the rows that are made here have no values for dlt's columns
     ours = {HISTORY_KEPT.name, *(versions.name for _, versions in pairs)}
-    allow_null(client, ((name, columns) for name, columns in stored.items() if name in ours))
+    allow_null(client, {name: columns for name, columns in stored.items() if name in ours})
     changes = {}
     with sql.begin_transaction():
         at = max([at or datetime.now(UTC), *(m + _TICK for m in _moments(sql, there))])
         for table, versions in pairs:
-            # a table of versions that is new knows none of the rows
-            fresh = not sql.execute_sql(worded(sql, _ANY, versions=versions))
+            # a new table of versions has none of the rows
+            fresh = not run_query(sql, _ANY, versions=versions)
             if loaded is None or table.name in loaded or fresh:
                 ids = None if loaded is None or fresh else loaded[table.name]
                 changes[versions.name] = _keep(sql, table, versions, at, ids)
-        note = worded(sql, "DELETE FROM {kept}", kept=HISTORY_KEPT)
-        sql.execute_sql(note)
-        note = worded(
-            sql, "INSERT INTO {kept} ({started}, {runs}) VALUES (%s, %s)", kept=HISTORY_KEPT
-        )
-        sql.execute_sql(note, at, _runs(sql))
+        run_query(sql, "DELETE FROM {kept}", kept=HISTORY_KEPT)
+        query = "INSERT INTO {kept} ({started}, {runs}) VALUES (%s, %s)"
+        run_query(sql, query, at, _runs(sql), kept=HISTORY_KEPT)
     return {name: rows for name, rows in changes.items() if rows}
 
 
 def begin(
-    client: SqlJobClientBase, at: datetime, *, catch_up: bool, without: Collection[str] = ()
+    client: DatabaseClient, at: datetime, *, catch_up: bool, without: Collection[str] = ()
 ) -> bool:
-    """Notes that a load begins, and that the tables are ahead of the versions until `keep`.
+    """Notes that a load begins: until `keep` the tables may be ahead of the versions.
 
     Args:
-        client: dlt's client of the destination.
+        client: dlt's client of the destination, open.
         at: When the run began.
-        catch_up: Whether to keep versions of what another run has left first, which was killed
-            before it could, or had no `history`: this load may change it again.
-        without: Tables that say nothing of this, as they were made anew since.
+        catch_up: Whether to update the versions first, if an earlier run was killed before it did
+            so, or had no `history`: this load may change the same rows again.
+        without: Tables to leave out of that, since they were just made, and are empty.
 
     Returns:
-        Whether the versions speak of all that the tables hold before this load.
+        Whether the versions are up to date before this load.
     """
     sql = client.sql_client
-    if HISTORY_KEPT.name not in _there(client):
+    if HISTORY_KEPT.name not in _stored(client):
         return False
-    note = worded(sql, "SELECT {started}, {runs} FROM {kept}", kept=HISTORY_KEPT)
-    found = list(sql.execute_sql(note) or ())
+    found = run_query(sql, "SELECT {started}, {runs} FROM {kept}", kept=HISTORY_KEPT)
     current = [runs for _, runs in found] == [_runs(sql)]
     if catch_up and not current:
-        # of the run that was loading it is known when it began
+        # the run that loaded the rows has noted when it began
         loaded = {table.name: None for table in _VERSIONED if table.name not in without}
-        began = next((utc(started) for started, runs in found if not runs), at)
+        began = next((as_utc(started) for started, runs in found if not runs), at)
         keep(client, at=began, loaded=loaded)
         current = True
     if current or not any(not runs for _, runs in found):
-        # of several runs without versions the first one tells since when
-        note = worded(sql, "UPDATE {kept} SET {started} = %s, {runs} = ''", kept=HISTORY_KEPT)
-        sql.execute_sql(note, at)
+        # of several runs without versions the first one's time counts
+        run_query(sql, "UPDATE {kept} SET {started} = %s, {runs} = ''", at, kept=HISTORY_KEPT)
     return current
 
 
-def is_kept(client: SqlJobClientBase) -> bool:
-    """Whether there is any table of versions."""
-    return bool(_pairs(_there(client)))
+def is_kept(client: DatabaseClient) -> bool:
+    """Whether any table of versions exists."""
+    return bool(_pairs(_stored(client)))
 
 
-def newest(client: SqlJobClientBase) -> datetime | None:
-    """When versions have last begun or ended; None where there are none."""
-    return max(_moments(client.sql_client, _there(client)), default=None)
+def newest(client: DatabaseClient) -> datetime | None:
+    """The time of the newest change of versions; None if there are no versions."""
+    return max(_moments(client.sql_client, _stored(client)), default=None)
 
 
-def _there(client: SqlJobClientBase) -> set[str]:
-    return set(_stored(client))
-
-
-def _stored(client: SqlJobClientBase) -> dict[str, Any]:
+def _stored(client: DatabaseClient) -> dict[str, Any]:
     names = [t.name for pair in _VERSIONED.items() for t in pair]
-    stored = client.get_storage_tables([*names, HISTORY_KEPT.name])
-    return {name: columns for name, columns in stored if columns}
+    return existing_tables(client, [*names, HISTORY_KEPT.name])
 
 
 def _pairs(there: Collection[str]) -> list[tuple[Table, Table]]:
     return [(t, h) for t, h in _VERSIONED.items() if {t.name, h.name} <= set(there)]
 
 
-def _moments(sql: SqlClientBase[Any], there: Collection[str]) -> list[datetime]:
+def _moments(sql: SqlClient, there: Collection[str]) -> list[datetime]:
     found: list[Any] = []
     for versions in _VERSIONED.values():
         if versions.name in there:
             query = "SELECT max({valid_from}), max({valid_to}) FROM {versions}"
-            found += (sql.execute_sql(worded(sql, query, versions=versions)) or [()])[0]
-    return [moment for moment in map(utc, found) if moment is not None]
+            found += run_query(sql, query, versions=versions)[0]
+    return [moment for moment in map(as_utc, found) if moment is not None]
 
 
-def _runs(sql: SqlClientBase[Any]) -> str:
-    """What differs as soon as a run has loaded anything."""
+def _runs(sql: SqlClient) -> str:
+    """A text that changes whenever a run loads anything."""
     query = "SELECT count(*), max({run_id}) FROM {details}"
-    ((count, run_id),) = sql.execute_sql(worded(sql, query, details=SYNC_RUN_DETAILS)) or ((0, ""),)
+    ((count, run_id),) = run_query(sql, query, details=SYNC_RUN_DETAILS)
     return f"{run_id or 'none'}, {count}"
 
 
 def _keep(
-    sql: SqlClientBase[Any],
+    sql: SqlClient,
     table: Table,
     versions: Table,
     at: datetime,
     ids: Collection[str] | None,
 ) -> int:
-    """Ends and begins versions; returns how many rows differed."""
-    few, values = (ids is not None and among(sql, ids)) or ("TRUE", ())
+    """Ends and begins versions of a table; returns how many rows have changed."""
+    few, values = (ids is not None and id_in(sql, ids)) or ("TRUE", ())
     few = few.format("{sourced_id}")
     differs = " OR ".join(
         f"t.{{{c.name}}} IS DISTINCT FROM v.{{{c.name}}}"
@@ -172,9 +166,9 @@ def _keep(
     )
 
     def run(query: str, *values: Any) -> Any:
-        return sql.execute_sql(worded(sql, query, table=table, versions=versions), *values)
+        return run_query(sql, query, *values, table=table, versions=versions)
 
-    # one join finds it all: with the columns as further keys it takes DuckDB three times as long
+    # one join finds all changes; with the columns as further keys DuckDB takes three times as long
     run(
         "CREATE TEMPORARY TABLE oneroster_changed AS"
         " SELECT COALESCE(t.{estab}, v.{estab}) AS changed_estab,"

@@ -1,8 +1,8 @@
-"""What must hold in the destination after every load, whoever else writes there.
+"""Post-load integrity checks, which must hold whoever else writes to the destination.
 
-Keys are unique and not null, no child row is without its parent, and no school has fewer rows than
-were read: in the whole table where a school was read whole, else in the rows that were loaded. A
-table that was empty has just the rows that were loaded, of which that holds as they are made.
+Keys are unique and not null, no child row lacks its parent, and no school has fewer rows than were
+read. In a large table into which few rows were loaded, only these are checked. A table that was
+empty must have exactly the rows that were loaded, which are correct as they are made.
 """
 
 from __future__ import annotations
@@ -10,28 +10,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 from typing import Any
 
-from dlt.destinations.sql_client import SqlClientBase
-
-from oneroster_source.destination.existing_rows import among, worded
+from oneroster_source.destination.queries import SqlClient, id_in, run_query
 from oneroster_source.model import Endpoint, Table
 from oneroster_source.run_report import Report
 
-HEAL = "run `oneroster sync --full`; if that does not help, drop the table and run it again"
+REPAIR = "run `oneroster sync --full`; if that does not help, drop the table and run it again"
 
 
 def problems(
-    client: SqlClientBase[Any],
+    client: SqlClient,
     endpoints: Collection[Endpoint],
     changed: Set[str],
     report: Report,
 ) -> Iterator[str]:
-    """What does not hold, in words; a query or two for each table.
+    """Checks the tables, with a query or two for each; describes what is wrong.
 
     Args:
-        client: dlt's client of the destination.
-        endpoints: What was loaded.
-        changed: The tables into which something was loaded: the others are as they were.
-        report: What the reader verified, and which rows were loaded.
+        client: dlt's client of the destination, open.
+        endpoints: The endpoints that were loaded.
+        changed: The tables into which rows were loaded; the others are as they were.
+        report: Which rows were read and loaded.
     """
     for endpoint in endpoints:
         if changed.isdisjoint(table.name for table in endpoint.tables()):
@@ -52,20 +50,19 @@ def problems(
 
 
 LARGE = 500_000
-"""Rows of a table that is looked at in part."""
+"""Rows of a table, beyond which only some are checked."""
 
 
 class _Rows:
-    """The rows to look at: those that hang on some ids, where a load brought few into a large
-    table; else all.
+    """The rows to check: those of some ids, where few were loaded into a large table, else all.
 
-    What else is in it was looked at when it was loaded, and is again when it is read whole: to go
-    through five million rows for five thousand would take longer than to load them.
+    The others were checked when they were loaded, and are again in a full pass: checking five
+    million rows for the sake of five thousand would take longer than loading these.
     """
 
     def __init__(
         self,
-        client: SqlClientBase[Any],
+        client: SqlClient,
         table: Table,
         keys: Collection[tuple[str, str]] | None,
     ) -> None:
@@ -73,42 +70,48 @@ class _Rows:
         self._few: tuple[str, tuple[str, str]] | None = None
         self._keys = len(keys or ())
         self.all_there = False
-        """Whether every row to look at is known to be in the table."""
-        few = among(client, {key for _, key in keys or ()})
+        """Whether every row to check is known to be in the table."""
+        few = id_in(client, {key for _, key in keys or ()})
         if few is not None:
-            ((found,),) = self.asked("SELECT count(*) FROM {table}", table=table)
+            ((found,),) = self.fetch("SELECT count(*) FROM {table}", table=table)
             self._few = few if found > LARGE else None
 
     def count_live(self, table: Table) -> dict[str, int]:
-        """The rows of the endpoint's own table that are not deleted, by school."""
+        """Counts the rows of the endpoint's own table that are not deleted, by school."""
         ids = "0" if self._few is None else "count(DISTINCT {sourced_id})"
         query = (
             f"SELECT {{estab}}, sum(CASE WHEN {{_deleted}} = %s THEN 1 ELSE 0 END), {ids}"
             " FROM {table} WHERE {few} GROUP BY {estab}"
         )
-        found = self.asked(query, "{sourced_id}", values=(False,), table=table)
+        found = self.fetch(query, "{sourced_id}", values=(False,), table=table)
         self.all_there = self._few is not None and self._keys == sum(n for *_, n in found)
         return {str(estab): int(live) for estab, live, _ in found}
 
-    def asked(
+    def fetch(
         self, query: str, *columns: str, values: tuple[Any, ...] = (), **tables: Table
     ) -> Any:
-        """The answer to a query. It may have `{few}`, after all its values: the condition on the
-        rows, each time by the next of the `columns` that hold their ids."""
+        """Runs a query, in which `{few}` stands for the condition on the rows to check.
+
+        Args:
+            query: The query; its own parameters come before the first `{few}`.
+            *columns: The columns that hold the ids, one for each `{few}`.
+            values: Its own parameters.
+            **tables: Its tables, as `run_query` takes them.
+        """
         for column in columns:
             few, more = self._few or ("TRUE", ())
             values = (*values, *more)
             query = query.replace("{few}", few.format(column), 1)
-        return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
+        return run_query(self._client, query, *values, **tables)
 
 
 def _filled(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
     for table in endpoint.tables():
         if table.name in report.filled:
-            ((found,),) = rows.asked("SELECT count(*) FROM {table}", table=table)
+            ((found,),) = rows.fetch("SELECT count(*) FROM {table}", table=table)
             loaded = report.filled[table.name]
             if found != loaded:
-                yield f"{table.name}: has {found:,} rows, and {loaded:,} were loaded: {HEAL}"
+                yield f"{table.name}: has {found:,} rows, and {loaded:,} were loaded: {REPAIR}"
 
 
 def _keys(rows: _Rows, table: Table) -> Iterator[str]:
@@ -119,11 +122,11 @@ def _keys(rows: _Rows, table: Table) -> Iterator[str]:
         f" FROM (SELECT count(*) AS n, ({nulls}) AS nameless FROM {{table}} WHERE {{few}}"
         f" GROUP BY {keys}) by_key"
     )
-    ((twice, nameless),) = rows.asked(query, f"{{{table.parent_key}}}", table=table)
+    ((twice, nameless),) = rows.fetch(query, f"{{{table.parent_key}}}", table=table)
     if twice:
-        yield f"{table.name}: {int(twice):,} keys are there more than once: {HEAL}"
+        yield f"{table.name}: {int(twice):,} duplicate keys: {REPAIR}"
     if nameless:
-        yield f"{table.name}: {int(nameless):,} rows have no key: {HEAL}"
+        yield f"{table.name}: {int(nameless):,} rows have no key: {REPAIR}"
 
 
 def _orphans(rows: _Rows, child: Table, table: Table) -> Iterator[str]:
@@ -132,60 +135,59 @@ def _orphans(rows: _Rows, child: Table, table: Table) -> Iterator[str]:
         "SELECT count(*) FROM {child} c WHERE {few} AND NOT EXISTS (SELECT 1 FROM {table} p"
         f" WHERE p.{{estab}} = c.{{estab}} AND p.{{sourced_id}} = {column} AND {{few}})"
     )
-    ((found,),) = rows.asked(query, column, "p.{sourced_id}", table=table, child=child)
+    ((found,),) = rows.fetch(query, column, "p.{sourced_id}", table=table, child=child)
     if found:
-        yield f"{child.name}: {found:,} rows have no row in {table.name}: {HEAL}"
+        yield f"{child.name}: {found:,} orphaned rows (no parent in {table.name}): {REPAIR}"
 
 
 def _counts(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
-    held = rows.count_live(endpoint.table)
+    live = rows.count_live(endpoint.table)
     for outcome in report.outcomes:
         if outcome.endpoint != endpoint.name or not outcome.loaded:
             continue
-        count = held.get(outcome.estab, 0)
+        count = live.get(outcome.estab, 0)
         most = outcome.live + outcome.kept + outcome.held
         if count < outcome.live or (outcome.mode == "full" and count > most):
             yield (
                 f"{endpoint.name}: school {outcome.estab} has {count:,} rows, and"
-                f" {outcome.live:,} were read: {HEAL}"
+                f" {outcome.live:,} were read: {REPAIR}"
             )
 
 
 SAME = 0.5
-"""Of a school's rows, those that another school has too, at least, if both are the same school. A
+"""The share of a school's rows that another school must have too for both to be the same school. A
 sixth form or a few teachers that two schools share are fewer."""
 
 
 def same_schools(
-    client: SqlClientBase[Any],
+    client: SqlClient,
     endpoints: Collection[Endpoint],
     new: Collection[str],
     others: Collection[str],
 ) -> dict[str, dict[str, set[str]]]:
-    """Which new schools have largely the rows of another one; two queries for each endpoint that
-    tells it.
+    """Finds new schools that largely have the rows of another one, with two queries per endpoint.
 
-    Ids alone tell nothing, as many providers number the rows of each school from 1: the same row
-    has the same id, and of people the same name, or else the same references.
+    Ids alone prove nothing, since many providers number the rows of each school from 1: the same
+    row has the same id, and the same name if it is a person, or else the same references.
 
     Args:
-        client: dlt's client of the destination.
-        endpoints: Where to look, of those that are loaded.
+        client: dlt's client of the destination, open.
+        endpoints: The endpoints to compare, whose tables exist.
         new: The new schools.
-        others: Those that they may be.
+        others: The schools that they may be.
 
     Returns:
-        For each new school the others, by endpoint.
+        The other schools by endpoint, for each new school.
     """
     found: dict[str, dict[str, set[str]]] = {}
     for endpoint in endpoints:
         table = endpoint.table
-        told_by = [c.name for c in table.columns if c.holds == "name"]
-        told_by = told_by or [ref.column.name for ref in endpoint.refs]
-        if not (endpoint.personal and told_by):
+        same_in = [c.name for c in table.columns if c.holds == "name"]
+        same_in = same_in or [ref.column.name for ref in endpoint.refs]
+        if not (endpoint.personal and same_in):
             continue
-        same = " AND ".join(f"COALESCE(n.{{{c}}}, '') = COALESCE(o.{{{c}}}, '')" for c in told_by)
-        some = " OR ".join(f"n.{{{c}}} IS NOT NULL" for c in told_by)
+        same = " AND ".join(f"COALESCE(n.{{{c}}}, '') = COALESCE(o.{{{c}}}, '')" for c in same_in)
+        some = " OR ".join(f"n.{{{c}}} IS NOT NULL" for c in same_in)
         whose, which = (", ".join(["%s"] * len(estabs)) for estabs in (new, others))
         query = (
             "SELECT n.{estab}, o.{estab}, count(*) FROM {table} n JOIN {table} o"
@@ -193,15 +195,15 @@ def same_schools(
             f" AND n.{{_deleted}} = %s AND n.{{estab}} IN ({whose}) AND o.{{estab}} IN ({which})"
             " GROUP BY n.{estab}, o.{estab}"
         )
-        shared = client.execute_sql(worded(client, query, table=table), False, *new, *others)
+        shared = run_query(client, query, False, *new, *others, table=table)
         if not shared:
             continue
         query = (
             "SELECT {estab}, count(*) FROM {table}"
             f" WHERE {{_deleted}} = %s AND {{estab}} IN ({whose}) GROUP BY {{estab}}"
         )
-        counted = client.execute_sql(worded(client, query, table=table), False, *new) or ()
-        rows = {str(estab): int(count) for estab, count in counted}
+        counts = run_query(client, query, False, *new, table=table)
+        rows = {str(estab): int(count) for estab, count in counts}
         for estab, other, count in shared:
             if count >= SAME * rows[str(estab)]:
                 by_endpoint = found.setdefault(str(estab), {})

@@ -1,7 +1,10 @@
-"""Locks on what only one run at a time may touch: a destination, and a working folder.
+"""Locks on what one run at a time may use: a destination, and a working folder.
 
-All are locks of the operating system, which end with the process, however it ends. This module
-imports neither dlt nor DuckDB, so that a second run can stop before it has waited for them.
+They are `flock` locks of the operating system, which end with the process, however it ends. This
+module imports neither dlt nor DuckDB, so that a second run stops before it has waited for them.
+
+The package `filelock` (4.3) would replace half of `_flock` and nothing else: it leaves its files
+behind, cannot lock a folder, and does not say who holds a lock.
 """
 
 from __future__ import annotations
@@ -19,61 +22,20 @@ from hashlib import sha256
 from pathlib import Path
 
 from oneroster_source.destination import workdir
-from oneroster_source.errors import (
-    ConfigurationError,
-    DestinationBusy,
-    DestinationError,
-    OneRosterError,
-)
+from oneroster_source.errors import DestinationBusy, DestinationError, OneRosterError
 
 DATABASE = "roster.duckdb"
 """The destination where none is named."""
 
-_OWN = ("temp", "system")
-_SYSTEM = ("information_schema", "pg_catalog")
 _WORK = "work-"
-# who holds which lock file, of all threads: a thread may enter twice, and flock cannot tell
+# who holds which lock file: a thread may enter twice, which flock cannot tell
 _holders: dict[Path, tuple[int, int]] = {}
 
 
 def duckdb_file(destination: str) -> str | None:
-    """The path of the DuckDB file that a text names, if it names one."""
+    """The path of the DuckDB file that a text names, or None if it names none."""
     path = destination.removeprefix("duckdb:///")
     return path if path.endswith((".duckdb", ".ddb", ".db")) and "://" not in path else None
-
-
-def catalog(database: str) -> str:
-    """What DuckDB calls a file's database: the file's name as far as the first dot."""
-    name = next(filter(None, os.path.basename(database).split(".")), "")
-    return f"{name}_db" if name in ("main", "temp", "system") else name
-
-
-def refuse_names(database: str, *datasets: str) -> None:
-    """Looks whether DuckDB can tell a file from datasets in it: it makes no difference between
-    small letters and capitals.
-
-    Raises:
-        ConfigurationError: It cannot.
-    """
-    file = catalog(database)
-    if file.lower() in _OWN:
-        raise ConfigurationError(
-            f"the name of the DuckDB file {database} begins with {file!r}, which is a name that"
-            " DuckDB keeps for itself",
-            todo="name the file differently",
-        )
-    for dataset in datasets:
-        if dataset.lower() in _OWN + _SYSTEM:
-            raise ConfigurationError(
-                f"the dataset {dataset!r} has a name that DuckDB keeps for itself",
-                todo="name the dataset differently",
-            )
-        if dataset.lower() == file.lower():
-            raise ConfigurationError(
-                f"the DuckDB file {database} and the dataset {dataset!r} have the same name, which"
-                " DuckDB cannot tell apart: of a file's name it takes what is before the first dot",
-                todo="name the file or the dataset differently",
-            )
 
 
 def beside(database: str) -> Path:
@@ -87,15 +49,15 @@ def hidden(*parts: str) -> Path:
 
 
 @contextmanager
-def alone(place: Path, name: str) -> Iterator[None]:
-    """Keeps every other run from a destination. The thread that is in may enter again.
+def exclusive(place: Path, name: str) -> Iterator[None]:
+    """Locks a destination against every other run. The thread that holds the lock may enter again.
 
     Args:
-        place: The lock file: see `beside` and `hidden`. It is there only as long as the run.
+        place: The lock file: see `beside` and `hidden`. It exists only as long as the run.
         name: The destination, for people.
 
     Raises:
-        DestinationBusy: Another run is in.
+        DestinationBusy: Another run holds the lock.
         DestinationError: The lock file cannot be made.
     """
     me = (os.getpid(), threading.get_ident())
@@ -103,41 +65,41 @@ def alone(place: Path, name: str) -> Iterator[None]:
         yield
         return
     try:
-        held = _take(place, os.O_RDWR | os.O_CREAT)
+        lock = _flock(place, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise DestinationError(
             f"{name} cannot be locked: {place}: {error.strerror}",
             todo="see that this folder exists and has room, and that this user may write there",
         ) from None
-    if held is None:
+    if lock is None:
         raise _busy(place, name)
     try:
         _holders[place] = me
         # only people read this, so a full disk is no reason to stop
         with suppress(OSError):
-            os.ftruncate(held, 0)
-            os.write(held, f"{os.getpid()} {os.uname().nodename}".encode())
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()} {os.uname().nodename}".encode())
         yield
     finally:
         _holders.pop(place, None)
-        # while it is locked: who opened it before finds that it is not there any more
+        # while it is locked: whoever opened it before finds that it is not there any more
         with suppress(OSError):
             place.unlink()
-        os.close(held)
+        os.close(lock)
 
 
 @contextmanager
 def early(destination: str, dataset: str) -> Iterator[None]:
-    """Keeps other runs away as far as the bare words tell which destination is meant.
+    """Locks out other runs as far as the text alone tells which destination it names.
 
-    What is configured, dlt must tell; `Warehouse.load` then takes the lock that is exact.
+    Where it is configured, only dlt can tell; `Backend.exclusive` then takes the exact lock.
 
     Raises:
-        DestinationBusy: Another run is in.
+        DestinationBusy: Another run holds the lock.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(alone(*_place(destination, dataset)))
+            stack.enter_context(exclusive(*_place(destination, dataset)))
         except DestinationBusy:
             raise
         except OneRosterError:
@@ -148,7 +110,7 @@ def early(destination: str, dataset: str) -> Iterator[None]:
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """A new private folder, removed at the end; so are those that a killed run left behind.
+    """Makes a new private folder, and removes it at the end, with those of runs that were killed.
 
     Raises:
         ConfigurationError: There is no place for it.
@@ -156,57 +118,57 @@ def working_folder() -> Iterator[Path]:
     """
     base = workdir.folder()
     for path in base.glob(_WORK + "*"):
-        # what is locked belongs to a run that is alive
+        # a locked one belongs to a run that is alive
         with suppress(OSError):
-            _remove(path, _take(path, os.O_DIRECTORY))
-    held = None
-    while held is None:
+            _remove(path, _flock(path, os.O_DIRECTORY))
+    lock = None
+    while lock is None:
         path = Path(tempfile.mkdtemp(prefix=_WORK, dir=base))
-        # another run that looks for leftovers may be quicker
+        # another run that removes leftovers may be quicker
         with suppress(FileNotFoundError):
-            held = _take(path, os.O_DIRECTORY)
+            lock = _flock(path, os.O_DIRECTORY)
     try:
         yield path
     except Exception:
-        if not _stands_at(path, held):
+        if not _is_at(path, lock):
             raise DestinationError(
                 f"the folder of this run, {path}, was removed while it ran",
                 todo="nothing was lost: run this again, and let nothing clear that folder",
             ) from None
         raise
     finally:
-        _remove(path, held)
+        _remove(path, lock)
 
 
-def _take(path: Path, flags: int) -> int | None:
-    """A lock on what stands at a path, as an open file; None where another holds it."""
+def _flock(path: Path, flags: int) -> int | None:
+    """Locks a file or folder; returns it opened, or None where another process has locked it."""
     while True:
-        held = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        opened = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # the one before may have removed it in the meantime: then it locks nothing
-            if _stands_at(path, held):
-                return held
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the holder before may have removed it in the meantime: then it locks nothing
+            if _is_at(path, opened):
+                return opened
         except BlockingIOError:
-            os.close(held)
+            os.close(opened)
             return None
         except BaseException:
-            os.close(held)
+            os.close(opened)
             raise
-        os.close(held)
+        os.close(opened)
 
 
-def _stands_at(path: Path, held: int) -> bool:
+def _is_at(path: Path, opened: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(held), path.lstat())
+        return os.path.samestat(os.fstat(opened), path.lstat())
     except FileNotFoundError:
         return False
 
 
-def _remove(path: Path, held: int | None) -> None:
-    if held is not None:
+def _remove(path: Path, lock: int | None) -> None:
+    if lock is not None:
         shutil.rmtree(path, ignore_errors=True)
-        os.close(held)
+        os.close(lock)
 
 
 def _busy(place: Path, name: str) -> DestinationBusy:
@@ -224,7 +186,7 @@ def _busy(place: Path, name: str) -> DestinationBusy:
 
 
 def _place(destination: str, dataset: str) -> tuple[Path, str]:
-    """The lock file of a destination, and a name for people in which there is no password."""
+    """The lock file of a destination, and a name for people without a password in it."""
     file = duckdb_file(destination)
     if destination == "duckdb" and not _destinations_are_configured():
         file = DATABASE
@@ -233,9 +195,9 @@ def _place(destination: str, dataset: str) -> tuple[Path, str]:
     if not re.fullmatch(r"[\w.-]+", destination):
         # an address, or what may be one
         return hidden(destination, dataset), "this destination"
-    # the same name may mean another place in another folder
-    told = sorted(f"{key}={os.environ[key]}" for key in os.environ if "DESTINATION__" in key)
-    return hidden(destination, dataset, os.getcwd(), *told), destination
+    # in another folder the same name may mean another place
+    configured = sorted(f"{key}={os.environ[key]}" for key in os.environ if "DESTINATION__" in key)
+    return hidden(destination, dataset, os.getcwd(), *configured), destination
 
 
 def _destinations_are_configured() -> bool:

@@ -1,4 +1,4 @@
-"""Which destination is meant, and what its errors mean to people."""
+"""Turns what a user names into a dlt destination, and its errors into ours."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import dlt
-import duckdb
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.destination.exceptions import UnknownDestinationModule
-from dlt.common.exceptions import DltException, MissingDependencyException
+from dlt.common.exceptions import DltException
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from oneroster_source.destination import staging
+from oneroster_source.destination import backends, staging
+from oneroster_source.destination.backends.duckdb_file import require_distinct_names
 from oneroster_source.destination.backends.postgres import Postgres
-from oneroster_source.destination.locks import DATABASE, duckdb_file, refuse_names
+from oneroster_source.destination.locks import DATABASE, duckdb_file
 from oneroster_source.destination.shards import Shard
 from oneroster_source.errors import (
     ConfigurationError,
@@ -33,31 +33,31 @@ _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 _POSTGRES = ("postgres", "postgresql")
 _DATABASES = ("snowflake", "mssql", "redshift", "clickhouse", "databricks", "motherduck")
-"""Of dlt's destinations, those of which an address names one."""
+"""dlt's destinations that are named by an address of their own kind."""
 _OTHERS = {
     **dict.fromkeys(_DATABASES, ("CREDENTIALS", "")),
     "md": ("CREDENTIALS", "motherduck"),
     **dict.fromkeys(("mysql", "mariadb", "oracle", "sqlite"), ("CREDENTIALS", "sqlalchemy")),
     **dict.fromkeys(("s3", "gs", "gcs", "az", "abfss", "file"), ("BUCKET_URL", "filesystem")),
 }
-"""What an address begins with, and where dlt wants it instead."""
+"""What an address begins with; the setting and the destination that dlt expects it in."""
 
 
-def chosen(text: str, dataset: str) -> tuple[Any, str]:
-    """The dlt destination, and a name for people in which there is no password.
+def parse_destination(text: str, dataset: str) -> tuple[Any, str]:
+    """Returns the dlt destination that a text names, and a name for people without a password.
 
     Args:
         text: What the user names.
         dataset: The dataset.
 
     Raises:
-        ConfigurationError: It cannot be named so; what may be a password is not in the message.
+        ConfigurationError: It names none. The text, which may hold a password, is not quoted.
     """
     file = duckdb_file(text)
     if text == "duckdb" and not _duckdb_is_configured():
         file = DATABASE
     if file is not None:
-        refuse_names(file, dataset)
+        require_distinct_names(file, dataset)
         return dlt.destinations.duckdb(file), file
     kind, _, rest = text.partition("://")
     if rest and _scheme(kind) in _POSTGRES:
@@ -68,13 +68,13 @@ def chosen(text: str, dataset: str) -> tuple[Any, str]:
 
 
 def _scheme(text: str) -> str:
-    """What an address begins with, without the driver that SQLAlchemy would take."""
+    """What an address begins with, without SQLAlchemy's driver."""
     return text.partition("+")[0].lower()
 
 
 def _address(rest: str) -> str:
-    """The address of a Postgres database. A password may hold what should be encoded in it: the
-    driver would take what follows an '@' for the name of a server, and print it."""
+    """The address of a Postgres database. Its password may hold characters that should be encoded:
+    the driver would take what follows an '@' for the name of a server, and print it."""
     place, mark, query = rest.partition("?")
     if "@" in query and ":" in place and not {"@", "/"} & set(place):
         place, mark, query = rest, "", ""
@@ -84,7 +84,7 @@ def _address(rest: str) -> str:
 
 
 def _no_name(text: str) -> ConfigurationError:
-    """The error for what names no destination. It may hold a password, and is not shown."""
+    """The error for a text that names no destination; it may hold a password, and is not quoted."""
     known = _scheme(text.partition(":")[0])
     if known in _OTHERS and ":" in text:
         variable, name = _OTHERS[known]
@@ -102,24 +102,18 @@ def _no_name(text: str) -> ConfigurationError:
     )
 
 
-def fitted(destination: Any, shard: Shard | None = None) -> Any:
-    """The destination, as our own kind of it where we have one: of files, which keep Delta tables
-    there, since plain ones only grow; and of Postgres. It stages rows where nobody else does.
+def prepare(destination: Any, shard: Shard | None = None) -> Any:
+    """Returns our own kind of a destination, where we have one, with a staging dataset that nobody
+    else uses.
 
     Args:
-        destination: What `chosen` has found.
-        shard: The shard that is loaded into it, if not the whole.
+        destination: What `parse_destination` returned.
+        shard: The shard that is loaded into it, if not the whole dataset.
 
     Raises:
-        DltException: dlt's, if there is none of that name.
+        DltException: dlt's, if there is no destination of that name.
     """
-    found: Any = Destination.from_reference(destination)
-    if isinstance(found, dlt.destinations.filesystem) and not found.is_hf:
-        from oneroster_source.destination.backends.delta import Delta
-
-        return Delta(destination_name=found.destination_name)
-    if type(found) is dlt.destinations.postgres:
-        found = Postgres(**found.config_params | {"destination_name": found.destination_name})
+    found: Any = backends.adapt(Destination.from_reference(destination))
     if staging.SETTING in found.spec.get_resolvable_fields():
         found.config_params[staging.SETTING] = staging.layout(found.destination_name, shard)
     return found
@@ -130,11 +124,11 @@ def _duckdb_is_configured() -> bool:
     return any(place.get(key) is not None for place in (dlt.secrets, dlt.config) for key in keys)
 
 
-def named(error: BaseException, name: str) -> OneRosterError:
-    """Our error for one of dlt's, whose text may hold whole pages of records.
+def our_error(error: BaseException, name: str) -> OneRosterError:
+    """Turns an error of dlt's, whose text may hold whole pages of records, into one of ours.
 
     Args:
-        error: What dlt, or what it calls, has raised.
+        error: What dlt, or a package that it calls, has raised.
         name: The destination, for people.
     """
     causes = list(chain(error))
@@ -149,7 +143,7 @@ def named(error: BaseException, name: str) -> OneRosterError:
         )
     full = next((found[0] for e in causes if (found := _FULL.search(str(e)))), "")
     if full:
-        # Python itself writes nothing but what waits to be loaded
+        # Python itself writes only what waits to be loaded
         ours = any(isinstance(e, OSError) for e in causes)
         place = f"the folder for temporary files, {tempfile.gettempdir()}" if ours else name
         return DestinationError(
@@ -164,14 +158,9 @@ def named(error: BaseException, name: str) -> OneRosterError:
             " then run `oneroster sync --full`",
         )
     step = next((e.step for e in causes if isinstance(e, PipelineStepFailed)), "")
-    root = causes[-1]
-    # only these are known to speak of files, servers and packages, never of rows
-    known = (duckdb.IOException, duckdb.ConnectionException, OSError, MissingDependencyException)
-    safe = next((e for e in causes if isinstance(e, known)), None)
-    said = clean(safe, limit=500) if safe is not None else type(root).__name__
-    if type(root).__module__.startswith("psycopg2") and type(root).__name__ == "OperationalError":
-        said = clean(root)
+    safe = next((e for e in causes if backends.is_safe(e)), None)
+    said = clean(safe, limit=500) if safe is not None else type(causes[-1]).__name__
     return DestinationError(
         f"{name} could not be used" + (f" (step {step})" if step else "") + f": {said}",
-        todo="nothing was lost: mend this and run again",
+        todo="nothing was lost: fix this and run again",
     )

@@ -1,7 +1,7 @@
-"""A fleet of schools in parts, which machines load side by side: how it is divided.
+"""Shards: the schools of a run divided into parts, which machines load side by side.
 
 A shard is loaded as any run is, with a pipeline and a staging dataset of its own: two loads that
-share a staging dataset lose rows, and double others.
+share a staging dataset lose rows and double others.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NAMES = tuple(f"shard_{number:03}" for number in range(1000))
-"""What shards are called, the same from night to night: no run has more."""
+"""The names of shards, which are the same every night; no run has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Some of the schools of a run. Holds nothing that is secret, and turns into JSON as it is."""
+    """Some of the schools of a run. It holds no secret, and can be written as JSON."""
 
     run_id: str
-    """The run's, which all its shards share."""
+    """The id of the run, which all its shards share."""
     number: int
     estabs: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """Names the pipeline and the staging dataset."""
+        """The shard's part of the names of its pipeline and staging dataset."""
         return NAMES[self.number]
 
 
 def divide(weights: Mapping[str, int], count: int) -> list[list[str]]:
-    """Schools in `count` parts of about the same weight, or in fewer where there are fewer schools.
+    """Divides schools into parts of about the same weight.
 
-    The heaviest comes first, each into the part that is lightest by then: no part is heavier than
-    4/3 of what the best division has.
+    Each school, the heaviest first, joins the part that is lightest by then, so that no part is
+    heavier than 4/3 of the heaviest of the best division.
 
     Args:
         weights: The rows of each school, by estab. One more is added for the school itself, since
-            one without rows takes its requests too.
-        count: How many parts, at most.
+            a school without rows takes requests too.
+        count: How many parts, at most: there are no more than schools.
     """
     parts: list[list[str]] = [[] for _ in range(min(count, len(weights), len(NAMES)))]
     lightest = [(0, number) for number in range(len(parts))]

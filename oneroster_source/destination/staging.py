@@ -1,8 +1,8 @@
-"""Where rows wait to be merged: a dataset beside the one that they are loaded into.
+"""The staging dataset, in which rows wait to be merged into the one beside it.
 
-dlt names it, by a layout. Its own makes `oneroster_staging`, which is a name that people choose:
-what they have loaded there would be emptied. Names are those that dlt's client makes, which cuts
-long ones, and what bears such a name is looked at before it is used or dropped.
+dlt names it by a layout. dlt's default makes `oneroster_staging`, a name that people choose: what
+they have loaded there would be emptied. Names come from dlt's client, which shortens long ones, and
+a dataset with such a name is examined before it is used or dropped.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any
 
 import dlt
 from dlt.common.destination.client import JobClientBase
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from oneroster_source.destination.queries import DatabaseClient, existing_tables
 from oneroster_source.destination.shards import NAMES, Shard
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
 
 _LAYOUT = "%s_oneroster_source_staging"
 _OLD_LAYOUT = "%s_staging"
-"""That of earlier versions, and dlt's own."""
+"""The layout of earlier versions, and dlt's default."""
 _OF_SHARD = "{}_{}"
 SETTING = "staging_dataset_name_layout"
 
 
 def layout(destination: str, shard: Shard | None = None) -> str:
-    """How dlt is to name the staging dataset of the whole, or of a shard.
+    """The layout by which dlt names the staging dataset, or that of a shard.
 
     Args:
-        destination: The destination's name in dlt's configuration, where users may set it.
-        shard: The shard.
+        destination: The destination's name in dlt's configuration, where users may set a layout.
+        shard: The shard, if it is not for the whole dataset.
     """
     places = (f"destination.{destination}.{SETTING}", f"destination.{SETTING}")
     found = (dlt.config.get(place, str) for place in places)
@@ -39,16 +39,16 @@ def layout(destination: str, shard: Shard | None = None) -> str:
 
 
 def prepare(client: JobClientBase) -> None:
-    """Before a load: sees that the staging dataset is nobody's, and drops that of an earlier
-    version.
+    """Checks, before a load, that nobody else uses the staging dataset, and drops that of an
+    earlier version.
 
     Args:
         client: dlt's client of the destination, open.
 
     Raises:
-        ConfigurationError: Something was loaded into it.
+        ConfigurationError: Somebody has loaded data into it.
     """
-    if not isinstance(client, SqlJobClientBase):
+    if not isinstance(client, DatabaseClient):
         return
     name = client.sql_client.staging_dataset_name
     if _is_somebodys(client, name):
@@ -61,8 +61,8 @@ def prepare(client: JobClientBase) -> None:
         _drop(client, old)
 
 
-def there(client: SqlJobClientBase) -> list[str]:
-    """The staging datasets of the whole and of shards, those of earlier versions too.
+def existing(client: DatabaseClient) -> list[str]:
+    """The staging datasets that exist, of shards and of earlier versions too.
 
     Args:
         client: dlt's client of the destination, open.
@@ -78,44 +78,44 @@ def there(client: SqlJobClientBase) -> list[str]:
 
 
 def drop(client: JobClientBase) -> None:
-    """Drops them: what died may have left rows there.
+    """Drops all staging datasets: runs that died may have left rows there.
 
     Args:
         client: dlt's client of the destination, open.
     """
-    if isinstance(client, SqlJobClientBase):
-        for name in there(client):
+    if isinstance(client, DatabaseClient):
+        for name in existing(client):
             _drop(client, name)
 
 
-def _drop(client: SqlJobClientBase, name: str) -> None:
+def _drop(client: DatabaseClient, name: str) -> None:
     with client.sql_client.with_alternative_dataset_name(name):
         client.sql_client.drop_dataset()
 
 
-def _name(client: SqlJobClientBase, layout: str) -> str:
-    """What dlt makes of a layout, as the database writes it."""
+def _name(client: DatabaseClient, layout: str) -> str:
+    """The name that dlt makes of a layout, as the database writes it."""
     config: Any = client.config.copy()
     config.staging_dataset_name_layout = layout
     name = config.normalize_staging_dataset_name(client.schema)
     return client.sql_client.capabilities.casefold_identifier(name)
 
 
-def _names(client: SqlJobClientBase, layout: str) -> Iterator[str]:
+def _names(client: DatabaseClient, layout: str) -> Iterator[str]:
     yield _name(client, layout)
     for shard in NAMES:
         yield _name(client, _OF_SHARD.format(layout, shard))
 
 
-def _is_somebodys(client: SqlJobClientBase, name: str) -> bool:
-    """Whether something was loaded into a dataset: dlt stages no state."""
+def _is_somebodys(client: DatabaseClient, name: str) -> bool:
+    """Whether somebody has loaded data into a dataset: dlt stages no state."""
     own = (client.schema.loads_table_name, client.schema.state_table_name)
     with client.sql_client.with_alternative_dataset_name(name):
-        return any(columns for _, columns in client.get_storage_tables(own))
+        return bool(existing_tables(client, own))
 
 
-def _was_made_by_us(client: SqlJobClientBase, name: str) -> bool:
-    """Whether a dataset is there in which rows of our tables, and no others, were staged."""
+def _was_made_by_us(client: DatabaseClient, name: str) -> bool:
+    """Whether a dataset exists in which rows of our tables, and of no others, were staged."""
     sql, schema = client.sql_client, client.schema
     query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
     found = {str(table).lower() for (table,) in sql.execute_sql(query, name) or ()}

@@ -1,4 +1,4 @@
-"""What pipelines keep in dlt's state: the cursors of schools, of the whole and of its shards."""
+"""Reads and changes dlt's pipeline state: the cursors of schools, and what goes with them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ PIPELINE = "oneroster"
 
 
 def pipeline_name(shard: Shard | None) -> str:
-    """The name of the pipeline that loads a shard, or the whole."""
+    """The name of the pipeline that loads the whole dataset, or a shard of it."""
     return f"{PIPELINE}_{shard.name}" if shard else PIPELINE
 
 
 def source_of(state: Any) -> dict[str, Any]:
-    """What the source keeps in a pipeline's state, with what its resources keep."""
+    """The source's part of a pipeline's state, which holds that of its resources."""
     found: dict[str, Any] = state.setdefault("sources", {}).setdefault("oneroster", {})
     return found
 
 
 def resources(state: Any) -> dict[str, Any]:
-    """What the resources keep in a pipeline's state, by their names."""
+    """The resources' parts of a pipeline's state, by name."""
     found: dict[str, Any] = source_of(state).setdefault("resources", {})
     return found
 
 
 def prunes(source: Any) -> dict[str, dict[str, str]]:
-    """What was pruned of schools, by estab: the instant `before` which deleted rows are not wanted
-    any more, and the one `at` which that was last done, in ISO 8601, UTC.
+    """What was pruned, by estab: the instant `before` which deleted rows are unwanted, and the
+    instant `at` which they were last removed, in ISO 8601, UTC.
 
     Args:
-        source: What the source keeps in a pipeline's state.
+        source: The source's part of a pipeline's state.
     """
     found: dict[str, dict[str, str]] = source.get("prunes", {})
     return found
@@ -48,7 +48,7 @@ def prunes(source: Any) -> dict[str, dict[str, str]]:
 
 @contextmanager
 def changed(pipeline: dlt.Pipeline) -> Iterator[Any]:
-    """The state of a pipeline; what is changed there is loaded, with all that was extracted."""
+    """Opens the state of a pipeline; then loads its changes, and all that was extracted."""
     with pipeline.managed_state(extract_state=True) as state:
         yield state
     pipeline.normalize()
@@ -56,17 +56,17 @@ def changed(pipeline: dlt.Pipeline) -> Iterator[Any]:
 
 
 def cursors(state: Any) -> dict[str, dict[str, Any]]:
-    """The entries of a pipeline's state by endpoint and estab, as `cursor.Cursors` keeps them."""
+    """The cursors in a pipeline's state, by endpoint and estab; see `extract.cursors`."""
     return cursors_of(source_of(state))
 
 
 def cursors_of(source: Any) -> dict[str, dict[str, Any]]:
-    """The same, of what the source keeps."""
+    """The same, from the source's part of the state."""
     return {name: kept.get("schools", {}) for name, kept in source.get("resources", {}).items()}
 
 
 def _of_pipeline(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
-    """What the dataset keeps as the state of another pipeline; empty if there was none."""
+    """The state of another pipeline of the same dataset; empty if there was none."""
     with pipeline.destination_client() as client:
         if not isinstance(client, WithStateSync):
             return {}
@@ -74,13 +74,13 @@ def _of_pipeline(pipeline: dlt.Pipeline, name: str) -> dict[str, Any]:
 
 
 def divided_by(state: Any) -> str:
-    """The run that has divided the schools; empty where something has loaded or removed since."""
+    """The run that divided the schools; empty if something was loaded or removed since."""
     return str(state.get("sources", {}).get("oneroster", {}).get("run_id", ""))
 
 
 def divide_by(state: Any, run_id: str) -> None:
-    """Notes the run that has divided the schools, or with an empty text that none has: what other
-    runs have divided before is then nothing that may be loaded, or taken over."""
+    """Notes the run that divided the schools, or with an empty text that none did: then shards of
+    earlier runs may not be loaded, nor their cursors be taken over."""
     resources(state)
     if run_id:
         state["sources"]["oneroster"]["run_id"] = run_id
@@ -89,20 +89,23 @@ def divide_by(state: Any, run_id: str) -> None:
 
 
 def left_out(state: Any) -> frozenset[str] | None:
-    """The columns that are left out of all that was loaded, as `table.column`; None if that is not
-    known."""
+    """The columns that are left out of everything loaded, as `table.column`; None if not known."""
     kept = state.get("sources", {}).get("oneroster", {}).get("left_out")
     return None if kept is None else frozenset(kept)
 
 
 def leave_out(state: Any, columns: Iterable[str]) -> None:
-    """Notes the columns that are left out of all that was loaded."""
+    """Notes the columns that are left out of everything loaded."""
     source_of(state)["left_out"] = sorted(columns)
 
 
 def forget_left_out(state: Any, columns: Collection[str]) -> None:
-    """Has the tables of some columns, as `table.column`, read whole the next time, by any run and
-    of any school."""
+    """Makes the next run, of whichever school, read the tables of some columns completely.
+
+    Args:
+        state: A pipeline's state.
+        columns: The columns, as `table.column`.
+    """
     for name, schools in cursors(state).items():
         if of_endpoint(name, columns):
             for entry in schools.values():
@@ -110,7 +113,7 @@ def forget_left_out(state: Any, columns: Collection[str]) -> None:
 
 
 def keep_as(state: Any, privacy: Privacy) -> None:
-    """Notes what a load keeps of people."""
+    """Notes the privacy settings of a load."""
     leave_out(state, privacy.columns_left_out)
     source_of(state)["pseudonyms"] = _pseudonyms(privacy)
 
@@ -121,14 +124,14 @@ def _pseudonyms(privacy: Privacy) -> dict[str, Any]:
 
 
 def take_up(pipeline: dlt.Pipeline, shard: Shard, privacy: Privacy) -> None:
-    """Gives a shard's pipeline the cursors of the whole: its own are of another division.
+    """Gives a shard's pipeline the cursors of the whole dataset: its own are of another division.
 
     Raises:
-        ConfigurationError: What is kept of people here is not what is kept where they were divided.
-        DestinationError: The schools were divided anew meanwhile.
+        ConfigurationError: The privacy settings here are not those with which schools were divided.
+        DestinationError: The schools were divided again meanwhile.
     """
     whole = _of_pipeline(pipeline, PIPELINE)
-    refuse_outdated(whole, shard)
+    require_current(whole, shard)
     pseudonyms = source_of(whole).get("pseudonyms", {})
     if (left_out(whole), pseudonyms) != (privacy.columns_left_out, _pseudonyms(privacy)):
         raise ConfigurationError(
@@ -146,16 +149,16 @@ def take_up(pipeline: dlt.Pipeline, shard: Shard, privacy: Privacy) -> None:
         }
 
 
-def refuse_outdated(whole: Any, shard: Shard) -> None:
-    """Looks whether a shard is one of the division that holds.
+def require_current(whole: Any, shard: Shard) -> None:
+    """Checks that a shard belongs to the current division.
 
     Args:
-        whole: The state of the whole.
+        whole: The state of the pipeline of the whole dataset.
         shard: The shard.
 
     Raises:
         DestinationError: Another run has divided or loaded the schools since, or some were
-            forgotten: they may be in another shard by now, or their cursors be newer.
+            forgotten: they may be in another shard by now, or have newer cursors.
     """
     if divided_by(whole) != shard.run_id:
         raise DestinationError(
@@ -165,7 +168,7 @@ def refuse_outdated(whole: Any, shard: Shard) -> None:
 
 
 def entries_of(pipeline: dlt.Pipeline, shard: Shard) -> dict[str, dict[str, Any]]:
-    """The cursors that a shard has left in the destination, by endpoint and estab, if it was loaded
-    in this run."""
+    """The cursors that a shard has left in the destination, by endpoint and estab; none if it was
+    not loaded in this run."""
     state = _of_pipeline(pipeline, pipeline_name(shard))
     return cursors(state) if divided_by(state) == shard.run_id else {}

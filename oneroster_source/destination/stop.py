@@ -1,4 +1,4 @@
-"""Signals that end a run also end what a server is doing for it."""
+"""Ends what a server does for a run when a signal ends the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 SESSIONS: set[Any] = set()
-"""The open connections of this process to servers: each has a method `cancel`, for any thread."""
+"""The open connections of this process to servers; any thread may call their method `cancel`."""
 _STOPS = frozenset((signal.SIGINT, signal.SIGTERM))
 _PAUSE = 0.5
 _LEAVE = 5.0
@@ -19,11 +19,11 @@ _LEAVE = 5.0
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM cancel what the server does for this process.
+    """Makes Ctrl-C and SIGTERM cancel what the server does for this process.
 
-    Python tells of a signal only when the call is done that waits for the server, and dlt waits
-    for all its jobs: either may be an hour. Signals of a process go to its main thread, and so
-    this does nothing in another one.
+    Python handles a signal only after the call that waits for the server, and dlt waits for all its
+    jobs: either may take an hour. A process gets its signals in the main thread, so this does
+    nothing in another one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,24 +41,24 @@ def stoppable() -> Iterator[None]:
         signal.set_wakeup_fd(before)
         stopped.set()
         tell.close()
-        # a server that is out of reach may keep it
+        # a server that is out of reach may hold it up
         watch.join(_LEAVE)
         told.close()
 
 
 def _watch(told: socket.socket, before: int, stopped: threading.Event) -> None:
-    """Cancels all that is under way, once a signal came that ends the process."""
+    """Cancels everything in progress after a signal that ends the process."""
     while signals := told.recv(64):
         if before >= 0:
-            # somebody else listens too, such as an event loop
+            # someone else listens too, such as an event loop
             with suppress(OSError):
                 os.write(before, signals)
         if not _STOPS.isdisjoint(signals):
             break
-    # again and again: a job whose statement was just done may send another
+    # repeatedly: a job whose statement has just ended may send another
     while signals and not stopped.is_set():
         for session in list(SESSIONS):
-            # it may be closed meanwhile, or the server out of reach
+            # it may have been closed meanwhile, or the server may be out of reach
             with suppress(Exception):
                 session.cancel()
         stopped.wait(_PAUSE)

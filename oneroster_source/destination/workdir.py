@@ -1,4 +1,4 @@
-"""What a run writes on this machine is children's records, and is for its owner alone."""
+"""Keeps files of a run on this machine private: they hold children's records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oneroster_source.errors import ConfigurationError
 
 @contextmanager
 def umask() -> Iterator[None]:
-    """Makes all files of this process private as long as it lasts, whoever writes them."""
+    """Makes all files private that any thread of this process creates meanwhile."""
     before = os.umask(0o077)
     try:
         yield
@@ -23,10 +23,10 @@ def umask() -> Iterator[None]:
 
 
 def folder() -> Path:
-    """This user's own folder among the temporary ones.
+    """Returns this user's own folder for temporary files, and makes it if need be.
 
     Raises:
-        ConfigurationError: It cannot be made, or others made it or may look into it.
+        ConfigurationError: It cannot be made, or someone else made it or may read it.
     """
     problem: OSError
     try:
@@ -37,7 +37,7 @@ def folder() -> Path:
     except OSError as error:
         problem = error
     else:
-        # the temporary folder is everybody's: the name may have been taken by someone else
+        # anyone may write to the temporary folder: someone else may have taken the name
         if (
             stat.S_ISDIR(found.st_mode)
             and found.st_uid == os.geteuid()

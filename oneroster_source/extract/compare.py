@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from oneroster_source.destination.existing_rows import Held
+from oneroster_source.destination.existing_rows import ExistingRows
 from oneroster_source.extract.deletions import alive
 from oneroster_source.model import Endpoint, Table
 
@@ -57,7 +57,9 @@ class Contents:
         return len(self.rows.keys() - there), changed
 
 
-def existing(held: Held, endpoint: Endpoint, children: Iterable[Table], estab: str) -> Contents:
+def existing(
+    held: ExistingRows, endpoint: Endpoint, children: Iterable[Table], estab: str
+) -> Contents:
     """Returns the contents of a school's rows in the destination.
 
     Raises:
@@ -67,7 +69,7 @@ def existing(held: Held, endpoint: Endpoint, children: Iterable[Table], estab: s
     there = held.tables(table.name for table in tables)
     found = Contents(endpoint, children)
     if endpoint.name in there:
-        found.add({t.name: held.all_rows(t, estab) for t in tables if t.name in there})
+        found.add({t.name: held.rows(t, estab) for t in tables if t.name in there})
     return found
 
 

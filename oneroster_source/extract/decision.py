@@ -11,10 +11,10 @@ from datetime import date, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from dlt.common.destination.exceptions import SqlClientNotAvailable
 
 from oneroster_source.config.settings import Settings
-from oneroster_source.destination.existing_rows import Held
+from oneroster_source.destination.backends.base import QueriesNotSupported
+from oneroster_source.destination.existing_rows import ExistingRows
 from oneroster_source.destination.hints import no_rejected
 from oneroster_source.errors import MassDeletion
 from oneroster_source.extract.collection import Collection
@@ -130,7 +130,7 @@ class Decider:
 
     def __init__(
         self,
-        there: Held,
+        there: ExistingRows,
         settings: Settings,
         *,
         now: datetime,
@@ -185,7 +185,7 @@ class Decider:
         pruned = self._pruned(endpoint, collection, estab)
         try:
             existing = self._existing(endpoint, collection, estab, waiting)
-        except SqlClientNotAvailable:
+        except QueriesNotSupported:
             return Decision(
                 _nothing_rejected(endpoint, estab) if full else {},
                 left_out=pruned,
@@ -277,7 +277,7 @@ class Decider:
         difference: few deletions in a delta are accepted without a query.
 
         Raises:
-            SqlClientNotAvailable: dlt's: the destination takes no queries.
+            QueriesNotSupported: The destination takes no queries.
             DestinationError: A query failed.
         """
         table = endpoint.table
@@ -410,7 +410,7 @@ class Decider:
         """Returns the endpoints' tables that are in the destination.
 
         Raises:
-            SqlClientNotAvailable: dlt's: it takes no queries.
+            QueriesNotSupported: It takes no queries.
             DestinationError: A query failed.
         """
         if self._stored is None:

@@ -15,8 +15,9 @@ from importlib.resources import files
 from typing import Any
 
 import sqlglot
-from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
+
+from oneroster_source.destination.queries import SqlClient
 
 _ABOUT = re.compile(r"-- ([a-z]+): (.+)")
 
@@ -55,7 +56,7 @@ class Statement:
         """What was written, by destination: each takes 5 ms, and a process may make many runs."""
         return {}
 
-    def written(self, client: SqlClientBase[Any]) -> str:
+    def written(self, client: SqlClient) -> str:
         """The statement in the words of a destination."""
         place = client.make_qualified_table_name_path(self.name, quote=False)
         destination = (client.capabilities.sqlglot_dialect, *place)
@@ -63,7 +64,7 @@ class Statement:
             self._texts[destination] = self._written(client)
         return self._texts[destination]
 
-    def _written(self, client: SqlClientBase[Any]) -> str:
+    def _written(self, client: SqlClient) -> str:
         tree, capabilities = self._tree.copy(), client.capabilities
         for name in tree.find_all(exp.Identifier):
             name.set("this", capabilities.casefold_identifier(name.this))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from oneroster_source.destination.existing_rows import utc
+from oneroster_source.destination.queries import as_utc
 from oneroster_source.model import V1P1
 
 State: TypeAlias = Literal["failing", "held", "stale", "good"]
@@ -124,14 +124,14 @@ class Holdings:
             rows,
             cursors,
             stale=bool(load["stale"]),
-            last_good_load=utc(load["last_good_load"]),
-            last_full_read=utc(load["last_full_read"]),
+            last_good_load=as_utc(load["last_good_load"]),
+            last_full_read=as_utc(load["last_full_read"]),
             failing=int(load["failing"]),
-            failing_since=utc(load["failing_since"]),
+            failing_since=as_utc(load["failing_since"]),
             failures_in_a_row=int(load["failures_in_a_row"]),
             reason=load["reason"],
             held=int(load["held"]),
-            held_since=utc(load["held_since"]),
+            held_since=as_utc(load["held_since"]),
         )
 
     def as_dict(self) -> dict[str, Any]:

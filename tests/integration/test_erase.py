@@ -19,10 +19,10 @@ from support.settings import environment, settings
 from support.small_school import day, enrollment, ref, small_school
 from support.truth import STAGING, Truth, differences, opened
 
-import oneroster_source.warehouse
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
 from oneroster_source.admin.erase import Person
 from oneroster_source.config.privacy import Key
+from oneroster_source.destination.backends import Backend
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, Simulator
 from oneroster_source.transform.parser import PageParser
@@ -350,7 +350,7 @@ def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
     }
     assert "suppressed_users" not in after
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(oneroster_source.warehouse, "rewrite", killed)
+        patch.setattr(Backend, "compact", killed)
         warehouse.erase("1", ID, privacy_key=KEY)
     assert traces(warehouse.name, tmp_path) == ["roster.duckdb"]
     assert warehouse.erase("1", ID, privacy_key=KEY).rows == {}

@@ -73,15 +73,13 @@ def test_what_is_sound_is_not_told(told) -> None:
 @pytest.mark.parametrize(
     ("sql", "problem"),
     {
-        "INSERT INTO users VALUES ('1', 'c', true)": "users: 1 keys are there more than once",
+        "INSERT INTO users VALUES ('1', 'c', true)": "users: 1 duplicate keys",
         "INSERT INTO users VALUES ('2', NULL, true)": "users: 1 rows have no key",
         "INSERT INTO users VALUES (NULL, 'z', true)": "users: 1 rows have no key",
-        "INSERT INTO users__grades VALUES ('1', 'a', 1)": (
-            "users__grades: 1 keys are there more than once"
-        ),
+        "INSERT INTO users__grades VALUES ('1', 'a', 1)": ("users__grades: 1 duplicate keys"),
         "INSERT INTO users__grades VALUES ('1', 'a', NULL)": "users__grades: 1 rows have no key",
         "INSERT INTO users__grades VALUES ('1', 'x', 0), ('1', 'x', 1), ('2', 'b', 0)": (
-            "users__grades: 3 rows have no row in users"
+            "users__grades: 3 orphaned rows (no parent in users)"
         ),
         "DELETE FROM users WHERE sourced_id = 'b'": ("users: school 1 has 1 rows, and 2 were read"),
         "UPDATE users SET _deleted = true WHERE sourced_id = 'b'": (
@@ -120,9 +118,9 @@ def test_of_a_large_table_the_rows_that_were_loaded_are_looked_at(told, monkeypa
     monkeypatch.setattr("oneroster_source.destination.integrity.LARGE", 3)
     assert told("SELECT 1", mode="delta", live=0, ids={"b", "c"}) == []
     (found,) = told("SELECT 1", mode="delta", live=1, ids={"a", "b"})
-    assert found.startswith("users: 1 keys are there more than once")
+    assert found.startswith("users: 1 duplicate keys")
     (orphans,) = told("DELETE FROM users WHERE sourced_id = 'c'", mode="delta", live=0, ids={"c"})
-    assert orphans.startswith("users__grades: 1 rows have no row in users")
+    assert orphans.startswith("users__grades: 1 orphaned rows (no parent in users)")
     (lost,) = told("SELECT 1", mode="delta", live=1, ids={"none"})
     assert lost.startswith("users: school 1 has 0 rows, and 1 were read")
 

@@ -137,9 +137,9 @@ def test_what_is_not_sound_is_told_and_a_full_pass_heals_it(
     server = serve(school)
     sync(server, school)
     damage = {
-        "users: 1 keys are there more than once": "INSERT INTO oneroster.users"
+        "users: 1 duplicate keys": "INSERT INTO oneroster.users"
         " SELECT * FROM oneroster.users ORDER BY sourced_id DESC LIMIT 1",
-        "users__grades: 1 rows have no row in users": "INSERT INTO oneroster.users__grades"
+        "users__grades: 1 orphaned rows (no parent in users)": "INSERT INTO oneroster.users__grades"
         " (estab, user_sourced_id, position, value) VALUES ('3281110', 'nobody', 0, '7')",
     }
     for told, sql in damage.items():

@@ -471,7 +471,7 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
     assert "rows would go" in shown and "Nothing was removed: add --yes." in shown
     assert Path("roster.duckdb").read_bytes() == content
     done = run("365d", "--yes")
-    assert "rows removed. The file roster.duckdb was written anew" in done
+    assert "rows removed. The file roster.duckdb was compacted" in done
     assert "Counted again: 0 rows are left" in done
     assert "0 rows removed. There is nothing" in run("365d", "--schools", "1", "--yes")
     assert "'soon' is no time span" in run("soon", code=2)

@@ -20,7 +20,7 @@ from support.truth import STAGING, Truth, differences, held
 
 from oneroster_source import Report
 from oneroster_source.cli.render import summary
-from oneroster_source.destination.connection import sole
+from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.shards import Shard, divide
 from oneroster_source.errors import ConfigurationError, DestinationBusy, DestinationError
 from oneroster_source.simulator import School, live, secondary_school
@@ -179,7 +179,7 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
     other = Warehouse(postgres)
     with (
         warehouse._pipeline(shards[0]) as pipeline,
-        sole(pipeline, "it", 1, part=shards[0].name),
+        backend_of(pipeline.destination_client()).exclusive("it", 1, shards[0].name),
         ThreadPoolExecutor(1) as thread,
     ):
         # a lock file lets the thread in again that has it

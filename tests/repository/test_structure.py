@@ -129,6 +129,30 @@ def test_no_endpoint_is_named_outside_the_spec() -> None:
                 assert not values & names, f"{path.name}:{node.lineno}"
 
 
+def test_the_kind_of_a_destination_is_asked_in_one_place() -> None:
+    """What differs between destinations is in their backends: nothing else asks which it is."""
+    asking = []
+    for path in MODULES:
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "destination_type" for node in nodes
+        ):
+            asking.append(str(path.relative_to(PACKAGE)))
+    assert asking == ["destination/backends/__init__.py"]
+
+
+INTERNAL = {"destination", "source", "warehouse", "config"}
+"""What may import dlt's inner modules; config resolves settings as dlt does."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_inner_modules_of_dlt_are_imported_in_few_places(path: Path) -> None:
+    if _part(path) in INTERNAL:
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        assert not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("dlt.")
+
+
 EXTRAS = {"html_report": "report", "dask_cluster": "dask", "simulator": "simulator"}
 """Modules and packages that need what is in an extra."""
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]

@@ -33,8 +33,8 @@ from support.truth import Truth, differences
 
 from oneroster_source import DestinationBusy, DestinationError, Report, Warehouse
 from oneroster_source.destination import workdir
-from oneroster_source.destination.connection import holder as holder_in
-from oneroster_source.destination.locks import alone, beside, early, hidden, working_folder
+from oneroster_source.destination.backends.duckdb_file import holder as holder_in
+from oneroster_source.destination.locks import beside, early, exclusive, hidden, working_folder
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.simulator import School, Simulator, secondary_school
 
@@ -635,7 +635,7 @@ def test_a_lock_file_holds_no_secret_and_only_its_owner_reads_it(temporary: Path
 def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("kept")
     beside("roster.duckdb").symlink_to("precious")
-    with pytest.raises(DestinationError), alone(beside("roster.duckdb"), "roster.duckdb"):
+    with pytest.raises(DestinationError), exclusive(beside("roster.duckdb"), "roster.duckdb"):
         pass
     assert (tmp_path / "precious").read_text() == "kept"
 

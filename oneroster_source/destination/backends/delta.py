@@ -1,9 +1,9 @@
 """Delta tables in a folder or a bucket: dlt's filesystem destination, with the merge that we need.
 
-dlt merges into Delta row by row, by primary key. So a list that shrinks would keep its last items,
-and what dlt calls `delete-insert` it refuses there. Here each load of a table is one commit that
-deletes what is in the scope of our hints (see `merge`) and inserts what the load holds, both found
-by DuckDB, in the very words of the hints: a run that is killed leaves a table as it was, or whole.
+dlt merges into Delta row by row, by primary key: a list that shrinks would keep its last items. It
+refuses the strategy `delete-insert` there. Here each load of a table is one commit that deletes the
+rows in the scope of our hints (see `hints`) and inserts the staged rows. DuckDB finds both, by the
+SQL of the hints. A run that is killed leaves a table as it was, or complete.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from dlt.destinations.impl.filesystem.sql_client import FilesystemSqlClient
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.errors import ConfigurationError, DestinationError
+from oneroster_source.model.quoting import literal, quoted
 
-_GONE = "_is_gone"
+_DELETES = "_deletes"
 
 
 class Delta(filesystem):
     """A dlt destination: `dlt.destinations.filesystem`, all of whose tables are Delta tables.
 
     Args:
-        bucket_url: A folder or a bucket, such as `s3://rosters`; else it is configured as dlt's is.
+        bucket_url: A folder or a bucket, such as `s3://rosters`; if not given, dlt's setting.
         destination_name: The section of dlt's configuration, such as `filesystem`.
         **options: Any other of `dlt.destinations.filesystem`.
     """
 
-    # whose defaults dlt tells from what is given
+    # dlt compares given options with its defaults
     __orig_base__ = filesystem
 
     def __init__(
@@ -100,7 +101,7 @@ class _Client(FilesystemClient):
     ) -> list[PreparedTableSchema]:
         jobs = list(new_jobs or ())
         self._tables_with_jobs = {job.table_name for job in jobs}
-        # past FilesystemClient, which knows no scope with a subquery
+        # skips FilesystemClient, which rejects a scope with a subquery
         return super(FilesystemClient, self).verify_schema(only_tables, jobs)  # type: ignore[arg-type]
 
     @staticmethod
@@ -111,7 +112,7 @@ class _Client(FilesystemClient):
 
 
 class _Job(DeltaLoadFilesystemJob):
-    """The load of one table, which may be of many files."""
+    """Loads one table, which may be in many files."""
 
     def run(self) -> None:
         if self._load_table["write_disposition"] != "merge":
@@ -127,19 +128,19 @@ class _Job(DeltaLoadFilesystemJob):
                 self._make(_as(staged.schema, rows))
             return
         evolve_delta_table_schema(table, staged.schema)
-        # rows that a load replaces are deleted and inserted, like all others
+        # replaced rows too are deleted and inserted
         names = self._key() or staged.schema.names
         same = "=" if self._key() else "IS NOT DISTINCT FROM"
-        keys = " AND ".join(f'(target."{name}" {same} source."{name}")' for name in names)
-        columns = ", ".join(f'"{name}"' for name in names)
+        keys = " AND ".join(f"(target.{n} {same} source.{n})" for n in map(quoted, names))
+        columns = ", ".join(map(quoted, names))
         query = (
-            f"SELECT DISTINCT {columns}, TRUE AS {_GONE} FROM target WHERE {self._scope()}"
-            f" UNION ALL BY NAME SELECT *, FALSE AS {_GONE} FROM ({self._rows()})"
+            f"SELECT DISTINCT {columns}, TRUE AS {_DELETES} FROM target WHERE {self._scope()}"
+            f" UNION ALL BY NAME SELECT *, FALSE AS {_DELETES} FROM ({self._rows()})"
         )
-        # no more columns than hints speak of; read through, since Arrow cannot filter all its files
+        # only the columns that hints use; read completely, since Arrow cannot filter all its files
         target = table.to_pyarrow_dataset().scanner(columns=names).to_reader()
         if "{table}" in str(self._load_table.get("x-merge-destination-scope")):
-            # it can be read once only, and the scope reads it too
+            # it can be read only once, and the scope reads it too
             query = f"WITH target AS MATERIALIZED (FROM target_once) {query}"
             tables = {"target_once": target}
         else:
@@ -147,12 +148,12 @@ class _Job(DeltaLoadFilesystemJob):
         with _answer(query, staging=staged, **tables) as rows:
             table.merge(
                 source=rows,
-                predicate=f"source.{_GONE} AND {keys}",
+                predicate=f"source.{_DELETES} AND {keys}",
                 source_alias="source",
                 target_alias="target",
                 streamed_exec=self._job_client.config.deltalake_streamed_exec,
             ).when_matched_delete().when_not_matched_insert_all(
-                predicate=f"NOT source.{_GONE}", except_cols=[_GONE]
+                predicate=f"NOT source.{_DELETES}", except_cols=[_DELETES]
             ).execute()
 
     def _make(self, rows: pa.RecordBatchReader) -> None:
@@ -173,17 +174,17 @@ class _Job(DeltaLoadFilesystemJob):
         return [str(n) for n, c in self._load_table["columns"].items() if c.get("primary_key")]
 
     def _rows(self) -> str:
-        """What the load holds: of a key once, as dlt does it on a database."""
+        """The staged rows, one for each key, as dlt does it in a database."""
         chosen = self._hint("source-filter") or "TRUE"
-        columns = ", ".join(f'"{name}"' for name in self._key())
+        columns = ", ".join(map(quoted, self._key()))
         once = f" QUALIFY row_number() OVER (PARTITION BY {columns}) = 1" if columns else ""
         return f"SELECT * FROM staging WHERE {chosen}{once}"
 
     def _scope(self) -> str:
-        """What the load speaks of."""
+        """The condition on the rows to delete."""
         scope = self._hint("destination-scope")
         if scope is None:
-            keys = " AND ".join(f's."{name}" = target."{name}"' for name in self._key())
+            keys = " AND ".join(f"s.{n} = target.{n}" for n in map(quoted, self._key()))
             scope = f"EXISTS (SELECT 1 FROM staging s WHERE {keys})"
         return scope
 
@@ -193,8 +194,8 @@ class _Job(DeltaLoadFilesystemJob):
 
 
 class _SqlClient(FilesystemSqlClient):
-    """Answers queries with DuckDB, of the files that deltalake finds, read by fsspec: DuckDB's own
-    readers of Delta and of buckets are extensions, which it would fetch from the internet."""
+    """Runs queries in DuckDB on the files that deltalake finds and fsspec reads: DuckDB's own
+    readers of Delta and of buckets are extensions, which it would download."""
 
     def create_secret(
         self,
@@ -221,25 +222,25 @@ class _SqlClient(FilesystemSqlClient):
         if table.metadata().partition_columns or table.protocol().min_reader_version > 1:
             raise DestinationError(
                 f"the Delta table {name} has partitions, or features beyond a reader of version 1,"
-                " which somebody gave it: it cannot be asked what it holds",
+                " which somebody gave it: it cannot be queried",
                 todo="drop it and run `oneroster sync --full`",
             )
-        # a table without files has columns too, and old files have not got those that came later
+        # a table without files has columns too, and old files lack the columns that came later
         self._conn.register(f"{name}__none", pa.schema(table.schema()).empty_table())
         select = f'SELECT * FROM "{name}__none"'
-        # their names alone: deltalake writes the folder with %20
+        # only their names: deltalake writes the folder with %20
         if names := [uri.rpartition("/")[2] for uri in table.file_uris()]:
             folder = self.remote_client.get_table_dir(name)
             if not self.remote_client.config.is_local_filesystem:
                 folder = f"{self.remote_client.config.protocol}://{folder}"
-            files = ", ".join("'" + f"{folder}{file}".replace("'", "''") + "'" for file in names)
+            files = ", ".join(literal(f"{folder}{file}") for file in names)
             select += f" UNION ALL BY NAME FROM read_parquet([{files}], union_by_name=true)"
         return table.table_uri, select
 
 
 @contextmanager
 def _answer(query: str, **tables: Any) -> Iterator[pa.RecordBatchReader]:
-    """What DuckDB answers about Arrow tables; what it puts on disk meanwhile is private."""
+    """Runs a query on Arrow tables in DuckDB, which spills to a private folder."""
     with (
         tempfile.TemporaryDirectory() as folder,
         duckdb.connect(config={"temp_directory": folder}) as connection,
@@ -251,6 +252,6 @@ def _answer(query: str, **tables: Any) -> Iterator[pa.RecordBatchReader]:
 
 
 def _as(schema: pa.Schema, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """The same rows, of columns that are not null where the schema says so."""
+    """The same rows with another schema, whose columns may be declared as not null."""
     batches = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in rows)
     return pa.RecordBatchReader.from_batches(schema, batches)

@@ -1,6 +1,6 @@
-"""dlt's client of Postgres, whose statements end with the run that sent them.
+"""dlt's client of Postgres, with statements that end with the run that sent them.
 
-Apart from `postgres`, since it imports the driver, which not every installation has.
+It is not in `postgres`, since it imports the driver, which not every installation has.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from oneroster_source.destination.stop import SESSIONS
 
 _SETTINGS = {"tcp_keepalives_idle": "60", "tcp_keepalives_interval": "10"}
 _SETTINGS_OF_14 = {"client_connection_check_interval": "2s"}
-"""Since then a server can look whether the client is still there while it works for it."""
+"""From that version on a server can check, while it works, that the client is still there."""
 _NAME = "application_name"
 
 
 class _SqlClient(Psycopg2SqlClient):
-    """Tells the server whose session it is, and to end what it does if this process dies."""
+    """Names its sessions, and makes the server end their statements if this process dies."""
 
     def open_connection(self) -> Any:
         connection = super().open_connection()
@@ -39,7 +39,7 @@ class _SqlClient(Psycopg2SqlClient):
         super().close_connection()
 
     def _reset_connection(self) -> None:
-        # takes all settings back
+        # resets all settings
         super()._reset_connection()
         settings = dict(_SETTINGS)
         if self._conn.server_version >= 140_000:
@@ -57,8 +57,8 @@ class _Merge(SqlMergeFollowupJob):
     def _gen_table_setup_clauses(
         cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]
     ) -> list[str]:
-        """Has Postgres count what is staged. What it knows of the rows of an earlier load, which
-        may have been few, would have it go through all of these for each row of the table."""
+        """Makes Postgres count the staged rows. By statistics of an earlier load, which may have
+        been small, it would scan them all for each row of the table."""
         found = []
         for table in table_chain:
             _, staged = sql_client.get_qualified_table_names(str(table["name"]))

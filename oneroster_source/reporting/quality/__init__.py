@@ -11,12 +11,11 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import pyarrow as pa
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
 
+from oneroster_source.destination.queries import DatabaseClient, SqlClient, existing_tables
 from oneroster_source.model import QUALITY_RESULTS, V1P1
 from oneroster_source.model.type_map import arrow_schema
 from oneroster_source.reporting.sql_files import Statement, statements
@@ -61,7 +60,7 @@ class Result:
         return cast(Severity, self.check.about["severity"])
 
 
-def examine(client: SqlJobClientBase, left_out: Collection[str] = ()) -> Iterator[Result]:
+def examine(client: DatabaseClient, left_out: Collection[str] = ()) -> Iterator[Result]:
     """Makes every check whose tables are there: a result for each school, whether good or not.
 
     Args:
@@ -73,7 +72,7 @@ def examine(client: SqlJobClientBase, left_out: Collection[str] = ()) -> Iterato
         DatabaseException: dlt's, if the destination refuses a query.
     """
     needed = {table for check in CHECKS for table in (*check.tables, *_relations(check))}
-    there = {name for name, columns in client.get_storage_tables(needed) if columns}
+    there = set(existing_tables(client, needed))
     sql = client.sql_client
     counts = {name: _counts(sql, name) for name in there}
     estabs = sorted({estab for found in counts.values() for estab in found})
@@ -131,7 +130,7 @@ def _asks(check: Statement) -> set[str]:
     return {*named, *(f"{table}.{name}" for table in check.tables for name in check.columns)}
 
 
-def _counts(sql: SqlClientBase[Any], name: str) -> dict[str, int]:
+def _counts(sql: SqlClient, name: str) -> dict[str, int]:
     """Rows by estab; those that are not deleted, where some may be."""
     query = f"SELECT estab, COUNT(*) FROM {sql.make_qualified_table_name(name)}"
     if name in _WITH_DELETED:

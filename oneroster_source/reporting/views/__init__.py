@@ -8,13 +8,15 @@ some databases.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
 
-from dlt.destinations.exceptions import DatabaseException
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
-
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    DatabaseException,
+    SqlClient,
+    existing_tables,
+)
 from oneroster_source.model import V1P1
+from oneroster_source.model.quoting import literal
 from oneroster_source.reporting.sql_files import Statement, in_order, statements
 
 VIEWS = tuple(statements(__name__))
@@ -23,7 +25,7 @@ GUIDE = "about_views"
 _TABLES = [table.name for table in V1P1.tables]
 
 
-def make(client: SqlJobClientBase) -> list[Statement]:
+def make(client: DatabaseClient) -> list[Statement]:
     """Makes the views that are missing or were made of other SQL.
 
     Args:
@@ -36,7 +38,7 @@ def make(client: SqlJobClientBase) -> list[Statement]:
         DatabaseException: dlt's, if the destination refuses one.
     """
     names = [*_TABLES, *(view.name for view in VIEWS), GUIDE]
-    there = {name for name, columns in client.get_storage_tables(names) if columns}
+    there = set(existing_tables(client, names))
     views = list(in_order(VIEWS, there & set(_TABLES)))
     sql = client.sql_client
     wanted = {view.name: view.written(sql) for view in views}
@@ -57,12 +59,12 @@ def make(client: SqlJobClientBase) -> list[Statement]:
     return views
 
 
-def _define(sql: SqlClientBase[Any], name: str, text: str) -> None:
+def _define(sql: SqlClient, name: str, text: str) -> None:
     sql.execute_sql(f"CREATE OR REPLACE VIEW {sql.make_qualified_table_name(name)} AS {text}")
 
 
 def _is_current(
-    sql: SqlClientBase[Any], there: set[str], views: list[Statement], wanted: dict[str, str]
+    sql: SqlClient, there: set[str], views: list[Statement], wanted: dict[str, str]
 ) -> bool:
     if not there.issuperset([GUIDE, *wanted]):
         return False
@@ -83,6 +85,4 @@ def _guide_row(view: Statement, text: str) -> str:
         "grain": view.about["grain"],
         "made_of": _digest(text),
     }
-    return "SELECT " + ", ".join(
-        "'" + value.replace("'", "''") + f"' AS {name}" for name, value in cells.items()
-    )
+    return "SELECT " + ", ".join(f"{literal(value)} AS {name}" for name, value in cells.items())
