@@ -128,16 +128,8 @@ class Report:
     problems: list[str] = field(default_factory=list)
     """What does not hold in the destination after the load."""
 
-    keys: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
-    """The estab and sourcedId of the rows that were loaded, by endpoint, where these are few and no
-    school was read whole. Not part of what is shown."""
-    filled: dict[str, int] = field(default_factory=dict, repr=False)
-    """The rows loaded into each table that was empty. Not part of what is shown."""
-    nobody_erased: bool = field(default=False, repr=False)
-    """Whether whoever loads has found that the destination has no list of erased people, so that
-    the source need not look; it does where nobody has. Not part of what is shown."""
     pauses: dict[str, datetime] = field(default_factory=dict, repr=False)
-    """When the last pause that a server asked for ends, by server. Not part of what is shown."""
+    """When the last pause that a server asked for ends, by server: what a run is waiting for."""
     _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
     """The outcomes of each school of which one has not ended."""
 

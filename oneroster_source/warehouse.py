@@ -38,7 +38,7 @@ from oneroster_source.destination.compact import Removed, announce, due, rewrite
 from oneroster_source.destination.connection import head, opened, sole
 from oneroster_source.destination.existing_rows import Rows, counted, utc
 from oneroster_source.destination.hints import RUN_MERGE, hints
-from oneroster_source.destination.integrity import problems, same_schools
+from oneroster_source.destination.integrity import Written, problems, same_schools
 from oneroster_source.destination.locks import duckdb_file, working_folder
 from oneroster_source.destination.memory import give_back, thrift, use_thrifty_arrow
 from oneroster_source.destination.resolve import (
@@ -73,6 +73,7 @@ from oneroster_source.errors import (
     clean,
 )
 from oneroster_source.extract.cursors import refuse_other_pseudonyms
+from oneroster_source.extract.run import Run, RunOptions
 from oneroster_source.model import (
     HISTORY_KEPT,
     QUALITY_RESULTS,
@@ -85,7 +86,7 @@ from oneroster_source.reporting import quality, views
 from oneroster_source.reporting.sql_files import Statement
 from oneroster_source.reporting.status import Holdings
 from oneroster_source.run_report import Outcome, Report
-from oneroster_source.source import oneroster
+from oneroster_source.source import source_for
 
 _log = logging.getLogger("oneroster_source")
 _LOADS = next(view for view in views.VIEWS if view.name == "school_loads")
@@ -224,7 +225,9 @@ class Warehouse:
         if shard is not None:
             report.run_id = shard.run_id
             options["only"] = shard.estabs
-        source = oneroster(report=report, alone=shard is None, **options)
+        wanted = {k: options.pop(k) for k in _OF_A_RUN if k in options}
+        resolved, doing = resolve(**options), RunOptions(**wanted)
+        resolved.only(doing.only)
         patience = lock_timeout(options.get("lock_timeout"))
         privacy, kept = chosen_privacy(**options), keeps_history(options.get("history"))
         with (
@@ -250,7 +253,7 @@ class Warehouse:
                     staging.drop(client)
                 new = not client.is_storage_initialized()
                 # here it takes no connection of its own
-                report.nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
+                nobody_erased = new or not _stored(client, [SUPPRESSED_USERS.name])
                 unfinished = isinstance(client, SqlJobClientBase) and not new and due(client)
             if unfinished and shard is None:
                 try:
@@ -259,7 +262,14 @@ class Warehouse:
                     # no reason to load nothing; the next run tries again
                     report.problems.append(str(error))
             # reading may take an hour, in which others may use the file
-            pipeline.extract(source)
+            run = Run(
+                resolved,
+                doing,
+                report,
+                exclusive=shard is None,
+                nobody_erased=nobody_erased,
+            )
+            pipeline.extract(source_for(run))
             packed = pipeline.normalize()
             give_back()
             counts = {} if packed is None else packed.row_counts
@@ -270,17 +280,18 @@ class Warehouse:
                 with thrift(client) if new else nullcontext():
                     pipeline.load(workers=_JOBS.get(client.config.destination_type, _DEFAULT_JOBS))
                     if loaded and shard is None:
-                        report.problems += _problems(pipeline, loaded, report)
+                        report.problems += _problems(pipeline, loaded, report, run.written)
                 if shard is None:
-                    settings = {k: v for k, v in options.items() if k not in _OF_A_RUN}
                     _notice_same(
                         client,
                         report,
                         cursors(pipeline.state),
-                        lambda: {school.estab for school in resolve(**settings).schools},
+                        lambda: {school.estab for school in resolved.schools},
                     )
                     if kept:
-                        loaded |= _keep_versions(client, report, loaded if current else None)
+                        loaded |= _keep_versions(
+                            client, report, run.written, loaded if current else None
+                        )
                     _try_views(client, loaded, report)
 
     def preview(self, report: Report, **options: Any) -> None:
@@ -296,7 +307,8 @@ class Warehouse:
         Raises:
             OneRosterError: Nothing could be read, or the destination cannot be asked.
         """
-        source = oneroster(report=report, plan=True, **options)
+        wanted = {k: options.pop(k) for k in _OF_A_RUN if k in options}
+        source = source_for(Run(resolve(**options), RunOptions(plan=True, **wanted), report))
         patience = lock_timeout(options.get("lock_timeout"))
         file = duckdb_file(self.name)
         with self._pipeline(instead=file is not None and not Path(file).exists()) as pipeline:
@@ -403,7 +415,7 @@ class Warehouse:
                 if endpoint.name in read or not report.outcomes
                 for table in endpoint.tables()
             } & set(pipeline.default_schema.data_table_names(seen_data_only=True))
-            report.problems += _problems(pipeline, tables, report)
+            report.problems += _problems(pipeline, tables, report, Written())
             _notice_same(
                 client,
                 report,
@@ -411,7 +423,7 @@ class Warehouse:
                 lambda: {estab for shard in shards for estab in shard.estabs},
             )
             if kept:
-                tables |= _keep_versions(client, report, None)
+                tables |= _keep_versions(client, report, Written(), None)
             _try_views(client, tables, report)
 
     def count(self, estabs: Collection[str]) -> dict[str, int]:
@@ -720,9 +732,11 @@ _OF_A_RUN = ("since", "until", "full", "allow_deletes", "only")
 _BY_SCHOOL = [t for t in V1P1.tables if t not in (HISTORY_KEPT, SUPPRESSED_USERS)]
 
 
-def _problems(pipeline: dlt.Pipeline, changed: set[str], report: Report) -> list[str]:
+def _problems(
+    pipeline: dlt.Pipeline, changed: set[str], report: Report, written: Written
+) -> list[str]:
     with pipeline.sql_client() as client:
-        return list(problems(client, V1P1.endpoints, changed, report))
+        return list(problems(client, V1P1.endpoints, changed, report, written))
 
 
 def _notice_same(
@@ -778,7 +792,7 @@ def _begin_versions(
 
 
 def _keep_versions(
-    client: JobClientBase, report: Report, loaded: Collection[str] | None
+    client: JobClientBase, report: Report, written: Written, loaded: Collection[str] | None
 ) -> set[str]:
     """Keeps versions of what was loaded into some tables, or of all that is there; returns the
     tables of versions that have changed."""
@@ -789,8 +803,8 @@ def _keep_versions(
         if loaded is None
         else {
             name: None
-            if name in whole or name not in report.keys
-            else {key for _, key in report.keys[name]}
+            if name in whole or name not in written.keys
+            else {key for _, key in written.keys[name]}
             for name in loaded
         }
     )

@@ -8,6 +8,7 @@ table that was empty has just the rows that were loaded, of which that holds as 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from dlt.destinations.sql_client import SqlClientBase
@@ -19,11 +20,26 @@ from oneroster_source.run_report import Report
 HEAL = "run `oneroster sync --full`; if that does not help, drop the table and run it again"
 
 
+@dataclass(slots=True)
+class Written:
+    """Which rows a run has handed over to be loaded, as far as that makes it cheaper to check them.
+
+    Args:
+        keys: The estab and sourcedId of these rows by endpoint, where they are few and no school
+            was read completely: ids of children, which are never shown or passed on.
+        filled: How many rows there are for each table that was empty.
+    """
+
+    keys: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
+    filled: dict[str, int] = field(default_factory=dict)
+
+
 def problems(
     client: SqlClientBase[Any],
     endpoints: Collection[Endpoint],
     changed: Set[str],
     report: Report,
+    written: Written,
 ) -> Iterator[str]:
     """What does not hold, in words; a query or two for each table.
 
@@ -31,14 +47,15 @@ def problems(
         client: dlt's client of the destination.
         endpoints: What was loaded.
         changed: The tables into which something was loaded: the others are as they were.
-        report: What the reader verified, and which rows were loaded.
+        report: What the reader verified.
+        written: Which rows were loaded.
     """
     for endpoint in endpoints:
         if changed.isdisjoint(table.name for table in endpoint.tables()):
             continue
-        rows = _Rows(client, endpoint.table, report.keys.get(endpoint.name))
-        if endpoint.name in report.filled:
-            yield from _filled(rows, endpoint, report)
+        rows = _Rows(client, endpoint.table, written.keys.get(endpoint.name))
+        if endpoint.name in written.filled:
+            yield from _filled(rows, endpoint, written)
             yield from _counts(rows, endpoint, report)
             continue
         if endpoint.name in changed:
@@ -102,11 +119,11 @@ class _Rows:
         return self._client.execute_sql(worded(self._client, query, **tables), *values) or ()
 
 
-def _filled(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
+def _filled(rows: _Rows, endpoint: Endpoint, written: Written) -> Iterator[str]:
     for table in endpoint.tables():
-        if table.name in report.filled:
+        if table.name in written.filled:
             ((found,),) = rows.asked("SELECT count(*) FROM {table}", table=table)
-            loaded = report.filled[table.name]
+            loaded = written.filled[table.name]
             if found != loaded:
                 yield f"{table.name}: has {found:,} rows, and {loaded:,} were loaded: {HEAL}"
 

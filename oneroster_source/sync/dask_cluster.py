@@ -176,8 +176,6 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
             report.error = str(error)
         except Exception as error:
             report.error = f"stopped by a mistake of this program: {type(error).__name__}"
-        # ids of children are not for the cluster
-        report.keys.clear()
         return report
 
     with _one_at_a_time:

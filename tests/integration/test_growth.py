@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +15,13 @@ from support.settings import settings
 from support.truth import Truth, differences
 
 from oneroster_source import Report, oneroster
+from oneroster_source.config.settings import resolve
 from oneroster_source.extract import buffer as spools
 from oneroster_source.extract.buffer import Spool
+from oneroster_source.extract.run import Run, RunOptions
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, secondary_school
+from oneroster_source.source import source_for
 from oneroster_source.transform.parser import Engine, Shaper
 
 ENDPOINTS = len(V1P1.endpoints)
@@ -161,8 +164,13 @@ def test_the_limit_for_a_server_holds_for_any_number_of_schools(serve, sync) -> 
     assert len(server.requests) > 3 * len(schools) * ENDPOINTS
 
 
-def test_the_report_of_a_large_load_holds_no_keys(serve, sync, school, monkeypatch) -> None:
-    monkeypatch.setattr("oneroster_source.source.FEW_KEYS", 5)
-    server = serve(school)
-    report: Report = sync(server, school)
-    assert report.keys == {}
+@pytest.mark.parametrize(("most", "noted"), [(15_000, True), (5, False)])
+def test_of_a_large_load_no_keys_are_noted(
+    serve, school, pipeline, monkeypatch, most: int, noted: bool
+) -> None:
+    monkeypatch.setattr("oneroster_source.extract.batch.FEW_KEYS", most)
+    chosen = resolve(**settings(serve(school), school), endpoints=["users"])
+    run = Run(chosen, RunOptions(since=datetime(2000, 1, 1, tzinfo=UTC)))
+    pipeline.run(source_for(run))
+    keys = {(school.estab, user["sourcedId"]) for user in school.rows("users")}
+    assert run.written.keys == ({"users": keys} if noted else {})
