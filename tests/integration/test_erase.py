@@ -19,9 +19,9 @@ from support.settings import environment, settings
 from support.small_school import day, enrollment, ref, small_school
 from support.truth import STAGING, Truth, differences, opened
 
-import oneroster_source.warehouse
+import oneroster_source.destination.session
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
-from oneroster_source.admin.erase import Person
+from oneroster_source.admin.person import Person
 from oneroster_source.config.privacy import Key
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, Simulator
@@ -173,7 +173,7 @@ def test_nothing_of_an_erased_person_is_left_and_nobody_else_is_touched(
     school = marked()
     server = serve(school)
     load(database, server, school, privacy_key=None)
-    Warehouse(database).examine()
+    Warehouse(database).check_quality()
     with_versions(database)
     before = dump(database)
     there = traces(database, tmp_path)
@@ -350,7 +350,7 @@ def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
     }
     assert "suppressed_users" not in after
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(oneroster_source.warehouse, "rewrite", killed)
+        patch.setattr(oneroster_source.destination.session, "rewrite", killed)
         warehouse.erase("1", ID, privacy_key=KEY)
     assert traces(warehouse.name, tmp_path) == ["roster.duckdb"]
     assert warehouse.erase("1", ID, privacy_key=KEY).rows == {}
@@ -507,7 +507,7 @@ def test_a_shard_brings_nobody_back(serve, warehouse: Warehouse) -> None:
     shards = warehouse.plan(1, **chosen)
     report = Report()
     warehouse.load(report, shard=shards[0], **{k: v for k, v in chosen.items() if k != "only"})
-    warehouse.finish(report, shards)
+    warehouse.finish(shards, report)
     assert report.good
     assert differences(warehouse.name, _truth(server, school)) == {}
 

@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from support.settings import settings
 from support.truth import Truth, differences
 
 from oneroster_source import Report, oneroster
+from oneroster_source.config import settings as config
 from oneroster_source.config.settings import resolve
 from oneroster_source.extract import buffer as spools
 from oneroster_source.extract.buffer import Spool
@@ -174,3 +176,27 @@ def test_of_a_large_load_no_keys_are_noted(
     pipeline.run(source_for(run))
     keys = {(school.estab, user["sourcedId"]) for user in school.rows("users")}
     assert run.written.keys == ({"users": keys} if noted else {})
+
+
+def test_a_load_in_which_nothing_changed_asks_for_little(serve, school, sync, monkeypatch) -> None:
+    """Settings are resolved once; what dlt opens by itself is 6 of the connections."""
+    server, counts = serve(school), Counter[str]()
+
+    def counting(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for _ in range(2):
+        sync(server, school)
+    counting(config, "look_up")
+    counting(DuckDbSqlClient, "open_connection")
+    counting(SqlJobClientBase, "get_storage_tables")
+    assert sync(server, school).good
+    assert counts["look_up"] == 1
+    assert counts["open_connection"] <= 8
+    assert counts["get_storage_tables"] <= 8

@@ -113,7 +113,7 @@ def test_a_window_reads_what_changed_within_it_and_leaves_the_cursors(
 ) -> None:
     server = serve(school)
     sync(server, school)
-    before = warehouse.holdings().cursors
+    before = warehouse.status().cursors
     stamps = sorted(u["dateLastModified"] for u in school.rows("users"))
     since, until = (datetime.fromisoformat(stamps[i]) for i in (5, 20))
     server.requests.clear()
@@ -130,7 +130,7 @@ def test_a_window_reads_what_changed_within_it_and_leaves_the_cursors(
         if since < datetime.fromisoformat(u["dateLastModified"]) < until
     ]
     assert report.outcomes[0].rows == len(expected)
-    assert warehouse.holdings().cursors == before
+    assert warehouse.status().cursors == before
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
 
 
@@ -146,7 +146,7 @@ def test_the_delta_asks_from_the_cursor_less_the_lag(serve, school, sync, wareho
     server = serve(school)
     sync(server, school, endpoints=["users"])
     newest = max(datetime.fromisoformat(u["dateLastModified"]) for u in school.rows("users"))
-    assert warehouse.holdings().cursors["users"]["3281110"]["cursor"] == newest.isoformat()
+    assert warehouse.status().cursors["users"]["3281110"]["cursor"] == newest.isoformat()
     server.requests.clear()
     sync(server, school, endpoints=["users"], lag=3600)
     asked = {r.params["filter"] for r in server.requests if r.path == "users"}
