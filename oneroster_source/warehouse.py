@@ -38,8 +38,9 @@ class Warehouse:
     Raises:
         ConfigurationError: There can be no such destination or dataset.
 
-    Every method raises `DestinationError` if the destination cannot be opened, and, but for `load`
-    and `preview`, if nothing was ever loaded into it.
+    Every method raises `DestinationError` if the destination cannot be opened; all but `load` and
+    `preview`, if nothing was ever loaded into it; those that query or remove rows, if it takes no
+    SQL. Methods that write raise `DestinationBusy` while another run is loading.
 
     Examples:
         With the school in the environment, or in dlt's configuration:
@@ -90,7 +91,6 @@ class Warehouse:
 
         Raises:
             ConfigurationError: A setting is missing or wrong.
-            DestinationBusy: Another run is loading into this destination.
             OneRosterError: Nothing could be read, or the destination failed.
 
         Examples:
@@ -166,7 +166,6 @@ class Warehouse:
 
         Raises:
             ConfigurationError: There is no cluster, or the destination cannot be shared.
-            DestinationBusy: Another run is loading into this destination.
             OneRosterError: As `load` does.
         """
         report = report or Report()
@@ -188,7 +187,6 @@ class Warehouse:
 
         Raises:
             ConfigurationError: A setting is missing or wrong.
-            DestinationBusy: Another run is loading into this destination.
             OneRosterError: As `load` does.
 
         Examples:
@@ -271,9 +269,6 @@ class Warehouse:
 
         Returns:
             Rows by the statement's name, each by column; none where a table does not exist.
-
-        Raises:
-            DestinationError: The destination takes no SQL.
         """
         return status.query(self._target, statements)
 
@@ -281,7 +276,6 @@ class Warehouse:
         """Makes the views, as each load does; returns those that exist then.
 
         Raises:
-            DestinationBusy: Another run is loading into this destination.
             DestinationError: The destination refuses a view.
         """
         return refresh.refresh_views(self._target)
@@ -292,9 +286,6 @@ class Warehouse:
         Returns:
             A result for each check and school, good or not.
 
-        Raises:
-            DestinationBusy: Another run is loading into this destination.
-            DestinationError: The destination takes no SQL.
 
         Examples:
             >>> from oneroster_source import Warehouse
@@ -327,9 +318,7 @@ class Warehouse:
             What was removed. A school that is still configured is loaded completely the next time.
 
         Raises:
-            DestinationBusy: Another run is loading into this destination.
-            DestinationError: The destination takes no SQL; or the rows are removed, and their bytes
-                could not be.
+            DestinationError: The rows are removed, and their bytes could not be.
         """
         return forget.forget(self._target, estabs)
 
@@ -346,7 +335,7 @@ class Warehouse:
             estabs: The schools; None for all.
 
         Raises:
-            DestinationError: The destination takes no SQL, or another pipeline has loaded it.
+            DestinationError: Another pipeline has loaded the dataset.
         """
         return prune.leavers(self._target, before, estabs)
 
@@ -363,9 +352,8 @@ class Warehouse:
             What was removed.
 
         Raises:
-            DestinationBusy: Another run is loading into this destination.
-            DestinationError: The destination takes no SQL, or another pipeline has loaded it; or
-                the rows are removed, and their bytes could not be.
+            DestinationError: Another pipeline has loaded the dataset; or the rows are removed, and
+                their bytes could not be.
         """
         return prune.prune(self._target, before, estabs)
 
@@ -386,7 +374,6 @@ class Warehouse:
 
         Raises:
             ConfigurationError: There is nobody with this id, or a setting is missing or wrong.
-            DestinationError: The destination takes no SQL.
         """
         return erase.trace(self._target, estab, user, to_erase=to_erase, **settings)
 
@@ -406,9 +393,7 @@ class Warehouse:
         Raises:
             ConfigurationError: There is nobody with this id, or no key, or another key than the one
                 that people were erased under before.
-            DestinationBusy: Another run is loading into this destination.
-            DestinationError: The destination takes no SQL; or the rows are removed, and their bytes
-                could not be.
+            DestinationError: The rows are removed, and their bytes could not be.
         """
         return erase.erase(self._target, estab, user, **settings)
 
@@ -426,6 +411,5 @@ class Warehouse:
 
         Raises:
             ConfigurationError: There is nobody with this id.
-            DestinationError: The destination takes no SQL.
         """
         return erase.export(self._target, estab, user, **settings)
