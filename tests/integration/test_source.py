@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 
 import pytest
 from dlt.extract import DltResource
@@ -34,6 +35,18 @@ def test_there_is_one_resource_for_each_endpoint_of_the_vendors_text() -> None:
 def test_only_the_endpoints_that_were_asked_for_are_there() -> None:
     source = oneroster(rp="r", estab="1", shared_secret="s", endpoints=["users", "orgs"])
     assert tuple(source.resources) == ("orgs", "users")
+
+
+def test_the_common_settings_have_types_and_every_other_goes_by_its_name() -> None:
+    one, several = {"base_url", "rp", "estab", "shared_secret"}, {"schools", "endpoints"}
+    assert set(signature(oneroster).parameters) >= one | several | {
+        *("page_size", "privacy", "history", "deleted"),
+    }
+    school = {"rp": "r", "estab": "1", "shared_secret": "s"}
+    assert oneroster(**school, concurrency=2, retry_budget=1)
+    # a promise that only our own pipeline can keep
+    with pytest.raises(ConfigurationError, match="there is no setting 'alone'"):
+        oneroster(**school, alone=True)
 
 
 def test_it_runs_in_anybodys_pipeline_with_a_selection_of_resources(
