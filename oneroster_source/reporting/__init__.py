@@ -1,2 +1,2 @@
-"""Answers about a dataset that is loaded: views, checks, status and the report. Nothing here changes
-a row of a roster."""
+"""Answers about a dataset that is loaded: views, checks, status and the report. Nothing here
+changes a row of a roster."""

@@ -255,7 +255,7 @@ def _make_dropped_tables(pipeline: dlt.Pipeline, missing: Collection[str]) -> No
     """Makes tables that somebody dropped, and has them filled by a full read."""
     if not missing:
         return
-    _log.warning("dropped since the last load, and made anew: %s", ", ".join(sorted(missing)))
+    _log.warning("dropped since the last load, and made again: %s", ", ".join(sorted(missing)))
     # first, and in a load of its own: a run that is killed in between leaves nothing that looks
     # as if it had been loaded
     with changed(pipeline) as state:
