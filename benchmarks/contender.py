@@ -27,17 +27,16 @@ Run = Callable[[], dict[str, Any] | None]
 
 
 def ours(address: str, destination: str, **options: Any) -> Run:
-    from oneroster_source import Report, Warehouse
+    from oneroster_source import Warehouse
 
     _time_dlt()
-    report = Report()
     options = {"page_size": PAGE, "privacy": "full", **options}
     number = options.pop("schools", 1)
     schools = [{"estab": str(ESTAB + i), "shared_secret": "s"} for i in range(number)]
 
     def run() -> dict[str, Any]:
         warehouse = Warehouse(destination)
-        warehouse.load(report, base_url=address, rp="rp", schools=schools, **options)
+        report = warehouse.load(base_url=address, rp="rp", schools=schools, **options)
         report.raise_for_failures()
         return {
             "rows": sum(o.rows for o in report.outcomes),

@@ -1,4 +1,4 @@
-"""What a run did, for each school and endpoint: the source of the table on screen and the JSON."""
+"""What a run did, for each school and endpoint: the table on screen and the JSON show this."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ Mode = Literal["full", "delta", "window"]
 MOST_NAMES = 1_000
 """Names of attributes that are kept of a collection."""
 State = Literal["waiting", "reading", "read", "held", "failed"]
-"""Of a collection; one that is `held` is loaded, but for deletions that wait for a decision."""
+"""The state of a collection; one that is `held` is loaded, but for deletions that wait for a
+decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,25 @@ class Plan:
     added: int | None = None
     """None where the destination takes no queries."""
     changed: int | None = None
-    """Rows whose content is another one, or that live again."""
+    """Rows whose content differs, or that are no longer deleted."""
     deleted: int = 0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """One collection of one school. Filled in while it is read; holds no personal data."""
+    """What a run did with one endpoint of one school. Filled in while it is read.
+
+    Holds counts, times and messages, and no personal data.
+
+    Examples:
+        >>> from oneroster_source import Warehouse
+        >>> report = Warehouse("roster.duckdb").load(endpoints=["users"])
+        >>> outcome, = report.outcomes
+        >>> outcome.endpoint, outcome.mode, outcome.state
+        ('users', 'full', 'read')
+        >>> outcome.rows > 0 and outcome.requests > 0 and not outcome.error
+        True
+    """
 
     estab: str
     endpoint: str
@@ -50,24 +63,24 @@ class Outcome:
     rows: int = 0
     """Rows read."""
     changed: int = 0
-    """Of these, rows that changed since the school's last good run; all of them on the first."""
+    """Of these, rows that changed since the school's last good run; all of them in the first."""
     deleted: int = 0
     """Of the changed, rows that the provider marks as deleted."""
     gone: int = 0
-    """Rows that a full pass found to be gone at the server, and that are deleted now."""
+    """Rows that a full pass found missing at the server, and that are deleted now."""
     kept: int = 0
-    """Rows that a full pass did not contain, and that stay, since it cannot be told."""
+    """Rows that a full pass did not contain, and that stay, since it may be incomplete."""
     held: int = 0
     """Rows whose deletion waits for a decision, and that stay as they were."""
     live: int = 0
-    """Of the rows read, those that have a sourcedId, each once, and are not deleted."""
+    """Distinct rows read that have a sourcedId and are not deleted."""
     rejected: int = 0
     """Values and rows that could not be read; see the table `rejected_rows`."""
     started: datetime | None = None
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     undeclared: list[str] = field(default_factory=list)
-    """Attributes that the standard does not know, or that hold more than it allows: see `extra`."""
+    """Attributes that are not in the standard, or hold more than it allows: see column `extra`."""
     keeps_extra: bool = True
     """Whether these are kept."""
     error: str = ""
@@ -79,10 +92,12 @@ class Outcome:
     _begun: float = 0.0
 
     def begin(self) -> None:
+        """Notes that reading has begun."""
         self.state, self._begun = "reading", time.monotonic()
         self.started = datetime.now(UTC)
 
     def end(self, error: OneRosterError | None = None) -> None:
+        """Notes how it ended: with an error, or well."""
         self.seconds = round(time.monotonic() - self._begun, 3) if self._begun else 0.0
         self.state = "read"
         if error is not None:
@@ -96,15 +111,17 @@ class Outcome:
 
     @property
     def ended(self) -> bool:
+        """Whether it was read, or has failed."""
         return self.loaded or self.state == "failed"
 
     def warn(self, text: str) -> None:
+        """Adds a warning, once."""
         said = told(text)
         if said not in self.warnings:
             self.warnings.append(said)
 
     def undeclare(self, names: Iterable[str]) -> None:
-        """Notes attributes that the standard does not know."""
+        """Notes attributes that are not in the standard."""
         found = {*self.undeclared, *map(label, names)}
         self.undeclared = sorted(found)[:MOST_NAMES]
 
@@ -116,7 +133,17 @@ def new_run_id(begun: datetime) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """A run. Given to the source, it lets the other collections go on where one fails."""
+    """What a run did. Given to the source, it lets the others go on where a collection fails.
+
+    Examples:
+        >>> from oneroster_source import Report, Warehouse
+        >>> report = Report()
+        >>> report is Warehouse("roster.duckdb").load(report, endpoints=["orgs", "users"])
+        True
+        >>> report.raise_for_failures()
+        >>> report.good, [outcome.endpoint for outcome in report.outcomes]
+        (True, ['orgs', 'users'])
+    """
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_id: str = ""
@@ -127,17 +154,10 @@ class Report:
     """Why the run as a whole failed, if it did."""
     problems: list[str] = field(default_factory=list)
     """What does not hold in the destination after the load."""
-
-    keys: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
-    """The estab and sourcedId of the rows that were loaded, by endpoint, where these are few and no
-    school was read whole. Not part of what is shown."""
-    filled: dict[str, int] = field(default_factory=dict, repr=False)
-    """The rows loaded into each table that was empty. Not part of what is shown."""
-    nobody_erased: bool = field(default=False, repr=False)
-    """Whether whoever loads has found that the destination has no list of erased people, so that
-    the source need not look; it does where nobody has. Not part of what is shown."""
+    privacy: str = ""
+    """What was kept of people, in words."""
     pauses: dict[str, datetime] = field(default_factory=dict, repr=False)
-    """When the last pause that a server asked for ends, by server. Not part of what is shown."""
+    """When the last pause that a server asked for ends, by server: what a run is waiting for."""
     _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
     """The outcomes of each school of which one has not ended."""
 
@@ -152,7 +172,7 @@ class Report:
         return outcome
 
     def end(self, outcome: Outcome, error: OneRosterError | None = None) -> None:
-        """Ends an outcome; the last one of its school tells the log of all of them."""
+        """Ends an outcome; with the last one of a school, logs all of them."""
         outcome.end(error)
         found = self._unfinished[outcome.estab]
         if all(each.ended for each in found):
@@ -160,7 +180,7 @@ class Report:
             _tell(self.run_id, outcome.estab, found)
 
     def tell(self, estabs: Iterable[str]) -> None:
-        """Tells the log of schools that were read elsewhere."""
+        """Logs schools that were read by other processes."""
         found: dict[str, list[Outcome]] = {estab: [] for estab in estabs}
         for outcome in self.outcomes:
             if outcome.estab in found:
@@ -170,26 +190,30 @@ class Report:
 
     @property
     def failed(self) -> list[Outcome]:
+        """The outcomes of what could not be read."""
         return [outcome for outcome in self.outcomes if outcome.state == "failed"]
 
     @property
     def held(self) -> list[Outcome]:
-        """What is loaded but for deletions that wait for a decision."""
+        """The outcomes of what is loaded, but for deletions that wait for a decision."""
         return [outcome for outcome in self.outcomes if outcome.state == "held"]
 
     @property
     def good(self) -> bool:
+        """Whether everything was read and loaded, and the destination is as it should be."""
         return not (self.error or self.failed or self.held or self.problems)
 
     def raise_for_failures(self) -> None:
         """Raises an error that names what failed, if anything did.
 
         Raises:
-            OneRosterError: A school's endpoint could not be read, or the destination is not sound,
-                or deletions wait for a decision.
+            OneRosterError: A school's endpoint could not be read, or the checks after the load
+                failed, or deletions wait for a decision.
         """
         if self.problems:
-            raise OneRosterError("the destination is not sound", todo="; ".join(self.problems[:3]))
+            raise OneRosterError(
+                "the integrity checks after the load failed", todo="; ".join(self.problems[:3])
+            )
         if self.failed:
             raise OneRosterError(
                 f"{len(self.failed)} of {len(self.outcomes)} collections failed",
@@ -264,7 +288,7 @@ class Report:
         }
 
     def totals(self) -> dict[str, int]:
-        """The run in numbers."""
+        """The run as numbers."""
         return {
             "schools": len({outcome.estab for outcome in self.outcomes}),
             "schools_failed": len({outcome.estab for outcome in self.failed}),
@@ -274,7 +298,7 @@ class Report:
 
 
 def _tell(run_id: str, estab: str, outcomes: list[Outcome]) -> None:
-    """Tells the log how a school went, in one line, however many of its collections failed."""
+    """Logs how a school went, in one line, however many of its collections failed."""
     sums = _sums(outcomes)
     begun = [outcome.started for outcome in outcomes if outcome.started]
     seconds = round((datetime.now(UTC) - min(begun)).total_seconds(), 3) if begun else 0.0

@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from oneroster_source import Report, Warehouse
-from oneroster_source.destination.shards import Shard
+from oneroster_source import Shard, Warehouse
 
 DESTINATION = os.environ.get("ONEROSTER_DESTINATION", "postgres")
 SHARDS = int(os.environ.get("ONEROSTER_SHARDS", "16"))
@@ -34,8 +33,8 @@ def oneroster() -> None:
 
     @task(max_active_tis_per_dagrun=LANES)
     def load(shard: dict) -> None:
-        report = Report()
-        Warehouse(DESTINATION).load(report, shard=Shard(**shard), concurrency=CONCURRENCY)
+        warehouse = Warehouse(DESTINATION)
+        report = warehouse.load(shard=Shard(**shard), concurrency=CONCURRENCY)
         # the others are loaded; what a school refuses, it refuses again, and what waits, waits
         if bad := [*report.failed, *report.held]:
             raise AirflowFailException("; ".join(o.error for o in bad[:3]))
@@ -43,8 +42,7 @@ def oneroster() -> None:
     # also where schools failed, since the others are there
     @task(trigger_rule="all_done_min_one_success")
     def finish(shards: list[dict]) -> None:
-        report = Report()
-        Warehouse(DESTINATION).finish(report, [Shard(**shard) for shard in shards])
+        report = Warehouse(DESTINATION).finish([Shard(**shard) for shard in shards])
         report.raise_for_failures()
 
     # Airflow judges a run by its last tasks

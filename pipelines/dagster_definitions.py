@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from oneroster_source import OneRosterError, Report, Warehouse
+from oneroster_source import OneRosterError, Warehouse
 from oneroster_source.model import REJECTED_ROWS, V1P1
 
 DESTINATION = os.environ.get("ONEROSTER_DESTINATION", "roster.duckdb")
@@ -28,9 +28,9 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIA
     retry_policy=RETRIES,
 )
 def rosters(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-    warehouse, report = Warehouse(DESTINATION, DATASET), Report()
-    warehouse.load(report)
-    rows = warehouse.holdings().rows
+    warehouse = Warehouse(DESTINATION, DATASET)
+    report = warehouse.load()
+    rows = warehouse.status().rows
     for table in TABLES:
         endpoint = table.name.partition("__")[0]
         read = [outcome for outcome in report.outcomes if outcome.endpoint == endpoint]

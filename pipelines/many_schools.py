@@ -7,12 +7,11 @@ Run it with the list of schools in .dlt/secrets.toml, or as JSON in the environm
     uv run python pipelines/many_schools.py
 """
 
-from oneroster_source import Report, Warehouse
+from oneroster_source import Warehouse
 
 
 def load_many_schools() -> None:
-    report = Report()
-    Warehouse("roster.duckdb").load(report)
+    report = Warehouse("roster.duckdb").load()
     for outcome in report.outcomes:
         print(outcome.estab, outcome.endpoint, outcome.mode, outcome.rows, outcome.error)  # noqa: T201
     # after the load, so that the schools that could be read are there

@@ -5,16 +5,15 @@ Run it with the school's settings in the environment or in .dlt/secrets.toml:
     uv run python pipelines/one_school.py
 """
 
-from oneroster_source import Report, Warehouse
+from oneroster_source import Warehouse
 
 
 def load_one_school() -> None:
     warehouse = Warehouse("roster.duckdb")
-    report = Report()
-    warehouse.load(report)
+    report = warehouse.load()
     # after the load, so that the collections that could be read are there
     report.raise_for_failures()
-    for table, rows in warehouse.holdings().rows.items():
+    for table, rows in warehouse.status().rows.items():
         print(f"{sum(rows.values()):>8,} rows in {table}")  # noqa: T201
 
 

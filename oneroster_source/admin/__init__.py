@@ -1,1 +1,2 @@
-"""What people have removed: one person, those who left, and columns."""
+"""Removal from a dataset that is loaded: people, leavers, schools, and columns; and what is held on
+a person."""

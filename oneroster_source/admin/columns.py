@@ -1,4 +1,4 @@
-"""Columns that are left out from now on: what earlier loads have brought of them is taken away."""
+"""Clears columns that are left out from now on: earlier loads have filled them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from oneroster_source.destination.queries import DatabaseClient, SqlClient, exis
 from oneroster_source.model import V1P1, Table
 
 Filled = Mapping[str, Mapping[str, str]]
-"""What holds for the rows that have a value to go, in SQL, by table and column."""
+"""The SQL condition of rows with a value to clear, by table and column."""
 
 
 def filled(client: DatabaseClient, privacy: Privacy, columns: Collection[str]) -> Filled:
-    """Where there is a value of some columns that are left out, versions included.
+    """Finds values of columns that are left out, in versions too.
 
-    An attribute that was not read as its column may stand in `extra`, as it was sent: where `extra`
-    is kept and names one, it counts too.
+    An attribute that did not fit its column is in `extra`, as it was sent: where `extra` is kept
+    and names one, it counts too.
 
     Args:
         client: dlt's client of the destination.
@@ -39,10 +39,10 @@ def filled(client: DatabaseClient, privacy: Privacy, columns: Collection[str]) -
 
 
 def clear(client: DatabaseClient, columns: Filled) -> None:
-    """Sets columns to NULL where that holds, in all tables at once.
+    """Sets these values to NULL, in one transaction.
 
-    Rows that the source still has are read again by the next full pass, which a change of columns
-    brings about; those that it has deleted are not.
+    Rows that the source still has are read again by the full pass that a change of columns causes;
+    rows that it has deleted are not.
 
     Args:
         client: dlt's client of the destination.
@@ -67,7 +67,7 @@ def clear(client: DatabaseClient, columns: Filled) -> None:
 def _wanted(
     sql: SqlClient, privacy: Privacy, columns: Collection[str]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """What holds for rows with such a value, by table and column."""
+    """Yields the conditions of rows with such a value, by table and column."""
     for endpoint in V1P1.endpoints:
         found = {table.name: dict(_of_table(sql, table, columns)) for table in endpoint.tables()}
         own = found[endpoint.name]

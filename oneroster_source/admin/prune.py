@@ -1,8 +1,8 @@
-"""Who left long ago: rows that were deleted at the source, and all that hangs on them.
+"""Prunes leavers: rows that were deleted at the source long ago, and all that refers to them.
 
-Their keys are collected first, in temporary tables, and the same joins with these count and remove.
+Their keys are collected first, in temporary tables; the same joins with these count and remove.
 Each join stands alone, or with others under AND: beside OR, and with NOT IN, Postgres compares each
-row with each as soon as the keys outgrow its `work_mem`.
+row with every key as soon as the keys outgrow its `work_mem`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from oneroster_source.destination import staging
+from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.queries import (
     DatabaseClient,
+    Removed,
     Rows,
     count_rows,
     existing_tables,
     id_in,
     render_query,
 )
+from oneroster_source.destination.session import Target, require_database
+from oneroster_source.destination.state import changed, cursors, prunes, source_of
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.extract.deletions import credible
-from oneroster_source.model import QUALITY_RESULTS, REJECTED_ROWS, Dialect, Endpoint, Table
+from oneroster_source.model import QUALITY_RESULTS, REJECTED_ROWS, V1P1, Dialect, Endpoint, Table
 from oneroster_source.model.deleted_status import is_deleted_sql
+from oneroster_source.reporting.quality import ids_shown
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _ROWS = 10_000
-_SHOWN_BY = {"students": "users", "staff": "users", "class_sizes": "classes"}
-"""Views whose rows stand for those of an endpoint."""
 
 
 def duration(text: str) -> timedelta:
-    """`365d`, `52w` or `2y`, a year having 365 days.
+    """Parses `365d`, `52w` or `2y`; a year has 365 days.
 
     Raises:
         ConfigurationError: It is none of these, or longer than there are years.
@@ -49,25 +53,14 @@ def duration(text: str) -> timedelta:
     )
 
 
-def shown(relation: str, dialect: Dialect) -> list[str]:
-    """The endpoints whose ids a check shows as examples; none where it shows others.
-
-    Args:
-        relation: What it looks at, as `quality_results` has it.
-        dialect: What the tables hold.
-    """
-    names = (_SHOWN_BY.get(name, name) for name in relation.split(", "))
-    return [name for name in names if name in dialect.names]
-
-
 @dataclass(frozen=True, slots=True)
 class Leavers:
-    """What is to go, or did.
+    """What is to be pruned, or was.
 
     Args:
         rows: Rows by table.
         examples: Ids among the examples in `quality_results`.
-        undated: Deleted rows of which no time is known, or none that can be true: they stay.
+        undated: Deleted rows without a credible time of deletion: they stay.
     """
 
     rows: dict[str, int]
@@ -77,17 +70,52 @@ class Leavers:
 
 @dataclass(frozen=True, slots=True)
 class _Shorter:
-    """A row of `quality_results` of whose examples some are to go.
+    """A row of `quality_results` from whose examples some are removed.
 
     Args:
         key: The row's key.
         kept: The examples that stay.
-        gone: How many do not.
+        removed: How many do not.
     """
 
     key: tuple[Any, ...]
     kept: list[str]
-    gone: int
+    removed: int
+
+
+def leavers(target: Target, before: datetime, estabs: Collection[str] | None = None) -> Leavers:
+    """Counts what `prune` would remove: see `Warehouse.leavers`."""
+    with target.loaded(own=True) as (_, opened_client):
+        client = require_database(opened_client, target.name)
+        with Retention(client, V1P1, before, estabs).found() as found:
+            return found
+
+
+def prune(target: Target, before: datetime, estabs: Collection[str] | None = None) -> Removed:
+    """Removes what was deleted at the source before an instant: see `Warehouse.prune`."""
+    removed = Removed()
+    with target.loaded(to_write=True, removed=removed) as (pipeline, opened_client):
+        client = require_database(opened_client, target.name)
+        # first: a load could bring back what is removed before this is known
+        with changed(pipeline) as state:
+            known = {estab for schools in cursors(state).values() for estab in schools}
+            kept, instant = prunes(source_of(state)), before.astimezone(UTC).isoformat()
+            source_of(state)["prunes"] = kept | {
+                estab: {
+                    "before": max(kept.get(estab, {}).get("before", ""), instant),
+                    "at": datetime.now(UTC).isoformat(),
+                }
+                for estab in (known if estabs is None else estabs)
+            }
+        # of runs that were killed
+        staging.drop(client)
+        retention = Retention(client, V1P1, before, estabs)
+        with retention.found() as found:
+            if found.rows or found.examples:
+                backend_of(client).mark_compaction_due()
+                retention.remove()
+        removed.rows = found.rows
+    return removed
 
 
 class Retention:
@@ -123,12 +151,12 @@ class Retention:
 
     @contextmanager
     def found(self) -> Iterator[Leavers]:
-        """What is to go now; within it, and in the same transaction, `remove` removes that."""
+        """Finds what to remove; `remove`, called within, removes it in the same transaction."""
         with self._client.begin_transaction():
             made = [name for endpoint in self._endpoints for name in self._collected(endpoint)]
             self._shorter = list(self._examples())
             rows = count_rows(self._client, self._steps())
-            yield Leavers(rows, sum(row.gone for row in self._shorter), self._undated())
+            yield Leavers(rows, sum(row.removed for row in self._shorter), self._undated())
             for name in made:
                 self._asked(f"DROP TABLE {name}")
 
@@ -142,8 +170,8 @@ class Retention:
             step.delete(self._client)
 
     def _collected(self, endpoint: Endpoint) -> Iterator[str]:
-        """Makes tables of the keys of rows that are to go, and of those that have no row any more
-        and whose versions are to go; gives their names."""
+        """Creates tables of the keys of rows that are removed, and of keys without a row whose
+        versions are removed; yields the names of these tables."""
         keys = "SELECT {estab} AS going_estab, {sourced_id} AS going_id FROM"
         wheres = [
             f"{{_deleted}} = %s AND {self._ended(endpoint)} < %s AND {self._of_schools}",
@@ -188,7 +216,7 @@ class Retention:
         return undated
 
     def _steps(self) -> Iterator[Rows]:
-        """What is to go; those of one table speak of different rows."""
+        """Yields the rows to remove; those of one table do not overlap."""
         for endpoint in self._endpoints:
             for table, wheres in self._hanging_on(endpoint):
                 if table.name in self._there:
@@ -200,7 +228,7 @@ class Retention:
             yield Rows(endpoint.table, going)
 
     def _hanging_on(self, endpoint: Endpoint) -> Iterator[tuple[Table, list[str]]]:
-        """The tables of child rows and of versions, and which of their rows are to go."""
+        """Yields the tables of child rows and versions, and the conditions of rows to remove."""
         for attribute, child in zip(endpoint.nested, endpoint.child_tables(), strict=True):
             wheres = [_among(_going(endpoint), child.parent_key)]
             target = attribute.target
@@ -212,13 +240,13 @@ class Retention:
             yield endpoint.history, [*own, *self._of_people(endpoint)]
 
     def _of_people(self, endpoint: Endpoint) -> Iterator[str]:
-        """That rows of an endpoint, or versions of them, are of people who are to go."""
+        """Yields the conditions that rows or versions refer to people who are removed."""
         for column, people in self._dialect.refers_to_people(endpoint):
             if people.name in self._there:
                 yield _among(_going(people), column)
 
     def _ended(self, endpoint: Endpoint) -> str:
-        """Since when a deleted row is deleted; NULL where nobody knows."""
+        """The SQL for when a row was deleted; NULL where that is unknown."""
         ended = f"CASE WHEN {is_deleted_sql('{status}')} THEN {{date_last_modified}} END"
         # a table that was last loaded by an earlier version has no such column
         if "_deleted_at" in self._there[endpoint.name]:
@@ -226,21 +254,21 @@ class Retention:
         return _credibly(ended)
 
     def _examples(self) -> Iterator[_Shorter]:
-        """The rows of `quality_results` that name ids that are to go; or that are as old, and name
-        ids that no row has any more."""
+        """Yields the rows of `quality_results` that name ids that are removed, or that are as old
+        and name ids that no row has any more."""
         if QUALITY_RESULTS.name not in self._there:
             return
         columns = ", ".join(f"{{{name}}}" for name in QUALITY_RESULTS.key)
         found = self._asked(
-            "SELECT {relation}, {examples}, {estab},"
+            "SELECT {check_id}, {examples}, {estab},"
             f" CASE WHEN {{checked_at}} < %s THEN 1 ELSE 0 END, {columns} FROM {{table}}"
             f" WHERE {{rows_found}} > 0 AND {self._of_schools}",
             *(self._before, *self._estabs),
             table=QUALITY_RESULTS,
         )
         rows = []
-        for relation, examples, *rest in found:
-            of = [name for name in shown(relation, self._dialect) if name in self._there]
+        for check_id, examples, *rest in found:
+            of = [name for name in ids_shown(check_id) if name in self._there]
             if of:
                 rows.append((of, _list(examples), *rest))
         names = {name for _, examples, *_ in rows for name in examples}
@@ -263,7 +291,7 @@ class Retention:
     def _keys(
         self, estab: str, sourced_id: str, place: str, names: Collection[str], **tables: Table
     ) -> set[tuple[str, str]]:
-        """The keys in a table, estab and sourcedId, of which the latter is one of the names."""
+        """The keys in a table, estab and sourcedId, whose sourcedId is one of the names."""
         few, values = id_in(self._client, names) or ("{} IS NOT NULL", ())
         query = f"SELECT {estab}, {sourced_id} FROM {place} WHERE {few.format(sourced_id)}"
         found: set[tuple[str, str]] = set()
@@ -278,17 +306,17 @@ class Retention:
 
 
 def _going(endpoint: Endpoint) -> str:
-    """The table of the keys of an endpoint's rows that are to go."""
+    """The table of the keys of an endpoint's rows that are removed."""
     return f"oneroster_going_{endpoint.name}"
 
 
 def _lost(endpoint: Endpoint) -> str:
-    """The table of the keys whose versions are to go, and that have no row any more."""
+    """The table of the keys without a row whose versions are removed."""
     return f"oneroster_lost_{endpoint.name}"
 
 
 def _among(keys: str, column: str = "sourced_id") -> str:
-    """That a row's estab and another column are in a table of keys."""
+    """The condition that a row's estab and another column are in a table of keys."""
     # its columns have names of their own, so that those of the row need no table before them
     return (
         f"EXISTS (SELECT 1 FROM {keys} WHERE going_estab = {{estab}} AND going_id = {{{column}}})"
@@ -296,7 +324,7 @@ def _among(keys: str, column: str = "sourced_id") -> str:
 
 
 def _credibly(instant: str) -> str:
-    """An instant, or NULL where it cannot be true; with the two parameters of `credible`."""
+    """The SQL for an instant, or NULL if not credible; takes the two parameters of `credible`."""
     return f"CASE WHEN {instant} BETWEEN %s AND %s THEN {instant} END"
 
 

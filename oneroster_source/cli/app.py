@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from oneroster_source.run_report import Report
     from oneroster_source.warehouse import Warehouse
 
-    Load = Callable[..., None]
+    Load = Callable[..., Report]
 
 FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
 BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
@@ -158,9 +158,7 @@ def sync(
     if shards is not None and cluster is None:
         raise ConfigurationError("--shards is for a cluster", todo="add --cluster, or leave it out")
     if cluster is not None:
-        from oneroster_source.sync.dask_cluster import load as load_on
-
-        load = partial(load_on, warehouse, address=cluster, shards=shards)
+        load = partial(warehouse.load_on, cluster, shards=shards)
     try:
         _load(
             warehouse,
@@ -218,8 +216,8 @@ def check(schools: Schools = None, endpoints: Endpoints = None) -> None:
     """Log in to each school and ask what its server allows. Loads nothing."""
     from oneroster_source.cli import render
     from oneroster_source.config.settings import resolve
+    from oneroster_source.destination.session import use_defaults
     from oneroster_source.extract.check import check as checked
-    from oneroster_source.warehouse import use_defaults
 
     use_defaults()
     settings = resolve(endpoints=_listed(endpoints)).only(_listed(schools))
@@ -239,14 +237,14 @@ def status(
     """Show what the destination holds, and which schools need a person: those come first."""
     from oneroster_source.warehouse import Warehouse
 
-    found = Warehouse(destination, dataset).holdings()
+    found = Warehouse(destination, dataset).status()
     if as_json:
         typer.echo(to_json(found.as_dict()))
         return
     from oneroster_source.cli import render
 
     console = _console()
-    shown = render.holdings(
+    shown = render.status(
         found, now=datetime.now(UTC), every=every, narrow=console.width < render.WIDE
     )
     console.print(shown)
@@ -411,7 +409,7 @@ def quality(
     from oneroster_source.reporting.quality import worst
     from oneroster_source.warehouse import Warehouse
 
-    results = Warehouse(destination, dataset).examine()
+    results = Warehouse(destination, dataset).check_quality()
     _console().print(render.quality(results))
     raise typer.Exit(BAD_QUALITY[worst(results)])
 
@@ -429,7 +427,7 @@ def report(
 
     _refuse_unwritable(output)
     warehouse = Warehouse(destination, dataset)
-    answers = warehouse.ask(html_report.QUERIES)
+    answers = warehouse.query(html_report.QUERIES)
     if not answers["schools"]:
         raise DestinationError(
             f"{warehouse.name} has no view school_summary, of which the page is made",
@@ -581,7 +579,6 @@ def _load(
 ) -> None:
     """Loads, and shows the summary also of a run that failed."""
     from oneroster_source.cli import render
-    from oneroster_source.config.settings import chosen_privacy
 
     console = _console()
     show = _progress(console, report) if log_format is None else _logged(warehouse, report)
@@ -601,7 +598,7 @@ def _load(
         f" {len(report.outcomes)} collections loaded into {warehouse.name},"
         f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
     )
-    typer.echo(f"With {chosen_privacy(**options)}.")
+    typer.echo(f"With {report.privacy}.")
 
 
 def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options: Any) -> None:
@@ -698,7 +695,7 @@ def _logged(warehouse: Warehouse, report: Report) -> Iterator[None]:
 
 
 def _refuse_strangers(warehouse: Warehouse, estabs: list[str]) -> None:
-    known = warehouse.holdings().estabs
+    known = warehouse.status().estabs
     strangers = [estab for estab in estabs if estab not in known]
     if strangers:
         raise ConfigurationError(
@@ -737,7 +734,7 @@ def _refuse_real_schools(warehouse: Warehouse) -> None:
     from oneroster_source.cli.demo import ESTABS
 
     try:
-        found = warehouse.holdings().estabs
+        found = warehouse.status().estabs
     except DestinationError:
         return
     others = [estab for estab in found if estab not in ESTABS]

@@ -1,4 +1,4 @@
-"""What people see: tables and progress, made from reports and holdings. Prints nothing itself.
+"""What people see: tables and progress, made from reports and statuses. Prints nothing itself.
 
 Whatever others have written is cleaned by `Table` and `Screen`, which all of it goes through.
 """
@@ -22,7 +22,7 @@ from oneroster_source.extract.check import Finding
 from oneroster_source.reporting.fields import Entry
 from oneroster_source.reporting.quality import SEVERITIES, Result
 from oneroster_source.reporting.sql_files import Statement
-from oneroster_source.reporting.status import STATES, Holdings, Standing
+from oneroster_source.reporting.status import STATES, SchoolStatus, Status
 from oneroster_source.run_report import Outcome, Plan, Report
 
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -284,8 +284,8 @@ def quality(results: Sequence[Result]) -> RenderableType:
     return Group(*([table] if failing else []), Text(said))
 
 
-def holdings(
-    found: Holdings, *, now: datetime, every: bool = False, narrow: bool = False
+def status(
+    found: Status, *, now: datetime, every: bool = False, narrow: bool = False
 ) -> RenderableType:
     """A dataset: rows by table, then its schools.
 
@@ -307,7 +307,7 @@ def holdings(
 
 
 def _one_school(
-    schools: Sequence[Standing], *, now: datetime, **_: bool
+    schools: Sequence[SchoolStatus], *, now: datetime, **_: bool
 ) -> Iterable[RenderableType]:
     (school,) = schools
     cursors = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -330,12 +330,12 @@ def _one_school(
         yield Text(f"Deletions wait for a decision since {since}: {_reason(school)}")
 
 
-def _reason(school: Standing) -> str:
+def _reason(school: SchoolStatus) -> str:
     return clean(school.reason or "", limit=MOST_LETTERS)
 
 
 def _fleet(
-    schools: Sequence[Standing], *, now: datetime, every: bool, narrow: bool
+    schools: Sequence[SchoolStatus], *, now: datetime, every: bool, narrow: bool
 ) -> Iterable[RenderableType]:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for heading in ("school", "state", "last good load", "failing since"):
@@ -370,11 +370,11 @@ def _fleet(
         yield Text(f"Not shown: {said}; --all shows every school.")
 
 
-def _state(school: Standing) -> Text:
+def _state(school: SchoolStatus) -> Text:
     return Text(school.state, style=_STANDINGS[school.state])
 
 
-def _failing(school: Standing, now: datetime, *, narrow: bool = False) -> str:
+def _failing(school: SchoolStatus, now: datetime, *, narrow: bool = False) -> str:
     runs = school.failures_in_a_row
     tries = f"{number(runs)} run" + ("" if runs == 1 else "s")
     return f"{_when(school.failing_since, now, narrow=narrow)}, {tries}"

@@ -8,6 +8,7 @@ empty must have exactly the rows that were loaded, which are correct as they are
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from oneroster_source.destination.queries import SqlClient, id_in, run_query
@@ -17,26 +18,42 @@ from oneroster_source.run_report import Report
 REPAIR = "run `oneroster sync --full`; if that does not help, drop the table and run it again"
 
 
+@dataclass(slots=True)
+class Written:
+    """Which rows a run has handed over to be loaded, as far as that makes it cheaper to check them.
+
+    Args:
+        keys: The estab and sourcedId of these rows by endpoint, where they are few and no school
+            was read completely: ids of children, which are never shown or passed on.
+        filled: How many rows there are for each table that was empty.
+    """
+
+    keys: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
+    filled: dict[str, int] = field(default_factory=dict)
+
+
 def problems(
     client: SqlClient,
     endpoints: Collection[Endpoint],
     changed: Set[str],
     report: Report,
+    written: Written,
 ) -> Iterator[str]:
     """Checks the tables, with a query or two for each; describes what is wrong.
 
     Args:
-        client: dlt's client of the destination, open.
-        endpoints: The endpoints that were loaded.
-        changed: The tables into which rows were loaded; the others are as they were.
-        report: Which rows were read and loaded.
+        client: dlt's client of the destination.
+        endpoints: What was loaded.
+        changed: The tables into which something was loaded: the others are as they were.
+        report: What the reader verified.
+        written: Which rows were loaded.
     """
     for endpoint in endpoints:
         if changed.isdisjoint(table.name for table in endpoint.tables()):
             continue
-        rows = _Rows(client, endpoint.table, report.keys.get(endpoint.name))
-        if endpoint.name in report.filled:
-            yield from _filled(rows, endpoint, report)
+        rows = _Rows(client, endpoint.table, written.keys.get(endpoint.name))
+        if endpoint.name in written.filled:
+            yield from _filled(rows, endpoint, written)
             yield from _counts(rows, endpoint, report)
             continue
         if endpoint.name in changed:
@@ -105,11 +122,11 @@ class _Rows:
         return run_query(self._client, query, *values, **tables)
 
 
-def _filled(rows: _Rows, endpoint: Endpoint, report: Report) -> Iterator[str]:
+def _filled(rows: _Rows, endpoint: Endpoint, written: Written) -> Iterator[str]:
     for table in endpoint.tables():
-        if table.name in report.filled:
+        if table.name in written.filled:
             ((found,),) = rows.fetch("SELECT count(*) FROM {table}", table=table)
-            loaded = report.filled[table.name]
+            loaded = written.filled[table.name]
             if found != loaded:
                 yield f"{table.name}: has {found:,} rows, and {loaded:,} were loaded: {REPAIR}"
 

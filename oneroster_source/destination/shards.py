@@ -16,10 +16,22 @@ NAMES = tuple(f"shard_{number:03}" for number in range(1000))
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Some of the schools of a run. It holds no secret, and can be written as JSON."""
+    """Some of the schools of a run. Holds nothing that is secret, and turns into JSON as it is.
+
+    Args:
+        run_id: The run's, which all its shards share.
+        number: From 0.
+        estabs: The schools.
+
+    Examples:
+        >>> from dataclasses import asdict
+        >>> from oneroster_source import Shard
+        >>> shard = Shard("20260901T043000Z-12ab34cd", 0, ("3281110", "3281111"))
+        >>> Shard(**asdict(shard)) == shard
+        True
+    """
 
     run_id: str
-    """The id of the run, which all its shards share."""
     number: int
     estabs: tuple[str, ...]
 

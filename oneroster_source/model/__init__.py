@@ -14,7 +14,11 @@ from oneroster_source.model.tables import (
 )
 from oneroster_source.model.v1p1 import V1P1
 
+ENDPOINTS = V1P1.names
+"""The names of the endpoints, in the order in which they refer to each other."""
+
 __all__ = [
+    "ENDPOINTS",
     "HISTORY_KEPT",
     "QUALITY_RESULTS",
     "REJECTED_ROWS",

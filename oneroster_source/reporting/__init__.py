@@ -1,1 +1,2 @@
-"""What people ask of a dataset that is loaded. Nothing here changes a row of a roster."""
+"""Answers about a dataset that is loaded: views, checks, status and the report. Nothing here
+changes a row of a roster."""

@@ -1,4 +1,4 @@
-"""The register of columns: what each one holds, and what of it the settings of privacy keep."""
+"""The columns of all tables: what each holds, and what the privacy settings keep of it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Entry:
         type: dlt's name of its type.
         source: The attribute that it comes from, with its collection, as the standard spells them:
             `users.familyName`, `users.orgs.sourcedId`. `sourcedId` alone is that of a row of any
-            collection; nothing, what the program adds.
+            collection. Empty for columns that this package adds.
         meaning: What it means.
         personal: Whether it identifies a person, or says something about one.
-        sensitive: Whether it does harm if it leaks, or may hold data of a special category.
+        sensitive: Whether a leak does harm, or it may hold data of a special category.
         key: Whether it is one of the columns that identify a row.
-        kept: What becomes of what the provider sends.
+        kept: What the privacy settings do with what the provider sends.
     """
 
     table: str
@@ -43,7 +43,7 @@ class Entry:
 
 
 def entries(privacy: Privacy) -> Iterator[Entry]:
-    """Every column of every table, in order.
+    """Yields every column of every table, in order.
 
     Args:
         privacy: What is kept.

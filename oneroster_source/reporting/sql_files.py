@@ -1,8 +1,8 @@
-"""SQL that stands in files: one SELECT each, and what it is about.
+"""SQL in files: one SELECT each, and what it is about.
 
 A file begins with comments: `-- key: value` lines, then, if need be, sentences. The SQL is plain
-enough for DuckDB and Postgres, names its tables alone, and is written for any other destination by
-sqlglot, with the names as dlt writes them there.
+enough for DuckDB and Postgres and names tables without their dataset; sqlglot writes it for any
+destination, with the names as dlt writes them there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Statement:
 
     Args:
         name: That of its file.
-        about: What its first lines say of it, by key.
+        about: The `-- key: value` lines at its head.
         sql: The file's text.
     """
 
@@ -48,16 +48,26 @@ class Statement:
 
     @cached_property
     def columns(self) -> frozenset[str]:
-        """The names of the columns that it asks for, of whichever table."""
+        """The names of the columns that it reads, of whichever table."""
         return frozenset(column.name for column in self._tree.find_all(exp.Column))
 
     @cached_property
     def _texts(self) -> dict[Hashable, str]:
-        """What was written, by destination: each takes 5 ms, and a process may make many runs."""
+        """Cached by destination: each takes 5 ms to write, and a process may make many runs."""
         return {}
 
+    def rows(self, client: SqlClient) -> list[dict[str, Any]]:
+        """Runs the statement; returns its rows by the names of their columns.
+
+        Raises:
+            DatabaseException: dlt's, if the destination refuses it.
+        """
+        with client.execute_query(self.written(client)) as cursor:
+            names = [column[0].lower() for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
     def written(self, client: SqlClient) -> str:
-        """The statement in the words of a destination."""
+        """The statement in the SQL dialect of a destination."""
         place = client.make_qualified_table_name_path(self.name, quote=False)
         destination = (client.capabilities.sqlglot_dialect, *place)
         if destination not in self._texts:
@@ -95,11 +105,11 @@ def statements(package: str) -> Iterator[Statement]:
 
 
 def in_order(found: Iterable[Statement], there: Iterable[str]) -> Iterator[Statement]:
-    """Those of the statements that can be run, each after those that it reads.
+    """Yields the statements that can be run, each after those that it reads.
 
     Args:
-        found: Statements whose names others may read from.
-        there: The tables that are there.
+        found: Statements, which may read from each other by name.
+        there: The tables that exist.
     """
     known, waiting = set(there), list(found)
     while ready := [statement for statement in waiting if statement.tables <= known]:

@@ -1,23 +1,28 @@
-"""What a dataset holds, and which of its schools need a person."""
+"""The status of a dataset: what it holds, and which of its schools need a person."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from oneroster_source.destination.queries import as_utc
-from oneroster_source.model import V1P1
+from oneroster_source.destination.queries import as_utc, existing_tables
+from oneroster_source.destination.session import Target, require_database
+from oneroster_source.destination.state import cursors
+from oneroster_source.model import REJECTED_ROWS, SYNC_RUN_DETAILS, V1P1
+from oneroster_source.reporting.sql_files import Statement
+from oneroster_source.reporting.views import VIEWS
 
 State: TypeAlias = Literal["failing", "held", "stale", "good"]
 STATES: tuple[State, ...] = ("failing", "held", "stale", "good")
-"""What needs a person most comes first."""
+"""The most urgent comes first."""
+SCHOOL_LOADS = next(view for view in VIEWS if view.name == "school_loads")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a school stands. Its loads are as the view `school_loads` tells them.
+class SchoolStatus:
+    """The status of a school. Its loads are as the view `school_loads` tells them.
 
     Args:
         estab: The school.
@@ -79,16 +84,16 @@ class Standing:
 
 
 @dataclass(slots=True)
-class Holdings:
-    """What a dataset holds."""
+class Status:
+    """The status of a dataset."""
 
     destination: str
-    """For people: there is no password in it."""
+    """Its name for people: there is no password in it."""
     dataset: str
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by table and estab."""
     cursors: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Entries of the state by endpoint and estab, as `cursor.Cursors` keeps them."""
+    """Entries of the state by endpoint and estab, as `cursors.Cursors` keeps them."""
     loads: list[dict[str, Any]] = field(default_factory=list)
     """The rows of the view `school_loads`."""
     last_load: datetime | None = None
@@ -104,13 +109,13 @@ class Holdings:
         """Rows by table."""
         return {table: sum(counts.values()) for table, counts in self.rows.items()}
 
-    def schools(self) -> list[Standing]:
+    def schools(self) -> list[SchoolStatus]:
         """Every school, those that need a person first."""
         loads = {str(load["estab"]): load for load in self.loads}
         found = [self._school(estab, loads.get(estab)) for estab in self.estabs]
         return sorted(found, key=lambda school: school.urgency)
 
-    def _school(self, estab: str, load: Mapping[str, Any] | None) -> Standing:
+    def _school(self, estab: str, load: Mapping[str, Any] | None) -> SchoolStatus:
         rows = sum(self.rows.get(name, {}).get(estab, 0) for name in V1P1.names)
         cursors = {
             endpoint: {name: schools[estab].get(name) for name in ("cursor", "full")}
@@ -118,8 +123,8 @@ class Holdings:
             if estab in schools
         }
         if load is None:
-            return Standing(estab, rows, cursors)
-        return Standing(
+            return SchoolStatus(estab, rows, cursors)
+        return SchoolStatus(
             estab,
             rows,
             cursors,
@@ -142,6 +147,41 @@ class Holdings:
             "last_load": text(self.last_load),
             "tables": self.totals,
             "schools": [school.as_dict() for school in self.schools()],
+        }
+
+
+def status(target: Target) -> Status:
+    """Looks up the status of a dataset, also where it has no views: see `Warehouse.status`."""
+    found = Status(target.name, target.dataset)
+    names = [t.name for e in V1P1.endpoints for t in e.tables()] + [REJECTED_ROWS.name]
+    with target.loaded() as (pipeline, opened_client):
+        found.cursors = cursors(pipeline.state)
+        tables = existing_tables(opened_client, [*names, SYNC_RUN_DETAILS.name])
+        with pipeline.sql_client() as client:
+            for name in names:
+                if name in tables:
+                    table = client.make_qualified_table_name(name)
+                    counts = client.execute_sql(
+                        f"SELECT estab, count(*) FROM {table} GROUP BY estab"
+                    )
+                    found.rows[name] = {str(e): int(n) for e, n in counts or ()}
+            if SCHOOL_LOADS.tables.issubset(tables):
+                found.loads = SCHOOL_LOADS.rows(client)
+            loads = client.make_qualified_table_name("_dlt_loads")
+            last = client.execute_sql(f"SELECT max(inserted_at) FROM {loads} WHERE status = 0")
+            found.last_load = as_utc(last[0][0]) if last else None
+    return found
+
+
+def query(target: Target, statements: Iterable[Statement]) -> dict[str, list[dict[str, Any]]]:
+    """Runs statements; returns their rows by name: see `Warehouse.query`."""
+    wanted = tuple(statements)
+    with target.loaded() as (_, opened_client):
+        client = require_database(opened_client, target.name)
+        tables = existing_tables(client, {table for each in wanted for table in each.tables})
+        return {
+            each.name: each.rows(client.sql_client) if each.tables <= tables.keys() else []
+            for each in wanted
         }
 
 

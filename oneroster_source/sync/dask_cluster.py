@@ -1,8 +1,8 @@
-"""A fleet on a Dask cluster: its shards go to workers, their outcomes come back as one report.
+"""One run on a Dask cluster: shards go to workers, their outcomes come back as one report.
 
 A task says which schools to load, and never a secret: workers find those in their own environment
-or configuration. What a worker does is `Warehouse.load`, as on one machine; if it dies, the
-scheduler gives its shard to another one. dlt and DuckDB are imported only when it loads.
+or configuration. A worker loads a shard as one machine loads everything; if it dies, the scheduler
+gives its shard to another one. dlt and DuckDB are imported only when it loads.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oneroster_source.config.settings import Settings
-    from oneroster_source.warehouse import Warehouse
+    from oneroster_source.destination.session import Target
 
 SCHOOLS_IN_SHARD = 250
-"""Most schools in one shard, if nobody says: what is done again when a worker dies."""
+"""Most schools in one shard by default: what is done again when a worker dies."""
 PATIENCE = 300.0
-"""Seconds for which a shard waits for one that died while it was loading the same schools, and a
-run for a worker where none is left."""
+"""Seconds for which a shard waits for one that died while it was loading the same schools, and for
+which a run without workers waits for one."""
 T = TypeVar("T")
 _PAUSE = 2.0
 _LOOK = 5.0
@@ -45,36 +45,26 @@ _one_at_a_time = threading.Lock()
 
 
 def load(
-    warehouse: Warehouse,
+    target: Target,
     report: Report,
     address: str,
     *,
     shards: int | None = None,
     only: Sequence[str] | None = None,
     **options: Any,
-) -> None:
-    """Loads as `Warehouse.load` does, on the workers of a cluster.
-
-    Args:
-        warehouse: The destination, under a name that the workers' configuration knows too.
-        report: Filled with the outcomes of all shards, as they come.
-        address: That of the scheduler, such as tcp://scheduler:8786.
-        shards: How many, at most; if not given, as many as workers that may ask at once, and more
-            where one would have more than `SCHOOLS_IN_SHARD` schools.
-        only: The estabs to read, of the schools that are configured.
-        **options: `full`, `allow_deletes`, `endpoints`: as `oneroster` takes them.
-
-    Raises:
-        ConfigurationError: There is no cluster, or the destination is none that it can share.
-        DestinationBusy: Another run is loading into this destination.
-        OneRosterError: As `Warehouse.load` does.
-    """
+) -> Report:
+    """Loads on the workers of a cluster: see `Warehouse.load_on`."""
     from oneroster_source.config.settings import resolve
+    from oneroster_source.extract.run import RunOptions
+    from oneroster_source.sync import sharding
 
     _refuse_secret(options)
-    _refuse_address(warehouse.place)
-    settings = resolve(endpoints=options.get("endpoints")).only(only)
-    with warehouse.divided(), _connected(address) as client:
+    _refuse_address(target.place)
+    chosen = RunOptions(only=only, **{k: v for k, v in options.items() if k != "endpoints"})
+    settings = resolve(endpoints=options.get("endpoints"))
+    report.privacy = str(settings.privacy)
+    wanted = settings.only(only)
+    with sharding.divided(target), _connected(address) as client:
         lanes = min(_workers(client), settings.concurrency)
         if not lanes:
             raise ConfigurationError(
@@ -82,29 +72,39 @@ def load(
             )
         # the limit is the servers', however many workers ask
         options["concurrency"] = settings.concurrency // lanes
-        count = shards or max(lanes, -(-len(settings.schools) // SCHOOLS_IN_SHARD))
-        plan = warehouse.plan(count, only=only, **options)
+        count = shards or max(lanes, -(-len(wanted.schools) // SCHOOLS_IN_SHARD))
+        plan = sharding.plan(target, settings, chosen, count)
         lost: list[Outcome] = []
 
         def submit(shard: Shard) -> Any:
             key = f"oneroster-{shard.run_id}-{shard.name}"
-            place = (warehouse.place, warehouse.dataset)
+            place = (target.place, target.dataset)
             return client.submit(load_shard, shard, *place, options, key=key, pure=False)
 
         for shard, done in _spread(client, plan, lanes, submit):
             report.outcomes += done.outcomes
             report.problems += done.problems
             if done.error:
-                lost += _lost(report, done, shard, settings)
+                lost += _lost(report, done, shard, wanted)
             report.tell(shard.estabs)
         # a shard whose worker the scheduler has lost may still be at it
-        _patient(lambda: warehouse.finish(report, plan, lost))
+        _patient(
+            lambda: sharding.finish(
+                target,
+                plan,
+                report,
+                lost,
+                history=settings.history,
+                patience=settings.lock_timeout,
+            )
+        )
+    return report
 
 
 def _spread(
     client: Any, plan: Sequence[Shard], lanes: int, submit: Callable[[Shard], Any]
 ) -> Iterator[tuple[Shard, Report]]:
-    """Has all shards loaded, some at once; yields each with its report, also when all is lost."""
+    """Has all shards loaded, several at once; yields each with its report, also when it is lost."""
     from distributed import wait
 
     waiting, running = deque(plan), dict[Any, Shard]()
@@ -146,7 +146,7 @@ def _workers(client: Any) -> int:
 
 
 def _patient(load: Callable[[], T]) -> T:
-    """Does what another run may keep from being done, for a while."""
+    """Calls `load` again, for a while, if another run keeps it from the destination."""
     from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
     return Retrying(
@@ -158,26 +158,30 @@ def _patient(load: Callable[[], T]) -> T:
 
 
 def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) -> Report:
-    """What a worker does: loads a shard, waiting for one that died while it was at it.
+    """Loads a shard, on a worker; waits for one that died while it was loading the same shard.
 
-    Raises nothing, so that the words of no other library reach the logs of the cluster.
+    Raises nothing, so that no other library's messages reach the logs of the cluster.
     """
     # dlt reads this one as it is imported
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-    from oneroster_source.warehouse import Warehouse
+    from oneroster_source.config.settings import resolve
+    from oneroster_source.destination.session import Target
+    from oneroster_source.extract.run import RunOptions
+    from oneroster_source.sync.load import load
 
     def once() -> Report:
         report = Report()
         try:
-            Warehouse(place, dataset).load(report, shard=shard, **options)
+            target = Target(place, dataset)
+            given = {k: v for k, v in options.items() if k not in ("full", "allow_deletes")}
+            chosen = RunOptions(**{k: v for k, v in options.items() if k not in given})
+            load(target, resolve(**given), chosen, report, shard)
         except DestinationBusy:
             raise
         except OneRosterError as error:
             report.error = str(error)
         except Exception as error:
-            report.error = f"stopped by a mistake of this program: {type(error).__name__}"
-        # ids of children are not for the cluster
-        report.keys.clear()
+            report.error = f"internal error: {type(error).__name__}"
         return report
 
     with _one_at_a_time:
@@ -188,8 +192,8 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
 
 
 def _lost(report: Report, done: Report, shard: Shard, settings: Settings) -> list[Outcome]:
-    """The outcomes of a shard that was not loaded, each a failure: whatever had been read, nothing
-    of it was committed, not even that it was read."""
+    """The outcomes of a shard that was not loaded, each a failure: whatever was read, nothing of it
+    was committed."""
     found = {(outcome.estab, outcome.endpoint): outcome for outcome in done.outcomes}
     lost = []
     for estab in shard.estabs:

@@ -345,7 +345,7 @@ def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path,
     assert kind != "duckdb" or _holding(tmp_path) == ["roster.duckdb"]
     removed = warehouse.forget(["1"])
     assert removed.rows["users"] == len(schools[0].rows("users"))
-    assert warehouse.holdings().rows["users"] == {"2": len(schools[1].rows("users"))}
+    assert warehouse.status().rows["users"] == {"2": len(schools[1].rows("users"))}
     assert "compacted" in removed.bytes and not warehouse.is_unfinished
     if kind == "duckdb":
         assert _holding(tmp_path) == []

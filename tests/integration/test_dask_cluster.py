@@ -202,15 +202,15 @@ def test_a_cluster_that_is_lost_ends_the_run_and_loses_nothing(
 
     killing = when(server, 12, kill)
     report = Report()
-    cluster_module.load(Warehouse("postgres"), report, machines.address, shards=6)
+    Warehouse("postgres").load_on(machines.address, report, shards=6)
     killing.join(PATIENCE)
     assert report.failed and report.problems == []
     assert all(why in outcome.error for outcome in report.failed)
-    standing = {s.estab: s.state for s in Warehouse("postgres").holdings().schools()}
+    standing = {s.estab: s.state for s in Warehouse("postgres").status().schools()}
     failed = {outcome.estab for outcome in report.failed}
     assert {estab for estab, state in standing.items() if state == "failing"} == failed
     # without the cluster
-    assert Warehouse("postgres").load(again := Report()) is None
+    assert Warehouse("postgres").load(again := Report()) is again
     assert again.good
     truth = Truth(server.base_url, schools, endpoints=("users", "enrollments"))
     assert differences(postgres, truth) == {}
@@ -233,10 +233,10 @@ def test_what_cannot_be_loaded_on_a_cluster_is_refused_at_once(
     for name, value in told(serve(school), [school], postgres).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=said) as refused:
-        cluster_module.load(Warehouse(place), Report(), "tcp://127.0.0.1:1")
+        Warehouse(place).load_on("tcp://127.0.0.1:1")
     assert "geheim" not in str(refused.value)
 
 
 def test_no_secret_is_handed_to_a_cluster() -> None:
     with pytest.raises(ConfigurationError, match="'schools' cannot be handed to a cluster"):
-        cluster_module.load(Warehouse("postgres"), Report(), "tcp://127.0.0.1:1", schools=[])
+        Warehouse("postgres").load_on("tcp://127.0.0.1:1", schools=[])

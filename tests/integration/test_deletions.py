@@ -189,7 +189,7 @@ def test_an_empty_collection_deletes_nothing_until_it_is_allowed(
 ) -> None:
     server = serve(school)
     sync(server, school, deleted=how)
-    before, cursors = held(warehouse.name, "users"), warehouse.holdings().cursors["users"]
+    before, cursors = held(warehouse.name, "users"), warehouse.status().cursors["users"]
     for row in school.rows("users"):
         school.purge("users", row["sourcedId"])
     report = sync(server, school, full=True, deleted=how)
@@ -197,7 +197,7 @@ def test_an_empty_collection_deletes_nothing_until_it_is_allowed(
     assert waits.endpoint == "users" and "gives no rows where" in waits.error
     assert ESTAB in waits.error and "--allow-deletes" in waits.error
     assert held(warehouse.name, "users") == before
-    (entry,) = warehouse.holdings().cursors["users"].values()
+    (entry,) = warehouse.status().cursors["users"].values()
     assert entry == {**cursors[ESTAB], "held": sum(not row[-1] for row in before)}
     report = sync(server, school, full=True, deleted=how, allow_deletes=True)
     assert report.good

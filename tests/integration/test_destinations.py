@@ -165,7 +165,7 @@ def test_a_first_load_a_delta_and_lists_that_shrink_and_empty(
     report = sync(server, school)
     assert report.good and {o.mode for o in report.outcomes} == {"delta"}
     assert wrong(server, school) == {}
-    rows = warehouse.holdings().rows
+    rows = warehouse.status().rows
     assert rows["users"] == {school.estab: len(school.rows("users"))}
 
 
@@ -202,7 +202,7 @@ def test_the_guards_delete_nothing_and_one_school_that_fails_stops_no_other(
     server = serve(*schools)
     schools[1].forbidden.add("users")
     assert [(o.estab, o.endpoint) for o in sync(server, *schools).failed] == [("2", "users")]
-    assert set(warehouse.holdings().cursors["users"]) == {"1", "3"}
+    assert set(warehouse.status().cursors["users"]) == {"1", "3"}
     schools[1].forbidden.clear()
     assert sync(server, *schools).good
     assert wrong(server, *schools) == {}
@@ -314,7 +314,7 @@ def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read
     assert "name the" in str(caught.value)
     assert file in str(caught.value) or repr(dataset) in str(caught.value)
     assert server.requests == [] and list(tmp_path.glob("*.duckdb")) == []
-    for command in ("examine", "make_views", "holdings"):
+    for command in ("check_quality", "make_views", "status"):
         # a file that somebody else has made
         duckdb.connect(str(tmp_path / file)).close()
         with pytest.raises(ConfigurationError, match=why):
@@ -339,8 +339,8 @@ def test_names_that_duckdb_can_tell_apart_work(serve, school, file, dataset) -> 
         warehouse.load(report := Report(), **some, full=full)
         assert report.good
     assert warehouse.make_views()
-    warehouse.examine()
-    assert warehouse.holdings().rows["users"] == {school.estab: len(school.rows("users"))}
+    warehouse.check_quality()
+    assert warehouse.status().rows["users"] == {school.estab: len(school.rows("users"))}
     assert "compacted" in warehouse.forget([school.estab]).bytes
 
 

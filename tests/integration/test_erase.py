@@ -20,7 +20,7 @@ from support.small_school import day, enrollment, ref, small_school
 from support.truth import STAGING, Truth, differences, opened
 
 from oneroster_source import ConfigurationError, Report, Warehouse, oneroster
-from oneroster_source.admin.erase import Person
+from oneroster_source.admin.person import Person
 from oneroster_source.config.privacy import Key
 from oneroster_source.destination.backends import Backend
 from oneroster_source.model import V1P1
@@ -173,7 +173,7 @@ def test_nothing_of_an_erased_person_is_left_and_nobody_else_is_touched(
     school = marked()
     server = serve(school)
     load(database, server, school, privacy_key=None)
-    Warehouse(database).examine()
+    Warehouse(database).check_quality()
     with_versions(database)
     before = dump(database)
     there = traces(database, tmp_path)
@@ -507,7 +507,7 @@ def test_a_shard_brings_nobody_back(serve, warehouse: Warehouse) -> None:
     shards = warehouse.plan(1, **chosen)
     report = Report()
     warehouse.load(report, shard=shards[0], **{k: v for k, v in chosen.items() if k != "only"})
-    warehouse.finish(report, shards)
+    warehouse.finish(shards, report)
     assert report.good
     assert differences(warehouse.name, _truth(server, school)) == {}
 

@@ -66,7 +66,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         for profile, warehouse in warehouses.items():
             chosen = {**settings(server, school), "privacy": profile, "privacy_key": KEY}
             warehouse.load(Report(), **chosen, history=True)
-    warehouses["pseudonymous"].examine()
+    warehouses["pseudonymous"].check_quality()
     found = {}
     for profile, warehouse in warehouses.items():
         with duckdb.connect(warehouse.name, read_only=True) as connection:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from support.settings import settings
 from support.truth import Truth, differences
 
 from oneroster_source import Report, oneroster
+from oneroster_source.config import settings as config
+from oneroster_source.config.settings import resolve
 from oneroster_source.extract import buffer as spools
 from oneroster_source.extract.buffer import Buffer
+from oneroster_source.extract.run import Run, RunOptions
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import School, secondary_school
+from oneroster_source.source import source_for
 from oneroster_source.transform.duckdb_engine import Engine
 from oneroster_source.transform.parser import PageParser
 
@@ -162,8 +167,37 @@ def test_the_limit_for_a_server_holds_for_any_number_of_schools(serve, sync) -> 
     assert len(server.requests) > 3 * len(schools) * ENDPOINTS
 
 
-def test_the_report_of_a_large_load_holds_no_keys(serve, sync, school, monkeypatch) -> None:
-    monkeypatch.setattr("oneroster_source.source.FEW_KEYS", 5)
-    server = serve(school)
-    report: Report = sync(server, school)
-    assert report.keys == {}
+@pytest.mark.parametrize(("most", "noted"), [(15_000, True), (5, False)])
+def test_of_a_large_load_no_keys_are_noted(
+    serve, school, pipeline, monkeypatch, most: int, noted: bool
+) -> None:
+    monkeypatch.setattr("oneroster_source.extract.batch.FEW_KEYS", most)
+    chosen = resolve(**settings(serve(school), school), endpoints=["users"])
+    run = Run(chosen, RunOptions(since=datetime(2000, 1, 1, tzinfo=UTC)))
+    pipeline.run(source_for(run))
+    keys = {(school.estab, user["sourcedId"]) for user in school.rows("users")}
+    assert run.written.keys == ({"users": keys} if noted else {})
+
+
+def test_a_load_in_which_nothing_changed_asks_for_little(serve, school, sync, monkeypatch) -> None:
+    """Settings are resolved once; what dlt opens by itself is 6 of the connections."""
+    server, counts = serve(school), Counter[str]()
+
+    def counting(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for _ in range(2):
+        sync(server, school)
+    counting(config, "look_up")
+    counting(DuckDbSqlClient, "open_connection")
+    counting(SqlJobClientBase, "get_storage_tables")
+    assert sync(server, school).good
+    assert counts["look_up"] == 1
+    assert counts["open_connection"] <= 8
+    assert counts["get_storage_tables"] <= 8

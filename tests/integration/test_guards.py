@@ -252,7 +252,7 @@ def test_a_decision_is_for_the_schools_and_endpoints_of_its_run(serve, sync, war
     assert waiting(only=["1"], endpoints=["users"], full=True, allow_deletes=True) == set()
     assert {row[0] for row in held(warehouse.name, "users") if not row[-1]} == {"2"}
     assert waiting() == every - {("1", "users")}
-    standing = {school.estab: school for school in warehouse.holdings().schools()}
+    standing = {school.estab: school for school in warehouse.status().schools()}
     assert {estab: school.state for estab, school in standing.items()} == {"1": "held", "2": "held"}
     assert (standing["1"].held, standing["2"].held) == (1, 2)
     assert standing["2"].stale is False and "wait" in str(standing["2"].reason)
@@ -299,7 +299,7 @@ def test_shards_hold_too(serve, school, postgres) -> None:
             warehouse.load(part, shard=shard, **options)
             whole.outcomes += part.outcomes
             whole.problems += part.problems
-        warehouse.finish(whole, shards)
+        warehouse.finish(shards, whole)
         assert not whole.problems and not whole.failed
         return [outcome.estab for outcome in whole.held]
 
@@ -307,5 +307,5 @@ def test_shards_hold_too(serve, school, postgres) -> None:
     storm(school)
     for _ in range(2):
         assert run() == [ESTAB]
-    restored = {s.estab: s.state for s in warehouse.holdings().schools()}
+    restored = {s.estab: s.state for s in warehouse.status().schools()}
     assert restored == {ESTAB: "held", "2": "good"}

@@ -27,10 +27,10 @@ from support.small_school import enrollment, small_school
 from support.truth import opened
 
 from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
-from oneroster_source import warehouse as warehouse_module
 from oneroster_source.destination.history import keep
 from oneroster_source.errors import chain
 from oneroster_source.simulator import School, Simulator
+from oneroster_source.sync import load as load_module
 
 SOME = ("classes", "users", "enrollments")
 Row = tuple[Any, ...]
@@ -186,7 +186,7 @@ class Story:
         options = {**reach, "endpoints": SOME, "allow_deletes": True, **options}
         with pytest.MonkeyPatch.context() as patched:
             if kept == "killed before":
-                patched.setattr(warehouse_module, "_keep_versions", _be_killed)
+                patched.setattr(load_module, "keep_versions", _be_killed)
             with pytest.raises(Killed) if kept == "killed before" else nullcontext():
                 self.warehouse.load(report, deleted=self.deleted, history=kept != "not", **options)
         assert not report.problems

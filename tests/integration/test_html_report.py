@@ -73,7 +73,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     for fault in ("duplicate_username", "user_without_name"):
         for statement in FAULTS[fault][0]:
             execute(path, f"USE oneroster; {statement}")
-    Warehouse(path).examine()
+    Warehouse(path).check_quality()
     return path
 
 
@@ -146,8 +146,7 @@ def test_a_fleet_is_cut_where_nobody_would_read_on() -> None:
         }
         for n in range(2000)
     ]
-    fault = {"check_id": "a", "severity": "warning", "question": "?", "rows_checked": 2000}
-    fault["relation"] = "orgs, classes"
+    fault = {"check_id": "unknown_type", "severity": "warning", "question": "?"}
     faults = [fault | {"estab": "1999", "rows_found": 1500, "examples": ["x", "y"]}]
     answers = {query.name: [] for query in QUERIES}
     answers |= {

@@ -8,7 +8,7 @@ import dlt
 import duckdb
 import pytest
 
-from oneroster_source.destination.integrity import problems
+from oneroster_source.destination.integrity import Written, problems
 from oneroster_source.model import V1P1
 from oneroster_source.run_report import Report
 
@@ -53,14 +53,14 @@ def told(tmp_path) -> Iterator[Callable[..., list[str]]]:
         with duckdb.connect(path) as connection:
             connection.execute(f"USE oneroster; {sql}")
         report = Report()
-        report.keys |= {"users": {("1", key) for key in ids}} if ids else {}
-        report.filled |= filled or {}
+        keys = {"users": {("1", key) for key in ids}} if ids else {}
+        written = Written(keys, filled or {})
         outcome = report.outcome("1", "users")
         outcome.mode, outcome.state, outcome.live, outcome.kept = mode, "read", live, kept
         # one that failed says nothing
         report.outcome("2", "users").mode = "full"
         with pipeline.sql_client() as client:
-            return list(problems(client, V1P1.endpoints, set(changed), report))
+            return list(problems(client, V1P1.endpoints, set(changed), report, written))
 
     yield told
 

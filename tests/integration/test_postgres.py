@@ -218,7 +218,7 @@ def test_one_school_that_fails_leaves_the_rows_and_cursors_of_the_others(
     schools[1].forbidden.add("users")
     assert [(o.estab, o.endpoint) for o in sync(server, *schools).failed] == [("2", "users")]
     assert {row[0] for row in held(postgres, "users")} == {"1"}
-    assert set(warehouse.holdings().cursors["users"]) == {"1"}
+    assert set(warehouse.status().cursors["users"]) == {"1"}
     schools[1].forbidden.clear()
     assert sync(server, *schools).good
     assert differ(server, *schools) == {}

@@ -26,10 +26,10 @@ from support.truth import opened
 from typer.testing import CliRunner
 
 from oneroster_source import ConfigurationError, DestinationError, Report, Warehouse, oneroster
-from oneroster_source.admin.prune import duration, shown
+from oneroster_source.admin.prune import duration
 from oneroster_source.cli.app import app
 from oneroster_source.model import V1P1
-from oneroster_source.reporting.quality import CHECKS
+from oneroster_source.reporting.quality import CHECKS, ids_shown
 from oneroster_source.simulator import School, Simulator
 
 NOW = datetime.now(UTC)
@@ -207,7 +207,7 @@ def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> N
     school.purge("users", "p4")
     load(place, server, school, endpoints=SOME, full=True)
     warehouse = Warehouse(place)
-    warehouse.examine()
+    warehouse.check_quality()
     history(place)
     before = tables(place)
     assert {row["sourced_id"] for row in before["rejected_rows"]} >= {"old"}
@@ -312,7 +312,7 @@ def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) ->
     server = serve(school)
     load(place, server, school, deleted="remove")
     warehouse = Warehouse(place)
-    warehouse.examine()
+    warehouse.check_quality()
     for name in ("p1", "alone"):
         school.purge("users", name)
     for row in school.rows("enrollments"):
@@ -342,7 +342,7 @@ def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) ->
 
 
 def test_each_check_tells_whose_ids_it_shows() -> None:
-    told = {check.name: shown(check.about["of"], V1P1) for check in CHECKS}
+    told = {check.name: ids_shown(check.name) for check in CHECKS}
     assert set(V1P1.names).issuperset(name for names in told.values() for name in names)
     assert {name for name, names in told.items() if not names} == {
         check.name for check in CHECKS if check.about["of"] == "school_summary"
@@ -413,7 +413,7 @@ def test_shards_know_what_was_pruned(serve, postgres) -> None:
         report = Report()
         warehouse.load(report, shard=shard, **options, full=True)
         whole.outcomes += report.outcomes
-    warehouse.finish(whole, shards)
+    warehouse.finish(shards, whole)
     assert whole.good and {o.mode for o in whole.outcomes} == {"full"}
     assert warehouse.leavers(NOW - YEAR).rows == {}
     load(postgres, server, *schools, full=True)

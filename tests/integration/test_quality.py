@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from oneroster_source import DestinationError, Report, Warehouse
 from oneroster_source.cli.app import app
 from oneroster_source.model import V1P1
-from oneroster_source.reporting.quality import CHECKS, SEVERITIES, examine, worst
+from oneroster_source.reporting.quality import CHECKS, SEVERITIES, run_checks, worst
 
 # what they share is loaded once
 pytestmark = pytest.mark.xdist_group("quality")
@@ -48,7 +48,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two schools with nothing wrong in them, and what one quality run found: nothing."""
     path = tmp_path_factory.mktemp("quality") / "roster.duckdb"
     load(str(path), small_school("1"), small_school("2"))
-    assert not [result for result in Warehouse(str(path)).examine() if result.found]
+    assert not [result for result in Warehouse(str(path)).check_quality() if result.found]
     return path
 
 
@@ -79,7 +79,7 @@ def finder(database: str, destination: object, folder: Path) -> Ask:
                 sql.execute_sql(f"SET {path} = 'oneroster'")
                 for statement in statements:
                     sql.execute_sql(statement)
-                results = list(examine(client))  # type: ignore[arg-type]
+                results = list(run_checks(client))  # type: ignore[arg-type]
                 raise _Undone
         for result in results:
             assert len(result.examples) == min(result.found, 5), result
@@ -107,7 +107,7 @@ def test_a_fault_is_found_and_nothing_else(found_after: Ask, name: str) -> None:
 
 def test_all_faults_are_found_on_postgres_too(postgres: str, tmp_path: Path) -> None:
     load(postgres, small_school("1"), small_school("2"))
-    Warehouse(postgres).examine()
+    Warehouse(postgres).check_quality()
     ask = finder(postgres, dlt.destinations.postgres(postgres), tmp_path)
     assert ask() == {}
     for name, (statements, _) in FAULTS.items():
@@ -161,7 +161,7 @@ def test_results_are_in_the_dataset_run_by_run(clean: Path, tmp_path: Path) -> N
     shutil.copy(clean, path)
     for statement in FAULTS["duplicate_username"][0]:
         execute(path, f"USE oneroster; {statement}")
-    results = Warehouse(path).examine()
+    results = Warehouse(path).check_quality()
     with opened(path) as ask:
         runs = ask(
             "SELECT count(*), count(DISTINCT (estab, check_id)), sum(rows_found), max(examples)"
@@ -221,7 +221,7 @@ def test_a_dataset_without_some_tables_is_checked_as_far_as_it_goes(serve, sync,
     school = small_school()
     chosen = {"privacy": "pseudonymous", "privacy_key": "0123456789abcdef" * 4}
     assert sync(serve(school), school, endpoints=["users", "orgs"], **chosen).good
-    results = warehouse.examine()
+    results = warehouse.check_quality()
     names = {result.check.name for result in results}
     assert "duplicate_username" in names and not [n for n in names if "enrollment" in n]
     # nobody has a name here
@@ -230,17 +230,17 @@ def test_a_dataset_without_some_tables_is_checked_as_far_as_it_goes(serve, sync,
 
 def test_what_was_never_loaded_cannot_be_checked(warehouse) -> None:
     with pytest.raises(DestinationError, match="holds no dataset"):
-        warehouse.examine()
+        warehouse.check_quality()
 
 
 def test_a_load_after_a_check_is_as_any_other(serve, warehouse) -> None:
     school = small_school()
     found = settings(serve(school), school)
     warehouse.load(Report(), **found)
-    warehouse.examine()
+    warehouse.check_quality()
     school.change("users", "p1", givenName="Evelyn")
     report = Report()
     warehouse.load(report, **found)
     assert report.good and {o.mode for o in report.outcomes} == {"delta"}
     assert V1P1.names == tuple(dict.fromkeys(o.endpoint for o in report.outcomes))
-    assert worst(warehouse.examine()) is None
+    assert worst(warehouse.check_quality()) is None

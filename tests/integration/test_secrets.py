@@ -213,7 +213,7 @@ def test_a_driver_that_sqlalchemy_would_take_is_no_other_database(postgres: str)
     _, rest = postgres.split("://", 1)
     for place in (f"postgresql+psycopg2://{rest}", f"Postgres://{rest}"):
         with pytest.raises(DestinationError, match="holds no dataset"):
-            Warehouse(place).holdings()
+            Warehouse(place).status()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from support.truth import STAGING, Truth, differences, held
 from oneroster_source import Report
 from oneroster_source.cli.render import summary
 from oneroster_source.destination.backends import backend_of
+from oneroster_source.destination.session import Target
 from oneroster_source.destination.shards import Shard, divide
 from oneroster_source.errors import ConfigurationError, DestinationBusy, DestinationError
 from oneroster_source.simulator import School, live, secondary_school
@@ -74,7 +75,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
             parts = [others.submit(load, postgres, shard, options) for shard in shards]
             for part in parts:
                 whole.outcomes += part.result(120).outcomes
-            warehouse.finish(whole, shards, history=True)
+            warehouse.finish(shards, whole, history=True)
         assert whole.good, whole.problems
         return whole
 
@@ -119,14 +120,14 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
         outcome.end(DestinationError("the worker died"))
     query(postgres, f"CREATE SCHEMA {STAGING}_shard_007")
     query(postgres, f"CREATE SCHEMA {STAGING}_of_somebody")
-    warehouse.finish(whole, shards, whole.outcomes)
+    warehouse.finish(shards, whole, whole.outcomes)
     left = query(postgres, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%staging%'")
     assert left == [(f"{STAGING}_of_somebody",)]
     lost = "SELECT estab, reason FROM oneroster.sync_run_details WHERE outcome = 'failed'"
     assert query(postgres, f"{lost} ORDER BY estab") == [
         (estab, "the worker died") for estab in sorted(shards[1].estabs)
     ]
-    failing = {s.estab for s in warehouse.holdings().schools() if s.state == "failing"}
+    failing = {s.estab for s in warehouse.status().schools() if s.state == "failing"}
     assert failing == set(shards[1].estabs)
     report = Report()
     warehouse.load(report, **options)
@@ -152,7 +153,7 @@ def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     warehouse.forget([shards[0].estabs[0]])
     for late in (
         lambda: warehouse.load(Report(), shard=shards[1], **options),
-        lambda: warehouse.finish(Report(), shards),
+        lambda: warehouse.finish(shards),
     ):
         with pytest.raises(DestinationError, match="another run has loaded, divided or forgotten"):
             late()
@@ -178,7 +179,7 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
     shards = warehouse.plan(2, **options)
     other = Warehouse(postgres)
     with (
-        warehouse._pipeline(shards[0]) as pipeline,
+        Target(postgres, "oneroster").pipeline(shards[0]) as pipeline,
         backend_of(pipeline.destination_client()).exclusive("it", 1, shards[0].name),
         ThreadPoolExecutor(1) as thread,
     ):
@@ -186,12 +187,12 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
         for what in (
             lambda: other.load(Report(), **options),
             lambda: other.load(Report(), shard=shards[0], **options),
-            lambda: other.finish(Report(), shards),
+            lambda: other.finish(shards),
         ):
             with pytest.raises(DestinationBusy):
                 thread.submit(what).result(60)
         thread.submit(other.load, Report(), shard=shards[1], **options).result(60)
-    other.finish(Report(), shards)
+    other.finish(shards)
     with warehouse.divided(), ThreadPoolExecutor(1) as thread, pytest.raises(DestinationBusy):
         thread.submit(other.divided().__enter__).result(60)
 
@@ -211,7 +212,7 @@ def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_
     assert warehouse.forget([gone.estab]).rows == counts
     assert warehouse.count([gone.estab]) == {}
     assert differences(place, Truth(server.base_url, kept, endpoints=SOME)) == {}
-    assert gone.estab not in warehouse.holdings().estabs
+    assert gone.estab not in warehouse.status().estabs
     report = Report()
     warehouse.load(report, **options)
     assert {o.estab for o in report.outcomes if o.mode == "full"} == {gone.estab}

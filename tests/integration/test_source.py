@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 
 import pytest
 from dlt.extract import DltResource
@@ -34,6 +35,18 @@ def test_there_is_one_resource_for_each_endpoint_of_the_vendors_text() -> None:
 def test_only_the_endpoints_that_were_asked_for_are_there() -> None:
     source = oneroster(rp="r", estab="1", shared_secret="s", endpoints=["users", "orgs"])
     assert tuple(source.resources) == ("orgs", "users")
+
+
+def test_the_common_settings_have_types_and_every_other_goes_by_its_name() -> None:
+    one, several = {"base_url", "rp", "estab", "shared_secret"}, {"schools", "endpoints"}
+    assert set(signature(oneroster).parameters) >= one | several | {
+        *("page_size", "privacy", "history", "deleted"),
+    }
+    school = {"rp": "r", "estab": "1", "shared_secret": "s"}
+    assert oneroster(**school, concurrency=2, retry_budget=1)
+    # a promise that only our own pipeline can keep
+    with pytest.raises(ConfigurationError, match="there is no setting 'alone'"):
+        oneroster(**school, alone=True)
 
 
 def test_it_runs_in_anybodys_pipeline_with_a_selection_of_resources(
@@ -113,7 +126,7 @@ def test_a_window_reads_what_changed_within_it_and_leaves_the_cursors(
 ) -> None:
     server = serve(school)
     sync(server, school)
-    before = warehouse.holdings().cursors
+    before = warehouse.status().cursors
     stamps = sorted(u["dateLastModified"] for u in school.rows("users"))
     since, until = (datetime.fromisoformat(stamps[i]) for i in (5, 20))
     server.requests.clear()
@@ -130,7 +143,7 @@ def test_a_window_reads_what_changed_within_it_and_leaves_the_cursors(
         if since < datetime.fromisoformat(u["dateLastModified"]) < until
     ]
     assert report.outcomes[0].rows == len(expected)
-    assert warehouse.holdings().cursors == before
+    assert warehouse.status().cursors == before
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
 
 
@@ -146,7 +159,7 @@ def test_the_delta_asks_from_the_cursor_less_the_lag(serve, school, sync, wareho
     server = serve(school)
     sync(server, school, endpoints=["users"])
     newest = max(datetime.fromisoformat(u["dateLastModified"]) for u in school.rows("users"))
-    assert warehouse.holdings().cursors["users"]["3281110"]["cursor"] == newest.isoformat()
+    assert warehouse.status().cursors["users"]["3281110"]["cursor"] == newest.isoformat()
     server.requests.clear()
     sync(server, school, endpoints=["users"], lag=3600)
     asked = {r.params["filter"] for r in server.requests if r.path == "users"}

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from oneroster_source import Report, Warehouse, oneroster
 from oneroster_source.cli import render
 from oneroster_source.cli.app import app
-from oneroster_source.reporting.status import Holdings
+from oneroster_source.reporting.status import Status
 from oneroster_source.simulator import School
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -252,15 +252,15 @@ def test_what_pipelines_of_other_names_have_loaded_is_shown(serve, tmp_path: Pat
 # a fleet on a screen
 
 
-def shown(holdings: Holdings, width: int = 160, **how: bool) -> str:
+def shown(holdings: Status, width: int = 160, **how: bool) -> str:
     text = StringIO()
     console = Console(file=text, width=width)
-    console.print(render.holdings(holdings, now=NOW, **how))
+    console.print(render.status(holdings, now=NOW, **how))
     return text.getvalue()
 
 
 @pytest.fixture
-def fleet() -> Holdings:
+def fleet() -> Status:
     """A hundred schools, of which the last two fail."""
     loads = [
         {
@@ -277,10 +277,10 @@ def fleet() -> Holdings:
         }
         for n in range(100)
     ]
-    return Holdings("somewhere", "oneroster", loads=loads)
+    return Status("somewhere", "oneroster", loads=loads)
 
 
-def test_good_schools_are_cut_where_nobody_would_read_on(fleet: Holdings) -> None:
+def test_good_schools_are_cut_where_nobody_would_read_on(fleet: Status) -> None:
     said = shown(fleet)
     lines = [line.split()[0] for line in said.splitlines() if re.match(r" e\d", line)]
     # those that fail, for longest first; then the good, of which the stalest come first
@@ -292,7 +292,7 @@ def test_good_schools_are_cut_where_nobody_would_read_on(fleet: Holdings) -> Non
     assert said.count("[red]no[/red]") == 2
 
 
-def test_a_narrow_screen_keeps_what_matters(fleet: Holdings) -> None:
+def test_a_narrow_screen_keeps_what_matters(fleet: Status) -> None:
     said = shown(fleet, width=80, narrow=True)
     (line,) = (line for line in said.splitlines() if line.startswith(" e099"))
     assert re.search(r"failing +23 h +23 h, 1 run +the server said", line)

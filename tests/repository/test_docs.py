@@ -228,7 +228,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     spoil(school)
     with Simulator([school]) as server:
         warehouse.load(Report(), **settings(server, school), history=True)
-    warehouse.examine()
+    warehouse.check_quality()
     with duckdb.connect(warehouse.name) as connection:
         # nights before: a school that fails, and one that had more rows
         connection.execute(

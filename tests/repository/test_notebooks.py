@@ -49,8 +49,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 live(schools[1], since, until)
                 spoil(schools[1])
             load(warehouse, server, *schools)
-    warehouse.examine()
-    warehouse.examine()
+    warehouse.check_quality()
+    warehouse.check_quality()
     return path
 
 

@@ -31,8 +31,8 @@ ORDER = (
     "reporting",
     "admin",
     "source",
-    "warehouse",
     "sync",
+    "warehouse",
     "simulator",
     "cli",
     "__main__",
@@ -85,9 +85,11 @@ def test_the_simulator_is_an_independent_witness(path: Path) -> None:
 
 def test_the_front_door_is_small() -> None:
     assert set(oneroster_source.__all__) == {
+        "ENDPOINTS",
         "AccessDenied",
         "BadResponse",
         "ConfigurationError",
+        "Delta",
         "DestinationBusy",
         "DestinationError",
         "EndpointNotFound",
@@ -102,7 +104,10 @@ def test_the_front_door_is_small() -> None:
         "RequestRefused",
         "ResponseTooLarge",
         "ServerUnavailable",
+        "Shard",
         "Warehouse",
+        "keep_history",
+        "make_views",
         "oneroster",
     }
     assert all(getattr(oneroster_source, name) for name in oneroster_source.__all__)

@@ -401,7 +401,7 @@ def test_a_file_that_is_held_at_the_start_is_waited_for(serve, sync, school, war
     ]
     assert differs(warehouse.name, server, school) == {}
     with python(HOLD, warehouse.name, "False") as holder, on_wait(holder.kill) as said:
-        assert warehouse.holdings().rows["orgs"] == {school.estab: len(school.rows("orgs"))}
+        assert warehouse.status().rows["orgs"] == {school.estab: len(school.rows("orgs"))}
     assert [f"process {holder.pid} " in text for text in said] == [True]
 
 
@@ -552,7 +552,7 @@ def test_every_file_of_a_run_is_private_and_the_umask_is_as_before(
             watching = pool.submit(watch)
             try:
                 sync(server, school, **ORGS)
-                warehouse.holdings()
+                warehouse.status()
             finally:
                 stop.set()
             watching.result()

@@ -309,7 +309,7 @@ def _minus(left: list[Row], right: list[Row]) -> list[Row]:
 
 def wrong(warehouse, truth: Truth) -> dict[str, object]:  # type: ignore[no-untyped-def]
     """What differs from the truth, of the endpoints that are loaded."""
-    loaded = warehouse.holdings().rows
+    loaded = warehouse.status().rows
     assert "users" in loaded or "orgs" in loaded
     truth.tables = {name: rows for name, rows in truth.tables.items() if name in loaded}
     return differences(warehouse.name, truth)

@@ -1,7 +1,8 @@
-"""A page to look at: one HTML file of a dataset, with its charts in it, for any browser.
+"""The HTML report: one file about a dataset, with its charts in it, for any browser.
 
-`QUERIES` are what is asked of the dataset; `page` makes the file of the answers, which holds counts
-and ids, and neither names nor ids of people: it is sent around, and nobody erases anything in it.
+`QUERIES` are run on the dataset; `page` makes the file from their rows. It holds counts, and ids of
+schools and classes, but neither names nor ids of people: it is sent around, and nobody erases
+anything in it.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from oneroster_source.errors import MOST_LETTERS, clean
 from oneroster_source.model import V1P1
 from oneroster_source.reporting.html_report import charts
 from oneroster_source.reporting.html_report.charts import Row
-from oneroster_source.reporting.quality import SEVERITIES
+from oneroster_source.reporting.quality import SEVERITIES, ids_shown
 from oneroster_source.reporting.sql_files import statements
 
 QUERIES = tuple(statements(__name__))
 MOST_SCHOOLS = 200
-"""Schools that get a line each: those that need a person first."""
+"""Most schools that get a line each: the most urgent come first."""
 
-_SHOWN = {e.name for e in V1P1.endpoints if not e.personal} | {"class_sizes", "school_summary"}
-"""The relations whose ids are not people's."""
 _NONE = "\N{EN DASH}"
 """Stands where there is no value."""
 
@@ -35,7 +34,7 @@ Answers = Mapping[str, Sequence[Row]]
 
 
 def page(answers: Answers, *, source: str, now: datetime) -> str:
-    """The page as HTML.
+    """Makes the page as HTML.
 
     Args:
         answers: Rows by the name of the query; none for a query whose tables are not there.
@@ -67,7 +66,7 @@ def page(answers: Answers, *, source: str, now: datetime) -> str:
 
 
 def _fit(value: Any) -> Any:
-    """What the template writes."""
+    """Escapes and shortens what the template writes."""
     return value if isinstance(value, Markup) else clean(value, limit=MOST_LETTERS)
 
 
@@ -87,7 +86,7 @@ def _count(faults: Iterable[Row], severity: str) -> int:
 
 
 def _gravity(faults: Sequence[Row]) -> tuple[int, ...]:
-    """Sorts what needs a person first."""
+    """Sorts the most urgent first."""
     return tuple(-_count(faults, severity) for severity in SEVERITIES)
 
 
@@ -188,7 +187,8 @@ def _faults(rows: Iterable[Row]) -> Iterable[dict[str, str]]:
         # JSON is read by some drivers, and not by others
         ids = first["examples"]
         ids = json.loads(ids) if isinstance(ids, str) else ids
-        shown = ids and _SHOWN.issuperset(first["relation"].split(", "))
+        # ids of people are for nobody who reads a page
+        shown = ids and not any(V1P1[name].personal for name in ids_shown(first["check_id"]))
         yield {
             "severity": first["severity"],
             "question": first["question"],

@@ -1,8 +1,9 @@
-"""What is wrong with the rosters: questions to which there should be no answer.
+"""Data-quality checks: questions about the rosters to which there should be no answer.
 
-Each `.sql` file is a check of its own name: its question, its severity, what it looks at, the
-columns that it asks for by way of views, if it means nothing without them, and a SELECT of `estab`
-and `sourced_id` of the rows at fault.
+Each `.sql` file is a check of its own name: a SELECT of `estab` and `sourced_id` of the rows at
+fault. At its head stand its `question`, its `severity`, `of` which relations its rows are, whose
+`ids` these rows show if not those of the relations, and the columns that it `asks` for through
+views, if it means nothing without them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from oneroster_source.run_report import new_run_id
 Severity: TypeAlias = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 CHECKS = tuple(statements(__name__))
+_ABOUT = {check.name: check.about for check in CHECKS}
 EXAMPLES = 5
 """Most ids to show of the rows at fault."""
 
@@ -39,13 +41,13 @@ SELECT estab, sourced_id, found FROM (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check found in a school; holds no personal data but ids.
+    """The result of a check for a school; holds no personal data but ids.
 
     Args:
         check: The check.
         estab: The school.
         found: Rows at fault.
-        checked: Rows that were looked at.
+        checked: Rows that were checked.
         examples: The first ids of the rows at fault, at most `EXAMPLES`.
     """
 
@@ -60,13 +62,13 @@ class Result:
         return cast(Severity, self.check.about["severity"])
 
 
-def examine(client: DatabaseClient, left_out: Collection[str] = ()) -> Iterator[Result]:
-    """Makes every check whose tables are there: a result for each school, whether good or not.
+def run_checks(client: DatabaseClient, left_out: Collection[str] = ()) -> Iterator[Result]:
+    """Runs every check whose tables exist; yields a result for each school, good or not.
 
     Args:
-        client: dlt's client of the destination. The views are there.
-        left_out: Columns that are left out of what is loaded, as `table.column`: what they hold
-            nobody can find missing, so that no check is made that asks for one.
+        client: dlt's client of the destination, in which the views exist.
+        left_out: Columns that are left out of what is loaded, as `table.column`: no check is run
+            that reads one.
 
     Raises:
         DatabaseException: dlt's, if the destination refuses a query.
@@ -79,7 +81,7 @@ def examine(client: DatabaseClient, left_out: Collection[str] = ()) -> Iterator[
     for check in CHECKS:
         if not there.issuperset((*check.tables, *_relations(check))):
             continue
-        if not _asks(check).isdisjoint(left_out):
+        if not _reads(check).isdisjoint(left_out):
             continue
         faults: dict[str, tuple[int, list[str]]] = {}
         query = _FOUND.format(check=check.written(sql), examples=EXAMPLES)
@@ -92,7 +94,7 @@ def examine(client: DatabaseClient, left_out: Collection[str] = ()) -> Iterator[
 
 
 def table(results: Iterable[Result]) -> pa.Table:
-    """The rows of `quality_results`, with a name for this time."""
+    """The rows of `quality_results`, with an id of this run of the checks."""
     now = datetime.now(UTC)
     run_id = new_run_id(now)
     rows = [
@@ -113,8 +115,22 @@ def table(results: Iterable[Result]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=arrow_schema(QUALITY_RESULTS))
 
 
+def ids_shown(check_id: str) -> tuple[str, ...]:
+    """The endpoints whose ids a check shows as examples; none if it shows other names.
+
+    For a check of another version, which is unknown here, these are all endpoints.
+
+    Args:
+        check_id: The name of the check.
+    """
+    about = _ABOUT.get(check_id)
+    if about is None:
+        return V1P1.names
+    return tuple(n for n in about.get("ids", about["of"]).split(", ") if n in V1P1.names)
+
+
 def worst(results: Iterable[Result]) -> Severity | None:
-    """The gravest severity of what was found; None where nothing was."""
+    """The worst severity of what was found; None if nothing was found."""
     found = {result.severity for result in results if result.found}
     return next((severity for severity in SEVERITIES if severity in found), None)
 
@@ -123,9 +139,9 @@ def _relations(check: Statement) -> list[str]:
     return check.about["of"].split(", ")
 
 
-def _asks(check: Statement) -> set[str]:
-    """The columns that a check asks for, as `table.column`, with those that it names since it asks
-    for them by way of a view."""
+def _reads(check: Statement) -> set[str]:
+    """The columns that a check reads, as `table.column`: its own, and those that its head names
+    because it reads them through a view."""
     named = check.about.get("asks", "").split(", ")
     return {*named, *(f"{table}.{name}" for table in check.tables for name in check.columns)}
 

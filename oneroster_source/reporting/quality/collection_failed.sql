@@ -1,6 +1,7 @@
 -- question: Which collections could not be read the last time?
 -- severity: error
 -- of: school_summary
+-- ids: endpoints
 -- The examples are the endpoints; sync_run_details says why.
 SELECT estab, endpoint AS sourced_id
 FROM (

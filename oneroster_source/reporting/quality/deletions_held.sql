@@ -1,6 +1,7 @@
 -- question: In which collections do deletions wait for a decision?
 -- severity: warning
 -- of: school_summary
+-- ids: endpoints
 -- The examples are the endpoints; sync_run_details says why, and what to do.
 SELECT estab, endpoint AS sourced_id
 FROM (

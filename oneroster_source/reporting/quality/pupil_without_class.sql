@@ -1,6 +1,7 @@
 -- question: Which pupils are in no class?
 -- severity: warning
 -- of: students
+-- ids: users
 -- asks: enrollments.end_date
 -- Those that begin later count.
 SELECT p.estab, p.sourced_id

@@ -1,6 +1,7 @@
 -- question: Which schools have lost a fifth of what they had at one of the last five checks?
 -- severity: error
 -- of: school_summary
+-- ids: relations
 -- Looked at are pupils, staff, classes and enrollments: the examples. Twenty rows are too few.
 SELECT b.estab, b.relation AS sourced_id
 FROM (

@@ -1,6 +1,7 @@
 -- question: Which teachers have no class?
 -- severity: info
 -- of: staff
+-- ids: users
 -- asks: enrollments.end_date
 -- Those that begin later count.
 SELECT p.estab, p.sourced_id

@@ -1,8 +1,7 @@
 """The views: questions that people ask of rosters, answered in the dataset itself.
 
 Each `.sql` file is a view of its own name. They are made after each load, as far as their tables
-are there, and made anew only where their SQL has changed: a view that somebody reads is locked on
-some databases.
+exist, and replaced only if their SQL has changed: some databases lock a view that somebody reads.
 """
 
 from __future__ import annotations
@@ -21,36 +20,36 @@ from oneroster_source.reporting.sql_files import Statement, in_order, statements
 
 VIEWS = tuple(statements(__name__))
 GUIDE = "about_views"
-"""The view that tells of the others: name, question, grain, and which SQL they were made of."""
+"""The view that lists the others: name, question, grain, and a hash of the SQL of each."""
 _TABLES = [table.name for table in V1P1.tables]
 
 
 def make(client: DatabaseClient) -> list[Statement]:
-    """Makes the views that are missing or were made of other SQL.
+    """Creates the views that are missing, and replaces them if their SQL has changed.
 
     Args:
         client: dlt's client of the destination.
 
     Returns:
-        All views that are there now.
+        All views that exist now.
 
     Raises:
         DatabaseException: dlt's, if the destination refuses one.
     """
     names = [*_TABLES, *(view.name for view in VIEWS), GUIDE]
-    there = set(existing_tables(client, names))
-    views = list(in_order(VIEWS, there & set(_TABLES)))
+    existing = set(existing_tables(client, names))
+    views = list(in_order(VIEWS, existing & set(_TABLES)))
     sql = client.sql_client
     wanted = {view.name: view.written(sql) for view in views}
     guide = " UNION ALL ".join(_guide_row(view, wanted[view.name]) for view in views)
-    if not views or _is_current(sql, there, views, wanted):
+    if not views or _is_current(sql, existing, views, wanted):
         return views
     try:
         with sql.begin_transaction():
             for name, text in [*wanted.items(), (GUIDE, guide)]:
                 _define(sql, name, text)
     except DatabaseException:
-        # some databases replace no view by one with other columns
+        # some databases do not replace a view by one with other columns
         with sql.begin_transaction():
             for name in [GUIDE, *reversed(wanted)]:
                 sql.execute_sql(f"DROP VIEW IF EXISTS {sql.make_qualified_table_name(name)}")
@@ -64,9 +63,9 @@ def _define(sql: SqlClient, name: str, text: str) -> None:
 
 
 def _is_current(
-    sql: SqlClient, there: set[str], views: list[Statement], wanted: dict[str, str]
+    sql: SqlClient, existing: set[str], views: list[Statement], wanted: dict[str, str]
 ) -> bool:
-    if not there.issuperset([GUIDE, *wanted]):
+    if not existing.issuperset([GUIDE, *wanted]):
         return False
     found = sql.execute_sql(
         f"SELECT view_name, made_of FROM {sql.make_qualified_table_name(GUIDE)}"
