@@ -11,18 +11,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import dlt
-from dlt.common.configuration import NotResolved, configspec, resolve_configuration
 from dlt.common.configuration.container import Container
-from dlt.common.configuration.exceptions import ConfigurationException, ValueNotSecretException
+from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.providers.toml import TomlProviderReadException
-from dlt.common.configuration.specs import BaseConfiguration, PluggableRunContext
-from dlt.common.typing import SecretSentinel, extract_inner_type
+from dlt.common.configuration.specs import PluggableRunContext
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
+from dlt.common.configuration.utils import deserialize_value
+from dlt.common.typing import TSecretStrValue, extract_inner_type
 
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
@@ -38,8 +39,10 @@ def _option(default: Any, about: str, legal: str, *, hidden: bool = False) -> An
     return field(default=default, metadata={"about": about, "legal": legal, "secret": hidden})
 
 
-@configspec
-class Options(BaseConfiguration):
+# `_option` is called, but makes no more than a field
+# ruff: noqa: RUF009
+@dataclass(kw_only=True)
+class Options:
     """Every setting, with its default, its meaning and its legal values."""
 
     base_url: str = _option(XPORTER, "Address of the API, up to the collections.", "an https URL")
@@ -55,10 +58,10 @@ class Options(BaseConfiguration):
     )
     rp: str | None = _option(None, "Relying party identifier.", "text without '|' and ':'")
     estab: str | None = _option(None, "Establishment identifier of the school.", "text without ':'")
-    shared_secret: Annotated[str | None, SecretSentinel] = _option(
+    shared_secret: str | None = _option(
         None, "The school's shared secret.", "any text", hidden=True
     )
-    schools: Annotated[list[Any] | None, SecretSentinel] = _option(
+    schools: list[Any] | None = _option(
         None,
         "Many schools instead of one: each with `estab` and `shared_secret`, and, where they"
         " differ, `rp`, `base_url`, `client_id`, `client_secret`, `token_url`.",
@@ -101,7 +104,7 @@ class Options(BaseConfiguration):
         " provider adds; or no names either, and pseudonyms for ids. See Privacy.",
         "full, no-contact or pseudonymous",
     )
-    columns: Annotated[dict[str, Any] | None, NotResolved()] = _option(
+    columns: dict[str, Any] | None = _option(
         None,
         "Columns to keep, or to leave out, of a table: `include` keeps these alone, whatever the"
         " profile says; `exclude` leaves out these too. What is left out is NULL.",
@@ -112,7 +115,7 @@ class Options(BaseConfiguration):
         "Columns to keep as pseudonyms, such as `users.username`, beside those of the profile.",
         "a list of text columns, each as table.column",
     )
-    privacy_key: Annotated[str | None, SecretSentinel] = _option(
+    privacy_key: str | None = _option(
         None,
         "The key of pseudonyms, and of the list of erased people. Keep it: under another one they"
         " are others.",
@@ -175,14 +178,13 @@ class Options(BaseConfiguration):
     login: str = _option("xporter", "How to log in.", "xporter or oauth2")
     token_url: str | None = _option(None, "oauth2: address of the token endpoint.", "an https URL")
     client_id: str | None = _option(None, "oauth2: client identifier.", "any text")
-    client_secret: Annotated[str | None, SecretSentinel] = _option(
-        None, "oauth2: client secret.", "any text", hidden=True
-    )
+    client_secret: str | None = _option(None, "oauth2: client secret.", "any text", hidden=True)
     client_auth: str = _option("header", "oauth2: where the credentials go.", "header or body")
     scope: str | None = _option(None, "oauth2: scopes to ask for.", "scopes, space between")
 
 
-OPTIONS = {option.name: option for option in fields(Options) if "about" in option.metadata}
+OPTIONS = {option.name: option for option in fields(Options)}
+_KINDS = {key: extract_inner_type(hint) for key, hint in get_type_hints(Options).items()}
 
 
 def places(key: str) -> str:
@@ -214,27 +216,21 @@ def missing(key: str, why: str = "") -> ConfigurationError:
 
 
 def look_up(given: Mapping[str, Any]) -> Options:
-    """All settings as they stand: `given` first, the rest by dlt's configuration providers.
+    """Returns all settings: `given` first, then dlt's configuration providers, then the defaults.
+
+    Only full names count: a bare `ENDPOINTS`, or `COLUMNS`, which is how wide a terminal is, may
+    belong to another program. An empty text that a provider holds is no value: compose files make
+    empty environment variables of settings that are not set.
 
     Raises:
         ConfigurationError: A setting is unknown, of the wrong type, or a secret where none may be;
             or the configuration cannot be read.
     """
-    problem: ConfigurationError | None = None
+    problem: ConfigurationError
     try:
-        _refuse_unknown(given)
-        options = resolve_configuration(
-            Options(), sections=SECTIONS, explicit_value=_without_none(given)
-        )
-        for key in _elsewhere(given):
-            setattr(options, key, _in_its_section(key))
-        return options
-    except ValueNotSecretException as error:
-        key = error.key.rpartition(".")[2]
-        problem = ConfigurationError(
-            f"the setting {key!r} is a secret, and {error.provider_name} holds it",
-            todo="move it to secrets.toml or to the environment",
-        )
+        _require_known(given)
+        found = {key: _configured(key) for key in OPTIONS if given.get(key) is None}
+        return Options(**_without_none({**given, **found}))
     except TomlProviderReadException as error:
         # the cause says where; the message may not quote a value
         problem = ConfigurationError(
@@ -242,10 +238,31 @@ def look_up(given: Mapping[str, Any]) -> Options:
         )
     except ConfigurationException as error:
         key = str(getattr(error, "field_name", ""))
-        problem = wrong(key, "has a value of the wrong type") if key in OPTIONS else None
-        if problem is None:
+        if key in OPTIONS:
+            problem = wrong(key, "has a value of the wrong type")
+        else:
             problem = ConfigurationError("the configuration cannot be read")
+    # outside the handler: the error holds the value
     raise problem
+
+
+def _configured(key: str) -> Any:
+    """The value of a setting in the first of dlt's places that has one; None if none has."""
+    secret, kind = OPTIONS[key].metadata["secret"], _KINDS[key]
+    pipeline = Container()[ConfigSectionContext].pipeline_name
+    for name in (pipeline, None) if pipeline else (None,):
+        for provider in Container()[PluggableRunContext].providers.providers:
+            hint = TSecretStrValue if secret else kind
+            value, _ = provider.get_value(key, hint, name, *SECTIONS)
+            if value is None or value == "":
+                continue
+            if secret and not provider.supports_secrets:
+                raise ConfigurationError(
+                    f"the setting {key!r} is a secret, and {provider.name} holds it",
+                    todo="move it to secrets.toml or to the environment",
+                )
+            return deserialize_value(key, value, get_origin(kind) or kind)
+    return None
 
 
 _lock = threading.Lock()
@@ -276,37 +293,11 @@ def _in_section(
     return get_value(key, hint, pipeline, *sections) if pipeline or sections else (None, key)
 
 
-def _elsewhere(given: Mapping[str, Any]) -> Iterator[str]:
-    """The settings of whose name there is something outside their section: dlt would take it, such
-    as the environment's COLUMNS, which is how wide a terminal is."""
-    outer = SECTIONS[0]
-    outside = {name.lower().removeprefix(f"{outer}__") for name in os.environ}
-    for provider in Container()[PluggableRunContext].providers.providers:
-        document = getattr(provider, "_config_doc", {})
-        for section in (document, document.get(outer)):
-            outside |= set(section) if isinstance(section, Mapping) else set()
-    return (key for key in OPTIONS if key in outside and given.get(key) is None)
-
-
-def _in_its_section(key: str) -> Any:
-    """A setting under its whole name, or its default."""
-    option, name = OPTIONS[key], ".".join((*SECTIONS, key))
-    kind = extract_inner_type(get_type_hints(Options)[key])
-    for place in (dlt.secrets, dlt.config):
-        try:
-            found = place.get(name, get_origin(kind) or kind)
-        except ValueError:
-            raise wrong(key, "has a value of the wrong type") from None
-        if found is not None:
-            return found
-    return option.default
-
-
 def _without_none(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
+def _require_known(given: Mapping[str, Any]) -> None:
     found = [(key, "an argument") for key in given]
     prefix = "__".join(SECTIONS).upper() + "__"
     found += [
