@@ -93,7 +93,7 @@ def doing(report: Report) -> str:
     what = "Loading" if outcomes and done == len(outcomes) else "Reading"
     now = datetime.now(UTC)
     waits = [
-        f"; {server} asked for a pause, waiting until {until:%H:%M:%S}Z"
+        f"; waiting for {server} until {until:%H:%M:%S}Z"
         for server, until in list(report.pauses.items())
         if until > now
     ]

@@ -289,13 +289,18 @@ class Server:
             problem = _named(error)
         raise problem
 
-    def pause(self, host: str, seconds: float) -> None:
+    def pause(self, host: str, seconds: float, *, asked: bool) -> None:
         """Sends nothing to a host for so long, and then fewer requests at once.
+
+        Args:
+            host: The server.
+            seconds: How long.
+            asked: Whether it named that time.
 
         Raises:
             ServerUnavailable: That is longer than what is left for pauses.
         """
-        if self._gates.of(host).pause(seconds):
+        if self._gates.of(host).pause(seconds, asked=asked):
             self.turns.fewer()
 
     def _send(

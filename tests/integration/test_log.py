@@ -124,7 +124,7 @@ def test_progress_says_which_server_is_waited_for() -> None:
     report.pauses["over.example"] = now - timedelta(seconds=1)
     assert render.doing(report) == "Reading: 0 of 0 collections read, 0 rows"
     report.pauses["busy.example:8"] = until = now + timedelta(minutes=5)
-    said = f"busy.example:8 asked for a pause, waiting until {until:%H:%M:%S}Z"
+    said = f"waiting for busy.example:8 until {until:%H:%M:%S}Z"
     assert render.doing(report).endswith(f"0 rows; {said}")
 
 
