@@ -6,16 +6,29 @@ import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from oneroster_source import log
+from oneroster_source.cli import admin
+from oneroster_source.cli.common import (
+    BUSY,
+    FAILED,
+    WRONG_USE,
+    Dataset,
+    Destination,
+    Endpoints,
+    Schools,
+    listed,
+    needs_extra,
+    require_writable,
+    screen,
+)
+from oneroster_source.cli.run import dry_run, load, load_briefly
 from oneroster_source.destination.locks import early
 from oneroster_source.errors import (
     ConfigurationError,
@@ -23,24 +36,14 @@ from oneroster_source.errors import (
     DestinationError,
     OneRosterError,
     to_json,
-    told,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from rich.console import Console
-
+    from oneroster_source.cli.run import Load
     from oneroster_source.run_report import Report
     from oneroster_source.warehouse import Warehouse
 
-    Load = Callable[..., None]
-
-FAILED, WRONG_USE, BUSY, STOPPED = 1, 2, os.EX_TEMPFAIL, 130
 BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
-SECONDS = 60.0
-"""Between two lines of progress, where nobody looks."""
 
 app = typer.Typer(
     help="School rosters from OneRoster 1.1 APIs into DuckDB, or any dlt destination.",
@@ -49,19 +52,6 @@ app = typer.Typer(
     # tracebacks with local variables would show secrets and records
     pretty_exceptions_enable=False,
 )
-
-Destination = Annotated[
-    str,
-    typer.Option(
-        help="A DuckDB file, a Postgres URL, or the name of a configured dlt destination.",
-        show_default="roster.duckdb",
-    ),
-]
-Dataset = Annotated[str, typer.Option(help="The schema that holds the tables.")]
-Schools = Annotated[
-    str | None, typer.Option(help="Only these of the configured schools: estabs, comma between.")
-]
-Endpoints = Annotated[str | None, typer.Option(help="Only these endpoints, comma between.")]
 
 
 def main() -> None:
@@ -130,14 +120,14 @@ def sync(
                 "--plan loads nothing, and goes with none of --cluster, --shards and --report",
                 todo="leave those out; for a file, redirect what --json prints",
             )
-        _plan(
+        dry_run(
             destination,
             dataset,
             as_json=as_json,
             full=full,
             allow_deletes=allow_deletes,
-            only=_listed(schools),
-            endpoints=_listed(endpoints),
+            only=listed(schools),
+            endpoints=listed(endpoints),
         )
         return
     if as_json:
@@ -152,25 +142,25 @@ def sync(
 
     done = Report()
     warehouse = Warehouse(destination, dataset)
-    load: Load = warehouse.load
+    how: Load = warehouse.load
     if report is not None:
-        _refuse_unwritable(report)
+        require_writable(report)
     if shards is not None and cluster is None:
         raise ConfigurationError("--shards is for a cluster", todo="add --cluster, or leave it out")
     if cluster is not None:
         from oneroster_source.sync.dask_cluster import load as load_on
 
-        load = partial(load_on, warehouse, address=cluster, shards=shards)
+        how = partial(load_on, warehouse, address=cluster, shards=shards)
     try:
-        _load(
+        load(
             warehouse,
             done,
-            load,
+            how,
             log_format=log_format,
             full=full,
             allow_deletes=allow_deletes,
-            only=_listed(schools),
-            endpoints=_listed(endpoints),
+            only=listed(schools),
+            endpoints=listed(endpoints),
         )
     finally:
         if report is not None:
@@ -193,7 +183,7 @@ def demo(
 ) -> None:
     """Load two made-up schools from a server on this machine, then what the weeks change."""
     context.with_resource(early(destination, "oneroster"))
-    with _extra("simulator"):
+    with needs_extra("simulator"):
         from oneroster_source.cli.demo import served, what_next
     from oneroster_source.run_report import Report
     from oneroster_source.warehouse import Warehouse
@@ -205,9 +195,9 @@ def demo(
         done = Report()
         if week == 0:
             # what an earlier demo left may have other pupils: all of them are gone
-            _load(warehouse, done, warehouse.load, full=True, allow_deletes=True, **settings)
+            load(warehouse, done, warehouse.load, full=True, allow_deletes=True, **settings)
         else:
-            _load_briefly(warehouse, done, after="One week later", **settings)
+            load_briefly(warehouse, done, after="One week later", **settings)
         if not done.good:
             raise typer.Exit(FAILED)
     typer.echo(what_next(warehouse.name))
@@ -222,9 +212,9 @@ def check(schools: Schools = None, endpoints: Endpoints = None) -> None:
     from oneroster_source.warehouse import use_defaults
 
     use_defaults()
-    settings = resolve(endpoints=_listed(endpoints)).only(_listed(schools))
+    settings = resolve(endpoints=listed(endpoints)).only(listed(schools))
     found = list(checked(settings))
-    _console().print(render.findings(found))
+    screen().print(render.findings(found))
     if not all(finding.good for finding in found):
         raise typer.Exit(FAILED)
 
@@ -245,148 +235,11 @@ def status(
         return
     from oneroster_source.cli import render
 
-    console = _console()
+    console = screen()
     shown = render.holdings(
         found, now=datetime.now(UTC), every=every, narrow=console.width < render.WIDE
     )
     console.print(shown)
-
-
-@app.command()
-def forget(
-    context: typer.Context,
-    school: Annotated[str, typer.Option(help="The schools to remove: estabs, comma between.")],
-    destination: Destination = "duckdb",
-    dataset: Dataset = "oneroster",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Remove schools from the destination: rows, child rows, cursors. Shows how many, and asks."""
-    estabs = _listed(school) or []
-    context.with_resource(early(destination, dataset))
-    from oneroster_source.warehouse import Warehouse
-
-    warehouse = Warehouse(destination, dataset)
-    # what an earlier command could not finish is finished, whichever schools it was about
-    if not warehouse.is_unfinished:
-        _refuse_strangers(warehouse, estabs)
-    counts = warehouse.count(estabs)
-    _show(counts)
-    what = f"{sum(counts.values()):,} rows of {len(estabs)} school(s) in {warehouse.name}"
-    if not yes:
-        _confirm(what)
-    removed = warehouse.forget(estabs)
-    typer.echo(
-        f"{sum(removed.rows.values()):,} rows removed. {removed.bytes} A school that is still"
-        " configured is loaded whole by the next sync."
-    )
-
-
-@app.command()
-def prune(
-    context: typer.Context,
-    leavers_after: Annotated[
-        str,
-        typer.Option(help="How long rows stay that were deleted at the source: 365d, 52w or 2y."),
-    ],
-    schools: Schools = None,
-    destination: Destination = "duckdb",
-    dataset: Dataset = "oneroster",
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them, for good.")] = False,
-) -> None:
-    """Remove for good what was deleted at the source long ago. Without --yes, only shows it."""
-    from oneroster_source.admin.prune import duration
-
-    before, estabs = datetime.now(UTC) - duration(leavers_after), _listed(schools)
-    context.with_resource(early(destination, dataset))
-    from oneroster_source.warehouse import Warehouse
-
-    warehouse = Warehouse(destination, dataset)
-    if estabs is not None:
-        _refuse_strangers(warehouse, estabs)
-    found = warehouse.leavers(before, estabs)
-    for table, rows in found.rows.items():
-        typer.echo(f"{rows:>12,}  {table}")
-    if found.examples:
-        typer.echo(f"{found.examples:>12,}  ids among the examples in quality_results")
-    if found.undated:
-        typer.echo(
-            f"{found.undated:,} deleted rows stay: nothing tells when they were deleted, as they"
-            " were loaded by an earlier version or came without a time that can be true."
-        )
-    when = f"deleted at the source before {before:%Y-%m-%d %H:%M} UTC"
-    if not yes:
-        total = sum(found.rows.values())
-        typer.echo(f"{total:,} rows would go, of what was {when}. Nothing was removed: add --yes.")
-        return
-    removed = warehouse.prune(before, estabs)
-    left = warehouse.leavers(before, estabs)
-    typer.echo(f"{sum(removed.rows.values()):,} rows removed. {removed.bytes}")
-    typer.echo(f"Counted again: {sum(left.rows.values()):,} rows are left of what was {when}.")
-    if left.rows or left.examples:
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def erase(
-    context: typer.Context,
-    estab: Annotated[str, typer.Option(help="The person's school.")],
-    user: Annotated[str, typer.Option(help="The person's sourcedId.")],
-    destination: Destination = "duckdb",
-    dataset: Dataset = "oneroster",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Remove a person from the dataset for good, rows and bytes. No sync brings them back there."""
-    context.with_resource(early(destination, dataset))
-    from oneroster_source.warehouse import Warehouse
-
-    warehouse = Warehouse(destination, dataset)
-    counts = warehouse.trace(estab, user, to_erase=True)
-    _show(counts)
-    where = f"{warehouse.name}, dataset {dataset}"
-    what = f"{sum(counts.values()):,} rows and values of one person in {where}"
-    if not counts:
-        what = f"again what may be left of a person who was erased from {where}"
-    if not yes:
-        _confirm(what)
-    erased = warehouse.erase(estab, user)
-    typer.echo("Removed:" if erased.rows else "There was nothing left of this person.")
-    _show(erased.rows)
-    left = warehouse.trace(estab, user)
-    typer.echo(f"Counted again: {sum(left.values()):,} rows and values. {erased.bytes}")
-    typer.echo(
-        "No sync brings this person back into this dataset, as long as 'privacy_key' is kept. Not"
-        " reached from here: other datasets, in the same database too; backups; files that people"
-        " have made (exports, pages, reports); what other programs have copied; the provider."
-    )
-    if left:
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def export(
-    estab: Annotated[str, typer.Option(help="The person's school.")],
-    user: Annotated[str, typer.Option(help="The person's sourcedId.")],
-    output: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="the screen")
-    ] = None,
-    destination: Destination = "duckdb",
-    dataset: Dataset = "oneroster",
-) -> None:
-    """Print all that the dataset holds on one person, as JSON."""
-    from oneroster_source.warehouse import Warehouse
-
-    found = Warehouse(destination, dataset).export(estab, user)
-    text = to_json(found)
-    if output is None:
-        typer.echo(text)
-        return
-    _refuse_unwritable(output)
-    if output.is_file():
-        # one that was there may have been for everybody
-        output.chmod(0o600)
-    output.write_text(text + "\n", "utf-8")
-    rows = sum(map(len, found["tables"].values()))
-    typer.echo(f"{output} holds {rows:,} rows of {len(found['tables'])} tables.")
 
 
 @app.command()
@@ -398,7 +251,7 @@ def views(
     from oneroster_source.cli import render
     from oneroster_source.warehouse import Warehouse
 
-    _console().print(render.guide(Warehouse(destination, dataset).make_views()))
+    screen().print(render.guide(Warehouse(destination, dataset).make_views()))
 
 
 @app.command()
@@ -412,7 +265,7 @@ def quality(
     from oneroster_source.warehouse import Warehouse
 
     results = Warehouse(destination, dataset).examine()
-    _console().print(render.quality(results))
+    screen().print(render.quality(results))
     raise typer.Exit(BAD_QUALITY[worst(results)])
 
 
@@ -423,11 +276,11 @@ def report(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("roster.html"),
 ) -> None:
     """Write a page to look at: schools, sizes, changes, quality, the last runs."""
-    with _extra("report"):
+    with needs_extra("report"):
         from oneroster_source.reporting import html_report
     from oneroster_source.warehouse import Warehouse
 
-    _refuse_unwritable(output)
+    require_writable(output)
     warehouse = Warehouse(destination, dataset)
     answers = warehouse.ask(html_report.QUERIES)
     if not answers["schools"]:
@@ -457,7 +310,7 @@ def fields(
         return
     from oneroster_source.cli import render
 
-    console = _console()
+    console = screen()
     console.print(render.fields(found, narrow=console.width < render.WIDE))
 
 
@@ -476,7 +329,7 @@ def simulate(
     """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
     import threading
 
-    with _extra("simulator"):
+    with needs_extra("simulator"):
         from oneroster_source.simulator import Simulator, csv_school, secondary_school
 
     if csv is not None and not any(csv.glob("*.csv")):
@@ -517,218 +370,6 @@ def simulate(
         server.stop()
 
 
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Says what to install where a command needs more than every installation has."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"this command needs {error.name}, which is not installed",
-            todo=f"install the extra: pip install 'oneroster-source[{name}]'",
-        ) from None
-
-
-def _console() -> Console:
-    from oneroster_source.cli.render import Screen
-
-    # where nobody looks, lines are not cut to the width of a screen that is not there
-    return Screen(None if sys.stdout.isatty() else 160)
-
-
-def _listed(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ConfigurationError(
-            "an option names nothing", todo="name what you want, or leave it out"
-        )
-    return parts
-
-
-def _plan(destination: str, dataset: str, *, as_json: bool, **options: Any) -> None:
-    """Shows what a load would do; ends as it would end."""
-    log.use("plain")
-    from oneroster_source.cli import render
-    from oneroster_source.run_report import Report
-    from oneroster_source.warehouse import Warehouse
-
-    done, console = Report(), _console()
-    warehouse = Warehouse(destination, dataset)
-    try:
-        _run(warehouse.preview, done, _progress(console, done), **options)
-    finally:
-        if as_json:
-            typer.echo(to_json(done.plan_as_dict()))
-        elif done.outcomes:
-            console.print(render.plan(done))
-            for line in render.lines(done):
-                typer.echo(told(line))
-    if not as_json:
-        typer.echo(f"Nothing was loaded into {warehouse.name}, dataset {dataset}.")
-    if not done.good:
-        raise typer.Exit(FAILED)
-
-
-def _load(
-    warehouse: Warehouse,
-    report: Report,
-    load: Load,
-    *,
-    log_format: str | None = None,
-    **options: Any,
-) -> None:
-    """Loads, and shows the summary also of a run that failed."""
-    from oneroster_source.cli import render
-    from oneroster_source.config.settings import chosen_privacy
-
-    console = _console()
-    show = _progress(console, report) if log_format is None else _logged(warehouse, report)
-    if log_format == "json":
-        _run(load, report, show, **options)
-        return
-    try:
-        _run(load, report, show, **options)
-    finally:
-        if report.outcomes:
-            console.print(render.summary(report, narrow=console.width < render.WIDE))
-            for line in render.lines(report):
-                typer.echo(told(line))
-    read = [outcome for outcome in report.outcomes if outcome.loaded]
-    typer.echo(
-        f"{sum(outcome.rows for outcome in read):,} rows of {len(read)} of"
-        f" {len(report.outcomes)} collections loaded into {warehouse.name},"
-        f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
-    )
-    typer.echo(f"With {chosen_privacy(**options)}.")
-
-
-def _load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options: Any) -> None:
-    """Loads, and says in a line what came."""
-    from oneroster_source.cli import render
-
-    try:
-        _run(warehouse.load, report, _progress(_console(), report), **options)
-    finally:
-        for line in render.lines(report):
-            typer.echo(told(line))
-    typer.echo(
-        f"{after}: {sum(outcome.rows for outcome in report.outcomes):,} rows read,"
-        f" {sum(outcome.changed for outcome in report.outcomes):,} changed,"
-        f" {sum(outcome.deleted for outcome in report.outcomes):,} deleted,"
-        f" in {report.seconds:.1f} s."
-    )
-
-
-def _run(
-    load: Load, report: Report, progress: AbstractContextManager[None], **options: Any
-) -> None:
-    """Loads, showing progress; the report knows how it ended, however it did."""
-    begun = monotonic()
-    try:
-        with progress:
-            load(report, **options)
-    except OneRosterError as error:
-        report.error = str(error)
-        raise
-    except KeyboardInterrupt:
-        report.error = "stopped"
-        said = "Stopped. Nothing was lost: run the command again."
-        log.event("run_stopped", said, level=logging.WARNING, exit_code=STOPPED)
-        raise typer.Exit(STOPPED) from None
-    except BaseException as error:
-        report.error = type(error).__name__
-        raise
-    finally:
-        report.seconds = monotonic() - begun
-
-
-@contextmanager
-def _progress(console: Console, report: Report) -> Iterator[None]:
-    if not console.is_terminal:
-        yield
-        return
-    from rich.live import Live
-
-    from oneroster_source.cli import render
-
-    with Live(
-        get_renderable=lambda: render.progress(report, lines=console.height - 4),
-        console=console,
-        refresh_per_second=8,
-        transient=True,
-    ):
-        yield
-
-
-@contextmanager
-def _logged(warehouse: Warehouse, report: Report) -> Iterator[None]:
-    """Tells the log how a run begins, goes on, and ends."""
-    from oneroster_source.cli import render
-
-    run: dict[str, Any] = {"run_id": report.run_id}
-
-    def tell() -> None:
-        log.event("progress", render.doing(report), **run, **report.totals())
-
-    where = {"destination": warehouse.name, "dataset": warehouse.dataset}
-    log.event(
-        "run_started",
-        f"run {report.run_id} loads into {warehouse.name}, dataset {warehouse.dataset}",
-        **{**run, **where},
-    )
-    begun = monotonic()
-    with log.every(SECONDS, tell):
-        yield
-    for message, endpoint, estabs in render.warnings(report):
-        fields = {**run, "endpoint": endpoint, "estabs": estabs}
-        log.event("warning", message, level=logging.WARNING, **fields)
-    for problem in report.problems:
-        log.event("destination_not_sound", problem, level=logging.ERROR, **run)
-    totals, seconds = report.totals(), round(monotonic() - begun, 3)
-    log.event(
-        "run_ended",
-        f"{totals['schools'] - totals['schools_failed']:,} of {totals['schools']:,} schools without"
-        f" a failure, {totals['rows']:,} rows read, {totals['changed']:,} changed, in"
-        f" {seconds:.1f} s",
-        level=logging.INFO if report.good else logging.ERROR,
-        **{**run, "good": report.good, **totals, "seconds": seconds},
-    )
-
-
-def _refuse_strangers(warehouse: Warehouse, estabs: list[str]) -> None:
-    known = warehouse.holdings().estabs
-    strangers = [estab for estab in estabs if estab not in known]
-    if strangers:
-        raise ConfigurationError(
-            f"{warehouse.name} holds no school {strangers[0]!r}",
-            todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
-        )
-
-
-def _confirm(what: str) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigurationError(
-            f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
-        )
-    typer.confirm(f"Remove {what}, for good?", abort=True)
-
-
-def _show(counts: dict[str, int]) -> None:
-    for name, count in counts.items():
-        typer.echo(f"{count:>12,}  {name}")
-
-
-def _refuse_unwritable(path: Path) -> None:
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise ConfigurationError(
-            f"the file {path} cannot be written: {error.strerror}", todo="name another file"
-        ) from None
-
-
 def _write(path: Path, report: Report) -> None:
     path.write_text(to_json(report.as_dict()) + "\n", "utf-8")
 
@@ -746,3 +387,7 @@ def _refuse_real_schools(warehouse: Warehouse) -> None:
             f"{warehouse.name} holds other schools than the demo's ({', '.join(others[:3])})",
             todo="name another file: oneroster demo --destination demo.duckdb",
         )
+
+
+for command in (admin.forget, admin.prune, admin.erase, admin.export):
+    app.command()(command)

@@ -20,7 +20,8 @@ from support.program import TIME, Run
 from support.settings import environment
 
 from oneroster_source import log
-from oneroster_source.cli import app, render
+from oneroster_source.cli import render
+from oneroster_source.cli import run as one_run
 from oneroster_source.destination.locks import early
 from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
@@ -146,7 +147,7 @@ def test_progress_is_told_now_and_then(
     school: School,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "SECONDS", 0.01)
+    monkeypatch.setattr(one_run, "SECONDS", 0.01)
     found = objects(run(*JSON, "--endpoints", "orgs", env=environment(serve(school), school)))
     told = [line for line in found if line["event"] == "progress"]
     assert told
