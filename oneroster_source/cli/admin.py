@@ -1,4 +1,4 @@
-"""Commands that remove from a dataset for good, or print what it has of one person."""
+"""The commands that remove data for good, and the one that exports a person's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from oneroster_source.cli.common import (
     Dataset,
     Destination,
     Schools,
+    Yes,
     confirm,
     listed,
     require_existing_schools,
@@ -22,15 +23,28 @@ from oneroster_source.cli.common import (
 from oneroster_source.destination.locks import early
 from oneroster_source.errors import to_json
 
+School = Annotated[
+    str, typer.Option("--school", metavar="ESTAB", help="The estab of the person's school.")
+]
+User = Annotated[
+    str, typer.Option(metavar="ID", help="The person's sourcedId, or the pseudonym of it.")
+]
 
-def forget(
+
+def remove_school(
     context: typer.Context,
-    school: Annotated[str, typer.Option(help="The schools to remove: estabs, comma between.")],
+    school: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ESTAB",
+            help="The schools to remove. Repeat the option, or separate estabs with commas.",
+        ),
+    ],
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Remove schools from the destination: rows, child rows, cursors. Shows how many, and asks."""
+    """Remove schools and all their rows from the dataset; asks first."""
     estabs = listed(school) or []
     context.with_resource(early(destination, dataset))
     from oneroster_source.warehouse import Warehouse
@@ -41,31 +55,32 @@ def forget(
         require_existing_schools(warehouse, estabs)
     counts = warehouse.count(estabs)
     show_counts(counts)
-    what = f"{sum(counts.values()):,} rows of {len(estabs)} school(s) in {warehouse.name}"
     if not yes:
-        confirm(what)
+        confirm(f"{sum(counts.values()):,} rows of {len(estabs)} school(s) from {warehouse.name}")
     removed = warehouse.forget(estabs)
     typer.echo(
-        f"{sum(removed.rows.values()):,} rows removed. {removed.bytes} A school that is still"
-        " configured is loaded whole by the next sync."
+        f"{sum(removed.rows.values()):,} rows removed. {removed.bytes} The next sync loads a school"
+        " that is still configured again, from the beginning."
     )
 
 
-def prune(
+def purge_deleted(
     context: typer.Context,
-    leavers_after: Annotated[
+    older_than: Annotated[
         str,
-        typer.Option(help="How long rows stay that were deleted at the source: 365d, 52w or 2y."),
+        typer.Option(
+            metavar="AGE", help="Purge what was deleted at the source longer ago: 365d, 52w or 2y."
+        ),
     ],
-    schools: Schools = None,
+    school: Schools = None,
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them, for good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the rows permanently.")] = False,
 ) -> None:
-    """Remove for good what was deleted at the source long ago. Without --yes, only shows it."""
+    """Purge rows that were deleted at the source long ago; without --yes, only count them."""
     from oneroster_source.admin.prune import duration
 
-    before, estabs = datetime.now(UTC) - duration(leavers_after), listed(schools)
+    before, estabs = datetime.now(UTC) - duration(older_than), listed(school)
     context.with_resource(early(destination, dataset))
     from oneroster_source.warehouse import Warehouse
 
@@ -73,84 +88,84 @@ def prune(
     if estabs is not None:
         require_existing_schools(warehouse, estabs)
     found = warehouse.leavers(before, estabs)
-    for table, rows in found.rows.items():
-        typer.echo(f"{rows:>12,}  {table}")
+    show_counts(found.rows)
     if found.examples:
         typer.echo(f"{found.examples:>12,}  ids among the examples in quality_results")
     if found.undated:
         typer.echo(
-            f"{found.undated:,} deleted rows stay: nothing tells when they were deleted, as they"
-            " were loaded by an earlier version or came without a time that can be true."
+            f"{found.undated:,} deleted rows stay, because it is not known when they were deleted:"
+            " they were loaded by an earlier version, or their time cannot be right."
         )
     when = f"deleted at the source before {before:%Y-%m-%d %H:%M} UTC"
     if not yes:
         total = sum(found.rows.values())
-        typer.echo(f"{total:,} rows would go, of what was {when}. Nothing was removed: add --yes.")
+        typer.echo(f"{total:,} rows would be removed, which were {when}.")
+        typer.echo("Nothing was removed: add --yes.")
         return
     removed = warehouse.prune(before, estabs)
     left = warehouse.leavers(before, estabs)
     typer.echo(f"{sum(removed.rows.values()):,} rows removed. {removed.bytes}")
-    typer.echo(f"Counted again: {sum(left.rows.values()):,} rows are left of what was {when}.")
+    typer.echo(f"Counted again: {sum(left.rows.values()):,} rows are left that were {when}.")
     if left.rows or left.examples:
         raise typer.Exit(FAILED)
 
 
-def erase(
+def erase_person(
     context: typer.Context,
-    estab: Annotated[str, typer.Option(help="The person's school.")],
-    user: Annotated[str, typer.Option(help="The person's sourcedId.")],
+    school: School,
+    user: User,
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Remove a person from the dataset for good, rows and bytes. No sync brings them back there."""
+    """Erase a person from the dataset and keep them out of later loads; asks first."""
     context.with_resource(early(destination, dataset))
     from oneroster_source.warehouse import Warehouse
 
     warehouse = Warehouse(destination, dataset)
-    counts = warehouse.trace(estab, user, to_erase=True)
+    counts = warehouse.trace(school, user, to_erase=True)
     show_counts(counts)
     where = f"{warehouse.name}, dataset {dataset}"
-    what = f"{sum(counts.values()):,} rows and values of one person in {where}"
+    what = f"{sum(counts.values()):,} rows and values of one person from {where}"
     if not counts:
-        what = f"again what may be left of a person who was erased from {where}"
+        what = f"whatever may be left of a person who was erased before from {where}"
     if not yes:
         confirm(what)
-    erased = warehouse.erase(estab, user)
-    typer.echo("Removed:" if erased.rows else "There was nothing left of this person.")
+    erased = warehouse.erase(school, user)
+    typer.echo("Removed:" if erased.rows else "Nothing was left of this person.")
     show_counts(erased.rows)
-    left = warehouse.trace(estab, user)
+    left = warehouse.trace(school, user)
     typer.echo(f"Counted again: {sum(left.values()):,} rows and values. {erased.bytes}")
     typer.echo(
-        "No sync brings this person back into this dataset, as long as 'privacy_key' is kept. Not"
-        " reached from here: other datasets, in the same database too; backups; files that people"
-        " have made (exports, pages, reports); what other programs have copied; the provider."
+        "No sync will load this person into this dataset again, as long as you keep 'privacy_key'."
+        " Still to do elsewhere: other datasets, even in the same database; backups; files that"
+        " people have made (exports, reports); copies in other programs; the provider."
     )
     if left:
         raise typer.Exit(FAILED)
 
 
-def export(
-    estab: Annotated[str, typer.Option(help="The person's school.")],
-    user: Annotated[str, typer.Option(help="The person's sourcedId.")],
+def export_person(
+    school: School,
+    user: User,
     output: Annotated[
         Path | None, typer.Option(help="The file to write.", show_default="the screen")
     ] = None,
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
 ) -> None:
-    """Print all that the dataset holds on one person, as JSON."""
+    """Export everything that the dataset holds about a person, as JSON."""
     from oneroster_source.warehouse import Warehouse
 
-    found = Warehouse(destination, dataset).export(estab, user)
+    found = Warehouse(destination, dataset).export(school, user)
     text = to_json(found)
     if output is None:
         typer.echo(text)
         return
     require_writable(output)
     if output.is_file():
-        # one that was there may have been for everybody
+        # a file that exists may be readable for everybody
         output.chmod(0o600)
     output.write_text(text + "\n", "utf-8")
     rows = sum(map(len, found["tables"].values()))
-    typer.echo(f"{output} holds {rows:,} rows of {len(found['tables'])} tables.")
+    typer.echo(f"Wrote {rows:,} rows from {len(found['tables'])} tables to {output}.")

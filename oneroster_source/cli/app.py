@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -19,6 +20,8 @@ from oneroster_source.cli.common import (
     BUSY,
     FAILED,
     WRONG_USE,
+    AsJson,
+    Commands,
     Dataset,
     Destination,
     Endpoints,
@@ -28,7 +31,7 @@ from oneroster_source.cli.common import (
     require_writable,
     screen,
 )
-from oneroster_source.cli.run import dry_run, load, load_briefly
+from oneroster_source.cli.run import load, load_briefly, preview
 from oneroster_source.destination.locks import early
 from oneroster_source.errors import (
     ConfigurationError,
@@ -39,19 +42,40 @@ from oneroster_source.errors import (
 )
 
 if TYPE_CHECKING:
-    from oneroster_source.cli.run import Load
-    from oneroster_source.run_report import Report
-    from oneroster_source.warehouse import Warehouse
+    from collections.abc import Sequence
 
-BAD_QUALITY = {"error": 4, "warning": 3, "info": 0, None: 0}
+    from oneroster_source.cli.run import Load
+    from oneroster_source.simulator import School, Simulator
+
+QUALITY_CODES = {"error": 4, "warning": 3, "info": 0, None: 0}
+LOAD, LOOK, REMOVE, TRY = "Load", "Look", "People and schools", "Try it out"
 
 app = typer.Typer(
-    help="School rosters from OneRoster 1.1 APIs into DuckDB, or any dlt destination.",
+    cls=Commands,
+    help="Load school rosters from OneRoster 1.1 APIs into DuckDB or any dlt destination.",
     no_args_is_help=True,
     add_completion=False,
     # tracebacks with local variables would show secrets and records
     pretty_exceptions_enable=False,
 )
+
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Load on the workers of a Dask cluster.", metavar="tcp://SCHEDULER:8786"),
+]
+Shards = Annotated[
+    int | None,
+    typer.Option(help="With --cluster: the number of parts to divide the schools into.", min=1),
+]
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(
+        help="Log each event to stderr: as a line with its time, or as JSON, which also leaves out"
+        " the summary.",
+        envvar="ONEROSTER_LOG_FORMAT",
+        show_default="text if stderr is not a terminal",
+    ),
+]
 
 
 def main() -> None:
@@ -78,60 +102,42 @@ def main() -> None:
         sys.exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=LOAD)
 def sync(
     context: typer.Context,
     full: Annotated[bool, typer.Option("--full", help="Read everything again.")] = False,
     allow_deletes: Annotated[
-        bool,
-        typer.Option("--allow-deletes", help="Believe the server however many rows are gone."),
+        bool, typer.Option("--allow-deletes", help="Skip the mass-deletion guard.")
     ] = False,
-    schools: Schools = None,
-    endpoints: Endpoints = None,
+    school: Schools = None,
+    endpoint: Endpoints = None,
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
-    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
-    plan: Annotated[
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report of the run to this file, as JSON.")
+    ] = None,
+    dry_run: Annotated[
         bool,
-        typer.Option("--plan", help="Only show what would be added, changed, deleted, and held."),
+        typer.Option("--dry-run", help="Show what would be added, changed and deleted; no more."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Load on the workers of a Dask cluster.", metavar="tcp://SCHEDULER:8786"),
-    ] = None,
-    shards: Annotated[
-        int | None, typer.Option(help="Parts to divide the schools into, for --cluster.", min=1)
-    ] = None,
-    log_format: Annotated[
-        Literal["text", "json"] | None,
-        typer.Option(
-            help="Write a line with its time to stderr for all that happens; with json, an object,"
-            " and no table at the end.",
-            envvar="ONEROSTER_LOG_FORMAT",
-            show_default="text where stderr is no terminal",
-        ),
-    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    cluster: Cluster = None,
+    shards: Shards = None,
+    log_format: LogFormat = None,
 ) -> None:
-    """Load what changed since the last time; everything at first."""
-    if plan:
+    """Load new and changed records; the first run loads everything."""
+    options = {"full": full, "allow_deletes": allow_deletes, "only": listed(school)}
+    options["endpoints"] = listed(endpoint)
+    if dry_run:
         if cluster is not None or shards is not None or report is not None:
             raise ConfigurationError(
-                "--plan loads nothing, and goes with none of --cluster, --shards and --report",
+                "--dry-run cannot be combined with --cluster, --shards or --report",
                 todo="leave those out; for a file, redirect what --json prints",
             )
-        dry_run(
-            destination,
-            dataset,
-            as_json=as_json,
-            full=full,
-            allow_deletes=allow_deletes,
-            only=listed(schools),
-            endpoints=listed(endpoints),
-        )
+        preview(destination, dataset, as_json=as_json, **options)
         return
     if as_json:
-        raise ConfigurationError("--json is for --plan", todo="add --plan, or give --report FILE")
+        raise ConfigurationError("--json needs --dry-run", todo="add it, or give --report FILE")
     if log_format is None and not sys.stderr.isatty():
         log_format = "text"
     log.use(log_format or "plain")
@@ -140,93 +146,49 @@ def sync(
     from oneroster_source.run_report import Report
     from oneroster_source.warehouse import Warehouse
 
-    done = Report()
-    warehouse = Warehouse(destination, dataset)
+    done, warehouse = Report(), Warehouse(destination, dataset)
     how: Load = warehouse.load
     if report is not None:
         require_writable(report)
     if shards is not None and cluster is None:
-        raise ConfigurationError("--shards is for a cluster", todo="add --cluster, or leave it out")
+        raise ConfigurationError("--shards needs --cluster", todo="add it, or leave out --shards")
     if cluster is not None:
         from oneroster_source.sync.dask_cluster import load as load_on
 
         how = partial(load_on, warehouse, address=cluster, shards=shards)
     try:
-        load(
-            warehouse,
-            done,
-            how,
-            log_format=log_format,
-            full=full,
-            allow_deletes=allow_deletes,
-            only=listed(schools),
-            endpoints=listed(endpoints),
-        )
+        load(warehouse, done, how, log_format=log_format, **options)
     finally:
         if report is not None:
-            _write(report, done)
+            report.write_text(to_json(done.as_dict()) + "\n", "utf-8")
     if not done.good:
         raise typer.Exit(FAILED)
 
 
-@app.command()
-def demo(
-    context: typer.Context,
-    destination: Destination = "duckdb",
-    pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.", min=1)] = 600,
-    weeks: Annotated[
-        int,
-        typer.Option(
-            help="Weeks to let pass after the first load, with a sync after each.", min=0, max=12
-        ),
-    ] = 2,
-) -> None:
-    """Load two made-up schools from a server on this machine, then what the weeks change."""
-    context.with_resource(early(destination, "oneroster"))
-    with needs_extra("simulator"):
-        from oneroster_source.cli.demo import served, what_next
-    from oneroster_source.run_report import Report
-    from oneroster_source.warehouse import Warehouse
-
-    warehouse = Warehouse(destination, "oneroster")
-    _refuse_real_schools(warehouse)
-    today = datetime.now(UTC).date()
-    for week, settings in enumerate(served(pupils, weeks, today=today)):
-        done = Report()
-        if week == 0:
-            # what an earlier demo left may have other pupils: all of them are gone
-            load(warehouse, done, warehouse.load, full=True, allow_deletes=True, **settings)
-        else:
-            load_briefly(warehouse, done, after="One week later", **settings)
-        if not done.good:
-            raise typer.Exit(FAILED)
-    typer.echo(what_next(warehouse.name))
-
-
-@app.command()
-def check(schools: Schools = None, endpoints: Endpoints = None) -> None:
-    """Log in to each school and ask what its server allows. Loads nothing."""
+@app.command(rich_help_panel=LOAD)
+def check_connection(school: Schools = None, endpoint: Endpoints = None) -> None:
+    """Test the login and every endpoint of your schools; load nothing."""
     from oneroster_source.cli import render
     from oneroster_source.config.settings import resolve
-    from oneroster_source.extract.check import check as checked
+    from oneroster_source.extract.check import check
     from oneroster_source.warehouse import use_defaults
 
     use_defaults()
-    settings = resolve(endpoints=listed(endpoints)).only(listed(schools))
-    found = list(checked(settings))
+    settings = resolve(endpoints=listed(endpoint)).only(listed(school))
+    found = list(check(settings))
     screen().print(render.findings(found))
     if not all(finding.good for finding in found):
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
     every: Annotated[bool, typer.Option("--all", help="Show every school.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what the destination holds, and which schools need a person: those come first."""
+    """Show row counts and the state of each school; those with problems come first."""
     from oneroster_source.warehouse import Warehouse
 
     found = Warehouse(destination, dataset).holdings()
@@ -236,29 +198,29 @@ def status(
     from oneroster_source.cli import render
 
     console = screen()
-    shown = render.holdings(
+    shown = render.status(
         found, now=datetime.now(UTC), every=every, narrow=console.width < render.WIDE
     )
     console.print(shown)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def views(
     context: typer.Context, destination: Destination = "duckdb", dataset: Dataset = "oneroster"
 ) -> None:
-    """Make the views, as each sync does, and say what they answer."""
+    """Create the views again, as each sync does, and list the question that each answers."""
     context.with_resource(early(destination, dataset))
     from oneroster_source.cli import render
     from oneroster_source.warehouse import Warehouse
 
-    screen().print(render.guide(Warehouse(destination, dataset).make_views()))
+    screen().print(render.views(Warehouse(destination, dataset).make_views()))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def quality(
     context: typer.Context, destination: Destination = "duckdb", dataset: Dataset = "oneroster"
 ) -> None:
-    """Look for what is wrong with the rosters; ends with 4 for errors, 3 for warnings."""
+    """Run the data-quality checks; the exit code is 4 for errors and 3 for warnings."""
     context.with_resource(early(destination, dataset))
     from oneroster_source.cli import render
     from oneroster_source.reporting.quality import worst
@@ -266,16 +228,16 @@ def quality(
 
     results = Warehouse(destination, dataset).examine()
     screen().print(render.quality(results))
-    raise typer.Exit(BAD_QUALITY[worst(results)])
+    raise typer.Exit(QUALITY_CODES[worst(results)])
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     destination: Destination = "duckdb",
     dataset: Dataset = "oneroster",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("roster.html"),
 ) -> None:
-    """Write a page to look at: schools, sizes, changes, quality, the last runs."""
+    """Write an HTML report: schools, class sizes, changes, quality, recent runs."""
     with needs_extra("report"):
         from oneroster_source.reporting import html_report
     from oneroster_source.warehouse import Warehouse
@@ -285,20 +247,18 @@ def report(
     answers = warehouse.ask(html_report.QUERIES)
     if not answers["schools"]:
         raise DestinationError(
-            f"{warehouse.name} has no view school_summary, of which the page is made",
-            todo="run `oneroster views`; the view needs all endpoints to have been loaded",
+            f"{warehouse.name} has no view school_summary, which the report needs",
+            todo="run `oneroster views`; that view needs all endpoints to be loaded",
         )
     source = f"{warehouse.name}, dataset {warehouse.dataset}"
     text = html_report.page(answers, source=source, now=datetime.now(UTC))
     output.write_text(text, "utf-8")
-    typer.echo(f"{output} ({len(text.encode()) >> 10:,} KB) is a page for any browser.")
+    typer.echo(f"Wrote {output} ({len(text.encode()) >> 10:,} KB). Open it in any browser.")
 
 
-@app.command()
-def fields(
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
-) -> None:
-    """Show what every column means, which are personal, and what `privacy` keeps of them."""
+@app.command(rich_help_panel=LOOK)
+def data_dictionary(as_json: AsJson = False) -> None:
+    """List every column: its meaning, whether it is personal, and what `privacy` does to it."""
     from oneroster_source.config.settings import chosen_privacy
     from oneroster_source.reporting.fields import entries
 
@@ -314,19 +274,57 @@ def fields(
     console.print(render.fields(found, narrow=console.width < render.WIDE))
 
 
-@app.command()
+app.command("remove-school", rich_help_panel=REMOVE)(admin.remove_school)
+app.command("purge-deleted", rich_help_panel=REMOVE)(admin.purge_deleted)
+app.command("erase-person", rich_help_panel=REMOVE)(admin.erase_person)
+app.command("export-person", rich_help_panel=REMOVE)(admin.export_person)
+
+
+@app.command(rich_help_panel=TRY)
+def demo(
+    context: typer.Context,
+    destination: Destination = "duckdb",
+    pupils: Annotated[int, typer.Option(help="Pupils in each of the two schools.", min=1)] = 600,
+    weeks: Annotated[
+        int,
+        typer.Option(help="Weeks of changes to load after the first load.", min=0, max=12),
+    ] = 2,
+) -> None:
+    """Load two made-up schools from a test server on this machine, then weeks of changes."""
+    context.with_resource(early(destination, "oneroster"))
+    with needs_extra("simulator"):
+        from oneroster_source.cli.demo import require_no_other_schools, served, what_next
+    from oneroster_source.run_report import Report
+    from oneroster_source.warehouse import Warehouse
+
+    warehouse = Warehouse(destination, "oneroster")
+    require_no_other_schools(warehouse)
+    today = datetime.now(UTC).date()
+    for week, settings in enumerate(served(pupils, weeks, today=today)):
+        done = Report()
+        if week == 0:
+            # an earlier demo may have left other pupils, who are all missing now
+            load(warehouse, done, warehouse.load, full=True, allow_deletes=True, **settings)
+        else:
+            load_briefly(warehouse, done, after="One week later", **settings)
+        if not done.good:
+            raise typer.Exit(FAILED)
+    typer.echo(what_next(warehouse.name))
+
+
+@app.command(rich_help_panel=TRY)
 def simulate(
     csv: Annotated[
         Path | None, typer.Option(help="Serve this folder of OneRoster CSV files as one school.")
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)
+        int, typer.Option(help="Port on this machine; 0 for any free one.", min=0, max=65535)
     ] = 8087,
-    schools: Annotated[int, typer.Option(help="How many made-up schools to serve.", min=1)] = 1,
+    schools: Annotated[int, typer.Option(help="Number of made-up schools.", min=1)] = 1,
     pupils: Annotated[int, typer.Option(help="Pupils in each made-up school.", min=1)] = 900,
     seed: Annotated[int, typer.Option(help="Another seed makes other schools.")] = 1,
 ) -> None:
-    """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
+    """Start a test server with made-up schools or your own CSV files; Ctrl-C stops it."""
     import threading
 
     with needs_extra("simulator"):
@@ -334,7 +332,7 @@ def simulate(
 
     if csv is not None and not any(csv.glob("*.csv")):
         raise ConfigurationError(
-            f"there is no folder {csv} with CSV files", todo="name a folder of OneRoster CSV files"
+            f"there is no folder {csv} with CSV files", todo="give a folder of OneRoster CSV files"
         )
     served = (
         [csv_school(csv, "3281110")]
@@ -347,20 +345,12 @@ def simulate(
     except OSError:
         server.stop()
         raise ConfigurationError(
-            f"port {port} cannot be used on this machine", todo="name another --port, or 0"
+            f"port {port} cannot be used on this machine", todo="choose another --port, or 0"
         ) from None
     try:
         typer.echo(f"Serving {len(served)} school(s) until Ctrl-C. To load them:\n")
-        typer.echo(f"export SOURCES__ONEROSTER__BASE_URL={server.base_url}")
-        typer.echo(f"export SOURCES__ONEROSTER__RP={served[0].rp}")
-        if len(served) == 1:
-            typer.echo(f"export SOURCES__ONEROSTER__ESTAB={served[0].estab}")
-            typer.echo(f"export SOURCES__ONEROSTER__SHARED_SECRET={served[0].shared_secret}")
-        else:
-            listed = ",".join(
-                f'{{"estab":"{s.estab}","shared_secret":"{s.shared_secret}"}}' for s in served
-            )
-            typer.echo(f"export SOURCES__ONEROSTER__SCHOOLS='[{listed}]'")
+        for name, value in _reach(server, served).items():
+            typer.echo(f"export SOURCES__ONEROSTER__{name}={value}")
         typer.echo("oneroster sync")
         sys.stdout.flush()
         threading.Event().wait()
@@ -370,24 +360,11 @@ def simulate(
         server.stop()
 
 
-def _write(path: Path, report: Report) -> None:
-    path.write_text(to_json(report.as_dict()) + "\n", "utf-8")
-
-
-def _refuse_real_schools(warehouse: Warehouse) -> None:
-    from oneroster_source.cli.demo import ESTABS
-
-    try:
-        found = warehouse.holdings().estabs
-    except DestinationError:
-        return
-    others = [estab for estab in found if estab not in ESTABS]
-    if others:
-        raise ConfigurationError(
-            f"{warehouse.name} holds other schools than the demo's ({', '.join(others[:3])})",
-            todo="name another file: oneroster demo --destination demo.duckdb",
-        )
-
-
-for command in (admin.forget, admin.prune, admin.erase, admin.export):
-    app.command()(command)
+def _reach(server: Simulator, schools: Sequence[School]) -> dict[str, str]:
+    """The settings that reach the schools of a test server, as a shell takes them."""
+    first, *others = schools
+    found = {"BASE_URL": server.base_url, "RP": first.rp}
+    if not others:
+        return {**found, "ESTAB": first.estab, "SHARED_SECRET": first.shared_secret}
+    entries = [{"estab": s.estab, "shared_secret": s.shared_secret} for s in schools]
+    return {**found, "SCHOOLS": f"'{json.dumps(entries, separators=(',', ':'))}'"}

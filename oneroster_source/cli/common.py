@@ -1,13 +1,14 @@
-"""What commands share: exit codes, options, and what they say to people."""
+"""What the commands share: options, old spellings, exit codes, and what they say to people."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from oneroster_source.errors import ConfigurationError
 
@@ -30,9 +31,67 @@ Destination = Annotated[
 ]
 Dataset = Annotated[str, typer.Option(help="The schema that holds the tables.")]
 Schools = Annotated[
-    str | None, typer.Option(help="Only these of the configured schools: estabs, comma between.")
+    list[str] | None,
+    typer.Option(
+        "--school",
+        metavar="ESTAB",
+        help="Only these schools. Repeat the option, or separate estabs with commas.",
+    ),
 ]
-Endpoints = Annotated[str | None, typer.Option(help="Only these endpoints, comma between.")]
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint",
+        metavar="NAME",
+        help="Only these endpoints. Repeat the option, or separate names with commas.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+
+OLD_COMMANDS = {
+    "check": "check-connection",
+    "erase": "erase-person",
+    "export": "export-person",
+    "fields": "data-dictionary",
+    "forget": "remove-school",
+    "prune": "purge-deleted",
+}
+OLD_OPTIONS = {
+    "--endpoints": "--endpoint",
+    "--estab": "--school",
+    "--leavers-after": "--older-than",
+    "--plan": "--dry-run",
+    "--schools": "--school",
+}
+
+
+class Commands(TyperGroup):
+    """Commands that are also found by their old spellings, and so are their options."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        first, *rest = args
+        name, command, rest = super().resolve_command(ctx, [OLD_COMMANDS.get(first, first), *rest])
+        known = {option for param in command.params for option in param.opts} if command else set()
+        return name, command, [_respelled(word, known) for word in rest]
+
+
+def _respelled(word: str, known: set[str]) -> str:
+    option, equals, value = word.partition("=")
+    new = OLD_OPTIONS.get(option)
+    return word if option in known or new not in known else f"{new}{equals}{value}"
+
+
+def listed(values: list[str] | None) -> list[str] | None:
+    """Returns the parts of an option that may be repeated and takes lists; None if not given."""
+    if not values:
+        return None
+    parts = [part.strip() for value in values for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ConfigurationError(
+            "an option has an empty value", todo="give it a value, or leave it out"
+        )
+    return parts
 
 
 @contextmanager
@@ -48,50 +107,45 @@ def needs_extra(name: str) -> Iterator[None]:
 
 
 def screen() -> Console:
+    """Makes a console on stdout."""
     from oneroster_source.cli.render import Screen
 
-    # where nobody looks, lines are not cut to the width of a screen that is not there
+    # a file or a pipe has no width: lines are not cut to that of a terminal
     return Screen(None if sys.stdout.isatty() else 160)
 
 
-def listed(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ConfigurationError(
-            "an option names nothing", todo="name what you want, or leave it out"
-        )
-    return parts
-
-
-def require_existing_schools(warehouse: Warehouse, estabs: list[str]) -> None:
-    known = warehouse.holdings().estabs
-    strangers = [estab for estab in estabs if estab not in known]
-    if strangers:
-        raise ConfigurationError(
-            f"{warehouse.name} holds no school {strangers[0]!r}",
-            todo=f"name some of the {len(known)} that it holds: {', '.join(known[:20])}",
-        )
-
-
 def confirm(what: str) -> None:
+    """Asks before something is removed; ends the command if the answer is no."""
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"{what} would be removed, and nobody is there to be asked", todo="add --yes"
+            f"this would remove {what}, and there is no terminal on which to confirm it",
+            todo="add --yes",
         )
-    typer.confirm(f"Remove {what}, for good?", abort=True)
+    typer.confirm(f"Permanently remove {what}?", abort=True)
 
 
 def show_counts(counts: dict[str, int]) -> None:
+    """Prints numbers of rows by table."""
     for name, count in counts.items():
         typer.echo(f"{count:>12,}  {name}")
 
 
+def require_existing_schools(warehouse: Warehouse, estabs: list[str]) -> None:
+    """Refuses estabs that the dataset holds nothing of."""
+    known = warehouse.holdings().estabs
+    unknown = [estab for estab in estabs if estab not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"{warehouse.name} holds no school {unknown[0]!r}",
+            todo=f"use one of the {len(known)} that it holds: {', '.join(known[:20])}",
+        )
+
+
 def require_writable(path: Path) -> None:
+    """Refuses a file that cannot be written, before any work is done for it."""
     try:
         path.open("a").close()
     except OSError as error:
         raise ConfigurationError(
-            f"the file {path} cannot be written: {error.strerror}", todo="name another file"
+            f"the file {path} cannot be written: {error.strerror}", todo="choose another file"
         ) from None

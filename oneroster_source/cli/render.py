@@ -217,12 +217,12 @@ def findings(found: Iterable[Finding]) -> RenderableType:
     return table
 
 
-def guide(views: Iterable[Statement]) -> RenderableType:
+def views(found: Iterable[Statement]) -> RenderableType:
     """What each view answers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("view", "question", "one row per"):
         table.add_column(heading, overflow="fold")
-    for view in views:
+    for view in found:
         table.add_row(
             view.name, view.about["question"], view.about["grain"].removeprefix("one row per ")
         )
@@ -284,7 +284,7 @@ def quality(results: Sequence[Result]) -> RenderableType:
     return Group(*([table] if failing else []), Text(said))
 
 
-def holdings(
+def status(
     found: Holdings, *, now: datetime, every: bool = False, narrow: bool = False
 ) -> RenderableType:
     """A dataset: rows by table, then its schools.
@@ -301,7 +301,7 @@ def holdings(
     for name, count in found.totals.items():
         rows.add_row(name, number(count))
     schools = found.schools()
-    show = _one_school if len(schools) == 1 else _fleet
+    show = _one_school if len(schools) == 1 else _many_schools
     last = Text(f"Last load: {_time(found.last_load)}")
     return Group(rows, *show(schools, now=now, every=every, narrow=narrow), last)
 
@@ -334,7 +334,7 @@ def _reason(school: Standing) -> str:
     return clean(school.reason or "", limit=MOST_LETTERS)
 
 
-def _fleet(
+def _many_schools(
     schools: Sequence[Standing], *, now: datetime, every: bool, narrow: bool
 ) -> Iterable[RenderableType]:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))

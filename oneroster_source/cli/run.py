@@ -1,4 +1,4 @@
-"""One run of a load, shown to whoever watches: progress, the log, the summary."""
+"""One run of a load, with its progress, its log and its summary."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     Load = Callable[..., None]
 
 SECONDS = 60.0
-"""Between two lines of progress, where nobody looks."""
+"""Between two lines of progress in a log."""
 
 
-def dry_run(destination: str, dataset: str, *, as_json: bool, **options: Any) -> None:
-    """Shows what a load would do; ends as it would end."""
+def preview(destination: str, dataset: str, *, as_json: bool, **options: Any) -> None:
+    """Shows what a load would do, and ends with the exit code that it would have."""
     log.use("plain")
     from oneroster_source.cli import render
     from oneroster_source.run_report import Report
@@ -60,7 +60,7 @@ def load(
     log_format: str | None = None,
     **options: Any,
 ) -> None:
-    """Loads, and shows the summary also of a run that failed."""
+    """Loads, and shows the summary, of a run that failed too."""
     from oneroster_source.cli import render
     from oneroster_source.config.settings import chosen_privacy
 
@@ -82,11 +82,11 @@ def load(
         f" {len(report.outcomes)} collections loaded into {warehouse.name},"
         f" dataset {warehouse.dataset}, in {report.seconds:.1f} s."
     )
-    typer.echo(f"With {chosen_privacy(**options)}.")
+    typer.echo(f"{chosen_privacy(**options)}.")
 
 
 def load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options: Any) -> None:
-    """Loads, and says in a line what came."""
+    """Loads, and prints a line of totals."""
     from oneroster_source.cli import render
 
     try:
@@ -105,7 +105,7 @@ def load_briefly(warehouse: Warehouse, report: Report, *, after: str, **options:
 def _run(
     load: Load, report: Report, progress: AbstractContextManager[None], **options: Any
 ) -> None:
-    """Loads, showing progress; the report knows how it ended, however it did."""
+    """Loads with progress; however it ends, the report says how."""
     begun = monotonic()
     try:
         with progress:
@@ -115,7 +115,7 @@ def _run(
         raise
     except KeyboardInterrupt:
         report.error = "stopped"
-        said = "Stopped. Nothing was lost: run the command again."
+        said = "Stopped. Nothing was lost; run the command again."
         log.event("run_stopped", said, level=logging.WARNING, exit_code=STOPPED)
         raise typer.Exit(STOPPED) from None
     except BaseException as error:
@@ -145,7 +145,7 @@ def _progress(console: Console, report: Report) -> Iterator[None]:
 
 @contextmanager
 def _logged(warehouse: Warehouse, report: Report) -> Iterator[None]:
-    """Tells the log how a run begins, goes on, and ends."""
+    """Logs the start, the progress and the end of a run."""
     from oneroster_source.cli import render
 
     run: dict[str, Any] = {"run_id": report.run_id}
@@ -166,12 +166,12 @@ def _logged(warehouse: Warehouse, report: Report) -> Iterator[None]:
         fields = {**run, "endpoint": endpoint, "estabs": estabs}
         log.event("warning", message, level=logging.WARNING, **fields)
     for problem in report.problems:
-        log.event("destination_not_sound", problem, level=logging.ERROR, **run)
+        log.event("integrity_check_failed", problem, level=logging.ERROR, **run)
     totals, seconds = report.totals(), round(monotonic() - begun, 3)
     log.event(
         "run_ended",
-        f"{totals['schools'] - totals['schools_failed']:,} of {totals['schools']:,} schools without"
-        f" a failure, {totals['rows']:,} rows read, {totals['changed']:,} changed, in"
+        f"{totals['schools'] - totals['schools_failed']:,} of {totals['schools']:,} schools"
+        f" succeeded: {totals['rows']:,} rows read, {totals['changed']:,} changed, in"
         f" {seconds:.1f} s",
         level=logging.INFO if report.good else logging.ERROR,
         **{**run, "good": report.good, **totals, "seconds": seconds},

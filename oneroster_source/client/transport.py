@@ -407,7 +407,7 @@ def worded(error: E, words: str) -> E:
     asks for them, and in no message."""
     if not words:
         return error
-    more = "`oneroster check` shows what the server says to it"
+    more = "`oneroster check-connection` shows what the server says to it"
     error = type(error)(error.what, where=error.where, todo=f"{error.todo}; {more}")
     error.words = words
     return error

@@ -94,8 +94,8 @@ class Privacy:
     def __str__(self) -> str:
         hashed = sum(map(len, self.pseudonymized.values()))
         return (
-            f"privacy {self.profile}: {len(self.columns_left_out)} columns are left out,"
-            f" {hashed} hold pseudonyms; `oneroster fields` lists them"
+            f"Privacy profile {self.profile}: {len(self.columns_left_out)} columns are left out,"
+            f" {hashed} hold pseudonyms; `oneroster data-dictionary` lists them"
         )
 
 

@@ -255,7 +255,7 @@ def test_what_pipelines_of_other_names_have_loaded_is_shown(serve, tmp_path: Pat
 def shown(holdings: Holdings, width: int = 160, **how: bool) -> str:
     text = StringIO()
     console = Console(file=text, width=width)
-    console.print(render.holdings(holdings, now=NOW, **how))
+    console.print(render.status(holdings, now=NOW, **how))
     return text.getvalue()
 
 

@@ -237,7 +237,7 @@ def test_a_refused_login_is_final(dial) -> None:
     assert line.statuses == [("auth/token", 401)] and line.waits == []
     assert f"school {ESTAB}" in str(error) and "401" in error.what
     assert error.words == "Request contains an invalid client ID or secret"
-    assert error.words not in str(error) and "oneroster check" in error.todo
+    assert error.words not in str(error) and "oneroster check-connection" in error.todo
     assert "shared_secret" in error.todo
 
 
@@ -520,7 +520,7 @@ def test_the_servers_own_words_are_one_line_and_not_too_long(line) -> None:
     assert "bad filter [31m xxx" in error.words and len(error.words) < 300
     assert clean(error.words, limit=999) == error.words
     # they may quote rows, and a run writes its errors down
-    assert "bad" not in str(error) and "oneroster check" in error.todo
+    assert "bad" not in str(error) and "oneroster check-connection" in error.todo
 
 
 WORDS = "it is\u2066\x1b[31m full"
