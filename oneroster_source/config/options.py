@@ -1,8 +1,8 @@
-"""The declaration of every setting, and where dlt's own rules find its value.
+"""Declares every setting and looks up its value.
 
-README's table and `.dlt/config.toml` are tested against `Options`. Values come from arguments,
-environment variables (`SOURCES__ONEROSTER__…`), `.dlt/secrets.toml` and `.dlt/config.toml`, in that
-order.
+Values come from arguments, environment variables (`SOURCES__ONEROSTER__…`), `.dlt/secrets.toml` and
+`.dlt/config.toml`, in that order. README's table is generated from `Options`, and tests compare
+`.dlt/config.toml` with it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,17 @@ def _option(default: Any, about: str, legal: str, *, hidden: bool = False) -> An
 class Options:
     """Every setting, with its default, its meaning and its legal values."""
 
-    base_url: str = _option(XPORTER, "Address of the API, up to the collections.", "an https URL")
+    base_url: str = _option(
+        XPORTER, "URL of the API, without the name of a collection.", "an https URL"
+    )
     ca_bundle: str | None = _option(
         None,
-        "Certificates of a private authority that signed the server's: a PEM file.",
+        "A PEM file with the certificates of the private authority that the server's comes from.",
         "the path of a file",
     )
     allow_http: bool = _option(
         False,
-        "Whether to send tokens and records over plain http to other machines than this one.",
+        "Send tokens and records over plain http, unencrypted, to other machines than this one.",
         "true or false",
     )
     rp: str | None = _option(None, "Relying party identifier.", "text without '|' and ':'")
@@ -63,124 +65,125 @@ class Options:
     )
     schools: list[Any] | None = _option(
         None,
-        "Many schools instead of one: each with `estab` and `shared_secret`, and, where they"
+        "Several schools instead of one: each with `estab` and `shared_secret`, and, where they"
         " differ, `rp`, `base_url`, `client_id`, `client_secret`, `token_url`.",
         "a list of tables, or its JSON text",
         hidden=True,
     )
     schools_from: str | None = _option(
         None,
-        "A file with a row for each of many schools: a column `estab` and, where they differ, `rp`,"
+        "A file with a row for each school: a column `estab` and, where they differ, `rp`,"
         " `base_url`, `client_id`, `token_url`. See Many schools.",
         "the path of a .csv, .tsv, .parquet, .json or .jsonl file, or file.duckdb#table",
     )
     secret_from: str = _option(
         "oneroster.secrets.{estab}",
-        "Where `schools_from` has no other name for a school's secret: the name of an environment"
-        " variable, or a key of dlt's secrets.",
+        "Where the secrets of `schools_from` are, unless a row names another place: the name of an"
+        " environment variable, or a key of dlt's secrets.",
         "a name with {estab} in it",
     )
     endpoints: list[str] | None = _option(
-        None, "Endpoints to load; all when not set.", "a list of: " + ", ".join(V1P1.names)
+        None, "Endpoints to load; all if not set.", "a list of: " + ", ".join(V1P1.names)
     )
     filters: dict[str, str] | None = _option(
         None,
-        "A filter expression for an endpoint, such as `users = \"role='student'\"`.",
+        "Filter expressions by endpoint, such as `users = \"role='student'\"`.",
         "OneRoster filter expressions by endpoint",
     )
-    page_size: int = _option(1000, "Rows to ask for in one request.", "1 to 100000")
+    page_size: int = _option(1000, "Rows per request.", "1 to 100000")
     time_zone: str | None = _option(
         None,
-        "Where the schools are: a date that comes as an instant is the day that begins then there."
-        " Europe/London where it is not set and `login` is xporter, UTC where it is another.",
+        "Time zone of the schools: where a date comes as an instant, the day that begins then"
+        " there. If not set: Europe/London if `login` is xporter, UTC otherwise.",
         "an IANA name, such as Europe/Dublin",
     )
     deleted: str = _option(
-        "keep", "What becomes of rows that are marked `tobedeleted`, or gone.", "keep or remove"
+        "keep",
+        "What to do with rows that are marked `tobedeleted` or missing at the source: keep them,"
+        " marked as deleted, or remove them.",
+        "keep or remove",
     )
     privacy: str = _option(
         "no-contact",
-        "What is kept of people: everything; all but contact details, passwords and what the"
-        " provider adds; or no names either, and pseudonyms for ids. See Privacy.",
+        "Privacy profile: everything; all but contact details, passwords and what the provider"
+        " adds; or no names either, and pseudonyms instead of ids. See Privacy.",
         "full, no-contact or pseudonymous",
     )
     columns: dict[str, Any] | None = _option(
         None,
-        "Columns to keep, or to leave out, of a table: `include` keeps these alone, whatever the"
-        " profile says; `exclude` leaves out these too. What is left out is NULL.",
+        "Columns to keep or leave out, by table: `include` keeps only these, whatever the profile"
+        " says; `exclude` leaves these out as well. A column that is left out is NULL.",
         "tables, each with a list `include` or `exclude`",
     )
     pseudonymize: list[str] | None = _option(
         None,
-        "Columns to keep as pseudonyms, such as `users.username`, beside those of the profile.",
+        "More columns to store as pseudonyms, such as `users.username`.",
         "a list of text columns, each as table.column",
     )
     privacy_key: str | None = _option(
         None,
-        "The key of pseudonyms, and of the list of erased people. Keep it: under another one they"
-        " are others.",
+        "Key for pseudonyms and for the list of erased people. Keep it: another key gives other"
+        " pseudonyms.",
         "at least 32 random characters",
         hidden=True,
     )
     history: bool = _option(
-        False,
-        "Whether to keep every version of users, classes and enrollments. See History.",
-        "true or false",
+        False, "Keep every version of users, classes and enrollments. See History.", "true or false"
     )
     reference_tables: bool = _option(
-        True, "Whether single references get a child table each.", "true or false"
+        True, "Give single references child tables too.", "true or false"
     )
-    concurrency: int = _option(4, "Requests under way at once, for each server.", "1 to 64")
-    request_timeout: float = _option(
-        60.0, "Seconds to wait for a server to answer.", "above 0, to 86400"
-    )
+    concurrency: int = _option(4, "Parallel requests per server.", "1 to 64")
+    request_timeout: float = _option(60.0, "Seconds to wait for a response.", "above 0, to 86400")
     retry_budget: float = _option(
-        300.0, "Seconds that one school's retries may wait in a run, in all.", "0 to 86400"
+        300.0, "Seconds that a school may wait between retries, in total per run.", "0 to 86400"
     )
     pause_budget: float = _option(
         900.0,
-        "Seconds that the pauses which a server asks for may take in a run, in all.",
+        "Seconds that a server may be left alone after too many requests, in total per run.",
         "0 to 86400",
     )
-    max_page_mb: int = _option(64, "Largest answer to accept, in MiB when unpacked.", "1 to 1024")
+    max_page_mb: int = _option(
+        64, "Largest response to accept, in MiB after decompression.", "1 to 1024"
+    )
     max_rows: int = _option(
         10_000_000,
-        "Most rows of one collection; a server that gives more is taken for one without an end.",
+        "Most rows to accept of one collection; a server that sends more is taken to be endless.",
         "1 to 1000000000",
     )
     lag: int = _option(
-        86400, "Seconds that a delta reaches back before the cursor.", "0 to 315360000"
+        86400, "Seconds that a delta reaches back before its cursor.", "0 to 315360000"
     )
     full_refresh_days: float = _option(
         7.0,
-        "Days after which a collection is read whole again, to find what no delta tells;"
-        " 0 for every run.",
+        "Days between full reads of a collection, which find what deltas cannot; 0 makes every"
+        " read a full one.",
         "0 to 3650",
     )
     max_delete_share: float = _option(
         0.2,
-        "Largest share of a school's rows in a table that one run may delete; more, if more than 20"
-        " rows, wait for a decision, while all else is loaded. See What it promises.",
+        "Largest share of a school's rows in a table that one run may delete. More deletions, if"
+        " more than 20 rows, wait for a decision; all else is loaded. See What it promises.",
         "0 to 1",
     )
     rollover: str | None = _option(
         None,
-        "Days on which a new school year is expected (UTC, both ends included, every year or once):"
-        " classes, enrollments, courses and academic sessions may then be replaced by new ones,"
-        " however many.",
+        "Days on which a new school year is expected (UTC, first and last day included, every year"
+        " or once): then new classes, enrollments, courses and academic sessions may replace any"
+        " number of old ones.",
         "spans with a comma between, such as 08-15..09-15 or 2026-08-15..2026-09-15",
     )
     lock_timeout: float = _option(
         60.0,
-        "Seconds to wait for others that hold a DuckDB file open, or write to a Postgres dataset.",
+        "Seconds to wait while others have a DuckDB file open or write to a Postgres dataset.",
         "0 to 86400",
     )
     login: str = _option("xporter", "How to log in.", "xporter or oauth2")
-    token_url: str | None = _option(None, "oauth2: address of the token endpoint.", "an https URL")
+    token_url: str | None = _option(None, "oauth2: URL of the token endpoint.", "an https URL")
     client_id: str | None = _option(None, "oauth2: client identifier.", "any text")
     client_secret: str | None = _option(None, "oauth2: client secret.", "any text", hidden=True)
-    client_auth: str = _option("header", "oauth2: where the credentials go.", "header or body")
-    scope: str | None = _option(None, "oauth2: scopes to ask for.", "scopes, space between")
+    client_auth: str = _option("header", "oauth2: where to send the credentials.", "header or body")
+    scope: str | None = _option(None, "oauth2: scopes to request.", "scopes with spaces between")
 
 
 OPTIONS = {option.name: option for option in fields(Options)}
@@ -188,7 +191,7 @@ _KINDS = {key: extract_inner_type(hint) for key, hint in get_type_hints(Options)
 
 
 def places(key: str) -> str:
-    """Where a setting is looked for, for people."""
+    """Names the places where a setting can be set, for messages."""
     context = dlt.current.run_context()
     folder, shared = Path(context.settings_dir).resolve(), Path(context.global_dir).resolve()
     variable = "__".join((*SECTIONS, key)).upper()
@@ -200,18 +203,18 @@ def places(key: str) -> str:
 
 
 def wrong(key: str, problem: str) -> ConfigurationError:
-    """The error for a setting with a value that it cannot have."""
+    """Makes the error for an invalid value."""
     return ConfigurationError(
         f"the setting {key!r} {problem}",
-        todo=f"set it to {OPTIONS[key].metadata['legal']}. It is looked for in {places(key)}",
+        todo=f"set it to {OPTIONS[key].metadata['legal']}. It is read from {places(key)}",
     )
 
 
 def missing(key: str, why: str = "") -> ConfigurationError:
-    """The error for a setting that is needed, and was not found."""
+    """Makes the error for a setting that is needed and not set."""
     return ConfigurationError(
         f"the setting {key!r} is missing{why}",
-        todo=f"give it: {OPTIONS[key].metadata['about']} Looked for in {places(key)}",
+        todo=f"set it. {OPTIONS[key].metadata['about']} It is read from {places(key)}",
     )
 
 
@@ -247,7 +250,7 @@ def look_up(given: Mapping[str, Any]) -> Options:
 
 
 def _configured(key: str) -> Any:
-    """The value of a setting in the first of dlt's places that has one; None if none has."""
+    """Returns the value of the first of dlt's providers that has one; None if none has."""
     secret, kind = OPTIONS[key].metadata["secret"], _KINDS[key]
     pipeline = Container()[ConfigSectionContext].pipeline_name
     for name in (pipeline, None) if pipeline else (None,):
@@ -258,7 +261,7 @@ def _configured(key: str) -> Any:
                 continue
             if secret and not provider.supports_secrets:
                 raise ConfigurationError(
-                    f"the setting {key!r} is a secret, and {provider.name} holds it",
+                    f"the setting {key!r} is a secret, but it is in {provider.name}",
                     todo="move it to secrets.toml or to the environment",
                 )
             return deserialize_value(key, value, get_origin(kind) or kind)
@@ -271,8 +274,11 @@ _sectioned: list[int] = [0]
 
 @contextmanager
 def sections_only() -> Iterator[None]:
-    """Lets dlt take no option from a bare name while it lasts: DEV_MODE or REFRESH in anybody's
-    environment would load into a new dataset each time, or drop what is there."""
+    """Makes dlt ignore bare names while the context is open.
+
+    DEV_MODE or REFRESH in anybody's environment would load into a new dataset each time, or drop
+    the existing one.
+    """
     providers = Container()[PluggableRunContext].providers.providers
     with _lock:
         _sectioned[0] += 1

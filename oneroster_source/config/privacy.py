@@ -176,22 +176,20 @@ def _chosen(
     found = {}
     for name, choice in chosen.items():
         if name not in tables:
-            raise wrong("columns", f"names {name!r}, which is no table")
+            raise wrong("columns", f"names {name!r}, which is not a table")
         ways = [*choice] if isinstance(choice, Mapping) else []
         if ways not in (["include"], ["exclude"]):
-            raise wrong("columns", f"has for {name} neither an include nor an exclude alone")
+            raise wrong("columns", f"needs either include or exclude for {name}")
         (way,), (named,) = ways, choice.values()
         may = {column.name for column in own_columns(tables[name])}
         if not isinstance(named, list | tuple) or not all(isinstance(c, str) for c in named):
-            raise wrong("columns", f"has for {name} no list of columns")
+            raise wrong("columns", f"needs a list of columns for {name}")
         known = {column.name for column in tables[name].columns}
         for column in named:
             if column not in known:
-                raise wrong("columns", f"names {name}.{column}, which is no column")
+                raise wrong("columns", f"names {name}.{column}, which is not a column")
             if way == "exclude" and column not in may:
-                raise wrong(
-                    "columns", f"leaves out {name}.{column}, without which rows are not found again"
-                )
+                raise wrong("columns", f"leaves out {name}.{column}, which identifies rows")
         found[name] = frozenset(may.difference(named) if way == "include" else named)
         if way == "exclude":
             found[name] |= left_out[name]
@@ -221,16 +219,16 @@ def _pseudonymized(options: Options, dialect: Dialect) -> dict[str, frozenset[st
         declared = tables[name][1].columns if name in tables else ()
         kind = next((c.kind for c in declared if c.name == column), None)
         if kind is None:
-            raise wrong("pseudonymize", f"names {text!r}, which is no table.column")
+            raise wrong("pseudonymize", f"names {text!r}, which is not a table.column")
         endpoint = tables[name][0]
         if name == endpoint.name and column == "sourced_id":
             whose.add(name)
             continue
         refers = _refers(endpoint, name, column)
         if refers is not None:
-            raise wrong("pseudonymize", f"names {text!r}, which goes with {refers}.sourced_id")
+            raise wrong("pseudonymize", f"names {text!r}, which follows {refers}.sourced_id")
         if kind != "text" or column in NEEDED:
-            raise wrong("pseudonymize", f"names {text!r}, which cannot be one")
+            raise wrong("pseudonymize", f"names {text!r}, which cannot be a pseudonym")
         found[name].add(column)
     for name, column in _ids(dialect, whose):
         found[name].add(column)
@@ -265,7 +263,7 @@ def _key(secret: object) -> Key | None:
     if secret is None:
         return None
     if not isinstance(secret, str):
-        raise wrong("privacy_key", "is no text")
+        raise wrong("privacy_key", "is not text")
     if len(secret.strip()) < SHORTEST_KEY:
         raise wrong("privacy_key", f"is shorter than {SHORTEST_KEY} characters")
     if len(set(secret)) < _FEWEST:

@@ -83,7 +83,7 @@ def _of_list(options: Options, login: Login) -> tuple[School, ...]:
     for number, entry in enumerate(entries, 1):
         where = f" in entry {number} of 'schools'"
         if not isinstance(entry, Mapping):
-            raise wrong("schools", f"has an entry {number} that is no table of settings")
+            raise wrong("schools", f"has an entry {number} that is not a table of settings")
         unknown = [key for key in entry if key not in _SCHOOL_KEYS]
         if unknown:
             raise ConfigurationError(
@@ -99,7 +99,7 @@ def _of_list(options: Options, login: Login) -> tuple[School, ...]:
 
 def _of_file(place: object, options: Options, login: Login) -> tuple[School, ...]:
     if not isinstance(place, str | Path):
-        raise wrong("schools_from", "is no text")
+        raise wrong("schools_from", "is not text")
     pattern: object = options.secret_from
     if (
         not isinstance(pattern, str)
@@ -112,7 +112,7 @@ def _of_file(place: object, options: Options, login: Login) -> tuple[School, ...
         where = f"row {row.number} of {place}"
         found = row.cells.get("estab")
         if found is None:
-            raise ConfigurationError(f"{where} has no estab", todo="give it one, or take it out")
+            raise ConfigurationError(f"{where} has no estab", todo="give it one, or remove the row")
         if unfit := _unfit(found):
             raise ConfigurationError(f"the estab in {where} {unfit}", todo="write it as text")
         estab = str(found)
@@ -137,10 +137,10 @@ def _tell_of_problems(place: str, schools: Mapping[str, School]) -> None:
         said += f"; and {len(problems) - 3:,} more"
     if len(problems) == len(schools):
         raise ConfigurationError(
-            f"no school of {place} can be asked: {said}", todo=problems[0].todo
+            f"no school in {place} can be loaded: {said}", todo=problems[0].todo
         )
     count = f"{len(problems):,} of the {len(schools):,}"
-    _log.warning("%s schools of %s cannot be asked, and will fail: %s", count, place, said)
+    _log.warning("%s schools in %s cannot be loaded and will fail: %s", count, place, said)
 
 
 def _of_row(
@@ -180,7 +180,7 @@ def _secret(name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         # not shown: it may be the secret itself
         raise ConfigurationError(
-            "what should name its secret is no name",
+            "the name of its secret is not a valid name",
             todo="in the column shared_secret_from or client_secret_from, or by secret_from, name"
             " an environment variable or a key of dlt's secrets: letters, digits, '_', '-', '/',"
             " with '.' between the parts of a key",
@@ -196,19 +196,19 @@ def _secret(name: object) -> str:
             " .dlt/secrets.toml",
         )
     if unfit := _unfit(text):
-        raise ConfigurationError(f"the secret {name!r} {unfit}", todo="correct it")
+        raise ConfigurationError(f"the secret {name!r} {unfit}", todo="fix it")
     return str(text)
 
 
 def _unfit(value: object) -> str:
-    """Why this is no text that can be sent; empty if it is."""
+    """Why this is not text that can be sent; empty if it is."""
     if not isinstance(value, str | int) or isinstance(value, bool):
-        return "is no text"
+        return "is not text"
     text = str(value)
     if any("\ud800" <= c <= "\udfff" for c in text):
-        return "holds a character that UTF-8 cannot write"
+        return "contains a character that UTF-8 cannot encode"
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        return "holds a line break or another control character"
+        return "contains a line break or another control character"
     return ""
 
 
@@ -246,9 +246,9 @@ def _school(
     )
     # the server splits user and password at the first ':', and rp and estab at the first '|'
     if xporter and ":" in school.estab:
-        raise wrong("estab", f"holds ':'{where}")
+        raise wrong("estab", f"contains ':'{where}")
     if xporter and set(":|") & set(school.rp):
-        raise wrong("rp", f"holds ':' or '|'{where}")
+        raise wrong("rp", f"contains ':' or '|'{where}")
     return school
 
 
@@ -263,7 +263,7 @@ def _url(key: str, text: str, options: Options) -> str:
         parts = urlsplit("")
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
-        raise wrong(key, "is no address like https://host/path")
+        raise wrong(key, "is not a URL like https://host/path")
     if parts.scheme == "http" and not local and not options.allow_http:
         raise wrong(
             key,

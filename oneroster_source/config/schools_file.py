@@ -58,7 +58,7 @@ def read(place: str) -> list[Row]:
     path, table = _parted(place)
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ConfigurationError(
-            f"the setting 'schools_from' is {place!r}, which is no file that can be read",
+            f"the setting 'schools_from' is {place!r}, which is not a readable file",
             todo=f"give it the path of a file: {KINDS}",
         )
     kind = path.suffix.lower()
@@ -70,8 +70,8 @@ def read(place: str) -> list[Row]:
         first, names, rows = _duckdb(path, table, place)
     else:
         raise ConfigurationError(
-            f"the setting 'schools_from' is {place!r}, which does not say what kind of file it is",
-            todo=f"name one that ends in {KINDS}",
+            f"the setting 'schools_from' is {place!r}, which has no known file type",
+            todo=f"use a file that ends in {KINDS}",
         )
     known = _known(names, place)
     found = [
@@ -81,7 +81,7 @@ def read(place: str) -> list[Row]:
     ]
     if not found:
         raise ConfigurationError(
-            f"{place} lists no school", todo="give it a row for each school, or unset schools_from"
+            f"{place} lists no school", todo="add a row for each school, or unset schools_from"
         )
     return found
 
@@ -117,9 +117,9 @@ def _known(names: Iterable[str], place: str) -> dict[int, str]:
         )
     if secret:
         raise ConfigurationError(
-            f"{place} has a column {clean(secret, limit=60)!r}, and secrets never stand in that"
+            f"{place} has a column {clean(secret, limit=60)!r}, but secrets must not be in that"
             " file",
-            todo="take the column out, put the secrets into the environment or dlt's secrets, and"
+            todo="remove the column; put the secrets into the environment or dlt's secrets, and"
             " their names into a column shared_secret_from or client_secret_from, unless the"
             " setting secret_from names them all",
         )
@@ -155,13 +155,14 @@ def _csv(text: str, place: str) -> tuple[int, list[str], list[Cells]]:
         # its words are of the form alone
         wrong = str(error)
     if wrong:
-        raise ConfigurationError(f"{place} is no CSV: {wrong}", todo="correct it")
+        raise ConfigurationError(f"{place} is not valid CSV: {wrong}", todo="fix it")
     names, *rows = lines or [[]]
     for number, row in enumerate(rows, 2):
         if len(row) != len(names) and any(row):
             raise ConfigurationError(
-                f"row {number} of {place} has {len(row)} cells, and its first line {len(names)}",
-                todo="correct it: a cell that holds the delimiter needs double quotes around it",
+                f"row {number} of {place} has {len(row)} cells, but its first line has"
+                f" {len(names)}",
+                todo="fix it: a cell that holds the delimiter needs double quotes around it",
             )
     return 2, names, rows
 
@@ -183,7 +184,7 @@ def _json(text: str, place: str) -> tuple[int, list[str], list[Cells]]:
         rows = [None]
     if not all(isinstance(row, dict) for row in rows):
         raise ConfigurationError(
-            f"{place} is no list of JSON objects, and has none in each line", todo="correct it"
+            f"{place} is not a list of JSON objects, and has no object on each line", todo="fix it"
         )
     names = list(dict.fromkeys(name for row in rows for name in row))
     return 1, names, [[row.get(name) for name in names] for row in rows]
@@ -207,4 +208,4 @@ def _duckdb(path: Path, table: str, place: str) -> tuple[int, list[str], list[Ce
         problem = f"cannot be read: {clean(error, limit=400)}"
     except duckdb.Error as error:
         problem = f"cannot be read ({type(error).__name__})"
-    raise ConfigurationError(f"{path} {problem}", todo=f"see that schools_from is right: {place!r}")
+    raise ConfigurationError(f"{path} {problem}", todo=f"check schools_from: {place!r}")

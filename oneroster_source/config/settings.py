@@ -150,13 +150,13 @@ def _settings(options: Options) -> Settings:
         raise wrong("endpoints", f"is {names!r}")
     for name in names:
         if name not in V1P1.names:
-            raise wrong("endpoints", f"names {name!r}, which is no endpoint")
+            raise wrong("endpoints", f"names {name!r}, which is not an endpoint")
     filters = {}
     if not isinstance(options.filters or {}, Mapping):
         raise wrong("filters", f"is {options.filters!r}")
     for name, text in (options.filters or {}).items():
         if name not in V1P1.names:
-            raise wrong("filters", f"names {name!r}, which is no endpoint")
+            raise wrong("filters", f"names {name!r}, which is not an endpoint")
         filters[name] = _filter(name, text)
     login = one_of("login", "xporter", "oauth2")
     one_of("allow_http", True, False)
@@ -196,7 +196,7 @@ def _time_zone(name: object, login: str) -> str:
     if isinstance(name, str) and not name.startswith(("posix", "right/", "localtime")):
         with suppress(ZoneInfoNotFoundError, ValueError, OSError):
             return ZoneInfo(name).key
-    raise wrong("time_zone", f"is {name!r}, which is no time zone")
+    raise wrong("time_zone", f"is {name!r}, which is not a time zone")
 
 
 def _rollover(text: object) -> Rollover:
@@ -221,7 +221,7 @@ def _ca_bundle(path: object) -> str:
     if path is None:
         return ""
     if not isinstance(path, str) or not os.access(path, os.R_OK) or not Path(path).is_file():
-        raise wrong("ca_bundle", f"is {path!r}, which is no file that can be read")
+        raise wrong("ca_bundle", f"is {path!r}, which is not a readable file")
     return path
 
 

@@ -175,7 +175,7 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
         except OneRosterError as error:
             report.error = str(error)
         except Exception as error:
-            report.error = f"stopped by a mistake of this program: {type(error).__name__}"
+            report.error = f"internal error: {type(error).__name__}"
         # ids of children are not for the cluster
         report.keys.clear()
         return report

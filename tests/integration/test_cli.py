@@ -209,7 +209,7 @@ def test_a_wrong_password_names_the_school_and_check_the_servers_words(
     [
         (("sync",), {}, "the setting 'estab' is missing"),
         (("check-connection",), {}, "the setting 'estab' is missing"),
-        (("sync", "--endpoint", "pupils"), {"ESTAB": "1"}, "'pupils', which is no endpoint"),
+        (("sync", "--endpoint", "pupils"), {"ESTAB": "1"}, "'pupils', which is not an endpoint"),
         (("sync", "--school", "9"), {"ESTAB": "1"}, "no school '9' is configured"),
         (("sync",), {"ESTAB": "1", "PAGE_SIZE": "many"}, "'page_size'"),
         (("sync",), {"ESTAB": "1", "PAGE_SISE": "5"}, "no setting 'page_sise'"),

@@ -400,7 +400,7 @@ def test_the_json_text_of_schools_is_legal_as_an_argument_too(project) -> None:
         pytest.param([TWO[0] | {"page_size": 7}], "'page_size' in entry 1", id="not a school's"),
         pytest.param([TWO[0] | {"secret": "x"}], "'secret' in entry 1", id="unknown"),
         pytest.param([{"shared_secret": "x"}], "'estab' is missing in entry 1", id="no estab"),
-        pytest.param([TWO[0] | {"estab": "a:b"}], "holds ':' in entry 1", id="a colon"),
+        pytest.param([TWO[0] | {"estab": "a:b"}], "contains ':' in entry 1", id="a colon"),
         pytest.param([TWO[0] | {"base_url": "http://x.example"}], "plain http", id="plain http"),
     ],
 )
