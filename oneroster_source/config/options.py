@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
@@ -206,7 +207,7 @@ def wrong(key: str, problem: str) -> ConfigurationError:
     """Makes the error for an invalid value."""
     return ConfigurationError(
         f"the setting {key!r} {problem}",
-        todo=f"set it to {OPTIONS[key].metadata['legal']}. It is read from {places(key)}",
+        todo=f"allowed: {OPTIONS[key].metadata['legal']}. It is read from {places(key)}",
     )
 
 
@@ -319,7 +320,9 @@ def _require_known(given: Mapping[str, Any]) -> None:
             found += [(str(key), provider.name) for key in section]
     for key, place in found:
         if key not in OPTIONS:
+            close = get_close_matches(key, OPTIONS, n=1)
+            meant = f"if you mean {close[0]!r}, correct it; or " if close else ""
             raise ConfigurationError(
                 f"there is no setting {key!r} (found as {place})",
-                todo=f"use one of: {', '.join(OPTIONS)}",
+                todo=f"{meant}use one of: {', '.join(OPTIONS)}",
             )
