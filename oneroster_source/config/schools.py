@@ -1,4 +1,4 @@
-"""Schools: who they are and what it takes to log in, from the settings."""
+"""Reads the schools of a run, and what it takes to log in for each, from the settings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from oneroster_source.config.options import XPORTER, Login, Options, missing, wr
 from oneroster_source.errors import ConfigurationError
 
 WAYS = ("estab", "schools", "schools_from")
-"""The settings that say which schools there are; one of them does."""
+"""The settings that name the schools; exactly one of them is set."""
 _log = logging.getLogger("oneroster_source")
 _NAME = re.compile(r"[\w/-]+(\.[\w/-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class School:
-    """One establishment of one relying party: what it takes to log in. Never prints its secrets."""
+    """A school, and what it takes to log in for it. Its `repr` shows no secret."""
 
     estab: str
     rp: str
@@ -36,11 +36,11 @@ class School:
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
     problem: ConfigurationError | None = None
-    """Why nothing can be asked of its server: it fails, and the others go on."""
+    """Why the school cannot be loaded; the others are."""
 
     @property
     def server(self) -> str:
-        """The host and port, which share one limit of requests at once."""
+        """The host and port: all schools of a server share its limit of parallel requests."""
         return urlsplit(self.base_url).netloc
 
 
@@ -48,10 +48,10 @@ _SCHOOL_KEYS = tuple(f.name for f in fields(School) if f.name != "problem")
 
 
 def configured(options: Options, login: Login) -> tuple[School, ...]:
-    """The schools of a run.
+    """Returns the schools of a run.
 
     Raises:
-        ConfigurationError: There are none, or what it takes to log in is missing or wrong.
+        ConfigurationError: There are none, or one lacks what it takes to log in.
     """
     ways = [way for way in WAYS if getattr(options, way) is not None]
     if not ways:
@@ -124,10 +124,10 @@ def _of_file(place: object, options: Options, login: Login) -> tuple[School, ...
 
 
 def _tell_of_problems(place: str, schools: Mapping[str, School]) -> None:
-    """Says which of the schools will fail; where all of them would, nothing is to be done.
+    """Warns of the schools that will fail.
 
     Raises:
-        ConfigurationError: All of them have a problem.
+        ConfigurationError: All of them would.
     """
     problems = [school.problem for school in schools.values() if school.problem]
     if not problems:
@@ -146,11 +146,11 @@ def _tell_of_problems(place: str, schools: Mapping[str, School]) -> None:
 def _of_row(
     estab: str, cells: Mapping[str, Any], options: Options, login: Login, where: str
 ) -> School:
-    """The school of a row; with a problem where that is wrong, or its secret is not there."""
+    """Makes the school of a row, with a problem if the row is invalid or the secret missing."""
     key = "shared_secret" if login == "xporter" else "client_secret"
     entry = {key: cell for key, cell in cells.items() if key in _SCHOOL_KEYS}
     name = cells.get(f"{key}_from")
-    # a client may be one for all schools; what is the secret of one school is never another's
+    # schools may share a client, but never the shared secret of one of them
     if name is None and not (login == "oauth2" and options.client_secret):
         name = options.secret_from.replace("{estab}", estab)
     problem = None
@@ -167,26 +167,26 @@ def _of_row(
 
 
 def _of_school(estab: str, error: ConfigurationError) -> ConfigurationError:
-    """A new error: one that was raised holds what was at hand, secrets too."""
+    """Makes a new error, since one that was raised holds local variables, secrets too."""
     return ConfigurationError(error.what, where=f"school {estab}", todo=error.todo)
 
 
 def _secret(name: object) -> str:
-    """What an environment variable of this name holds, or dlt's secrets under this key.
+    """Returns the environment variable of this name, or dlt's secret with this key.
 
     Raises:
-        ConfigurationError: Nothing, or what is no secret.
+        ConfigurationError: There is none, or it cannot be a secret.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         # not shown: it may be the secret itself
         raise ConfigurationError(
             "the name of its secret is not a valid name",
-            todo="in the column shared_secret_from or client_secret_from, or by secret_from, name"
-            " an environment variable or a key of dlt's secrets: letters, digits, '_', '-', '/',"
-            " with '.' between the parts of a key",
+            todo="let the column shared_secret_from or client_secret_from, or secret_from, name an"
+            " environment variable or a key of dlt's secrets: letters, digits, '_', '-', '/', with"
+            " '.' between the parts of a key",
         )
     found = os.environ.get(name) or dlt.secrets.get(name)
-    # files that hold a secret end in a line break, and dlt hands it on
+    # dlt keeps the line break at the end of a file with a secret
     text = found.rstrip("\r\n") if isinstance(found, str) else found
     if text is None or str(text).strip() == "":
         variable = name if "." not in name else name.replace(".", "__").upper()
@@ -201,7 +201,7 @@ def _secret(name: object) -> str:
 
 
 def _unfit(value: object) -> str:
-    """Why this is not text that can be sent; empty if it is."""
+    """Returns why a value cannot be sent as text; empty if it can."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         return "is not text"
     text = str(value)
@@ -219,7 +219,7 @@ def _school(
     where: str,
     problem: ConfigurationError | None = None,
 ) -> School:
-    """The school of an entry, which needs no secret where that is its `problem`."""
+    """Makes the school of an entry, which needs no secret if it has a `problem`."""
 
     def value(key: str, *, needed: bool) -> str:
         found = entry.get(key)
