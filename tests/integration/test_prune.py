@@ -467,7 +467,7 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
     content = Path("roster.duckdb").read_bytes()
     shown = run("365d")
     assert re.search(r"(?m)^ +1  users$", shown)
-    assert f"{len(UNDATED)} deleted rows stay: nothing tells" in shown
+    assert f"{len(UNDATED)} deleted rows stay, because it is not known" in shown
     assert "rows would be removed" in shown and "Nothing was removed: add --yes." in shown
     assert Path("roster.duckdb").read_bytes() == content
     done = run("365d", "--yes")
