@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one family.
+"""All errors of this package, and how texts from elsewhere become safe to show.
 
     OneRosterError
     ├── ConfigurationError        a setting is missing or wrong
@@ -8,7 +8,7 @@
     ├── AccessDenied              401 with a fresh token, or 403
     ├── InsecureServer            its TLS certificate cannot be verified
     ├── EndpointNotFound          404, or a redirect
-    ├── ServerUnavailable         no usable answer, however often it was asked
+    ├── ServerUnavailable         no usable answer within the retries
     │   └── BadResponse           an answer that is not the JSON that OneRoster describes
     ├── ResponseTooLarge          an answer larger than max_page_mb
     ├── IncompleteRead            the server's pages do not add up to one collection
@@ -54,8 +54,11 @@ MOST_ITEMS = 20
 
 
 def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> str:
-    """Text of others, fit for a message: one line, cut, without what a terminal would obey or not
-    show, and without `secrets`, logins in addresses, and e-mail addresses."""
+    """Makes text from elsewhere safe for a message.
+
+    It becomes one line, shortened, without control characters, `secrets`, logins in URLs, and
+    e-mail addresses.
+    """
     line = str(text)
     if any(secrets):
         line = _forms(tuple(filter(None, secrets))).sub(HIDDEN, line)
@@ -64,19 +67,19 @@ def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> s
 
 
 def masked(text: str) -> str:
-    """Text without the passwords that addresses and drivers' settings hold."""
+    """Hides the passwords in URLs and in drivers' settings."""
     if "@" in text:
         text = _BEFORE_AT.sub(f"{HIDDEN}@", _LOGIN.sub(rf"\1{HIDDEN}@", text))
     return _NAMED.sub(rf"\1{HIDDEN}", text) if "=" in text else text
 
 
 def told(message: object) -> str:
-    """A whole message, each part on one line: a line break of others forges none."""
+    """Makes a message safe to print, each part on one line: no text in it can forge a line."""
     return _TODO.join(clean(part, limit=MOST_LETTERS) for part in str(message).split(_TODO))
 
 
 def shown(value: object) -> object:
-    """A value as JSON takes it, with each text in it as `told` makes it."""
+    """Makes each text in a value as safe as `told` makes a message."""
     if isinstance(value, str):
         return told(value)
     if isinstance(value, dict):
@@ -85,7 +88,7 @@ def shown(value: object) -> object:
 
 
 def to_json(value: object) -> str:
-    """Values exactly, as JSON, which a terminal may show."""
+    """Writes exact values as JSON that is safe to show on a terminal."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     # line breaks stand between the values alone
     return re.sub(f"(?!\n){_CONTROL.pattern[:-1]}", _escaped, text)
@@ -96,15 +99,14 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def label(name: str) -> str:
-    """The name of an attribute that somebody else chose; what may be no name, but a value that is
-    about somebody, is told by its length."""
+    """Returns the name of an attribute, or only its length where it may be personal data."""
     if _NAME.fullmatch(name) and sum(map(str.isdigit, name)) <= 4:
         return name
     return f"(a name of {len(name):,} characters)"
 
 
 def listed(items: Collection[str]) -> str:
-    """A list in a message."""
+    """Joins the first items of a list for a message, and counts the others."""
     first = [item for item, _ in zip(items, range(MOST_ITEMS), strict=False)]
     more = len(items) - len(first)
     return ", ".join(first) + (f" and {more:,} more" if more else "")
@@ -112,8 +114,10 @@ def listed(items: Collection[str]) -> str:
 
 @lru_cache(maxsize=64)
 def _forms(secrets: tuple[str, ...]) -> re.Pattern[str]:
-    """Secrets in every form in which they are sent, or may be echoed; of two of which one is a part
-    of the other, the longer one is looked for first."""
+    """Returns a pattern for secrets in every form in which they are sent or may be echoed.
+
+    Longer forms come first, since one may be a part of another.
+    """
     # some servers take UTF-8 for Latin-1
     taken = {secret.encode("utf-8", "surrogatepass").decode("latin-1") for secret in secrets}
     patterns = {form for secret in {*secrets, *taken} for form in _encoded(secret)}
@@ -160,12 +164,13 @@ class OneRosterError(Exception):
     """
 
     words = ""
-    """The server's own, where they may speak of rows: for a person who asks, and for no log."""
+    """What the server said, which may quote rows: for `oneroster check-connection`, never for a
+    log."""
     status = 0
     """The HTTP status of the server's answer, if that is the error."""
 
     def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
-        # here, so that nothing of others that is in a message reaches anybody as it is
+        # here, so that text from elsewhere is always cleaned
         self.what = clean(what, limit=MOST_LETTERS)
         self.where = clean(where)
         self.todo = clean(todo, limit=MOST_LETTERS)
@@ -177,7 +182,7 @@ class OneRosterError(Exception):
 
 
 class ConfigurationError(OneRosterError):
-    """A setting is missing or has a value that it cannot have."""
+    """A setting is missing or invalid."""
 
 
 class FilterError(ConfigurationError):
@@ -210,9 +215,9 @@ class ServerUnavailable(OneRosterError):
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
     pausing = ""
-    """The server, if it asked for a pause of all requests to it; empty if it did not."""
+    """The server that is to get no requests for a while; empty if none is."""
     tries: int | None = None
-    """How often a request may end so, where that is less often than usual."""
+    """The number of tries for a request that fails like this, where it is smaller than usual."""
 
 
 class BadResponse(ServerUnavailable):
@@ -220,15 +225,15 @@ class BadResponse(ServerUnavailable):
 
 
 class ResponseTooLarge(OneRosterError):
-    """The answer is larger than what may be kept in memory; to ask again would not help."""
+    """The answer is larger than what may be kept in memory; a retry would not help."""
 
 
 class IncompleteRead(OneRosterError):
-    """The pages cannot be put together to a whole collection."""
+    """The pages do not add up to a complete collection."""
 
 
 class MassDeletion(OneRosterError):
-    """So many rows would be deleted that it may be a mistake; these deletions wait."""
+    """More rows would be deleted than `max_delete_share` allows; these deletions wait."""
 
 
 class DestinationError(OneRosterError):

@@ -1,9 +1,8 @@
-"""What a run says while it goes on: one event, one line, for whoever collects the lines.
+"""Log events of a run: one line each, as text or JSON.
 
-All modules speak through `event`, or through the logger `oneroster_source`. What becomes of it is
-up to the program: the command line calls `use`, an orchestrator has its own handlers. No event
-holds a secret or personal data, and whatever others have written into one is cleaned before any
-handler gets it.
+All modules log through `event`, or through the logger `oneroster_source`. The program decides what
+becomes of it: the command line calls `use`, an orchestrator has its own handlers. No event holds a
+secret or personal data, and texts from elsewhere are cleaned before any handler gets them.
 """
 
 from __future__ import annotations
@@ -28,41 +27,45 @@ _log = logging.getLogger("oneroster_source")
 
 
 def _clean(record: logging.LogRecord) -> bool:
-    """Makes a record fit to be written: a part of a message is one line."""
+    """Makes a record safe to write: each part of its message becomes one line."""
     record.msg, record.args = told(record.getMessage()), None
     if hasattr(record, "fields"):
         record.fields = shown(record.fields)
     return True
 
 
-# of all handlers, those of other programs too
+# for all handlers, other programs' too
 _log.addFilter(_clean)
 
 _FOR_PEOPLE = {"run_stopped", "run_failed", "pause", None}
-"""Events that stand on no screen otherwise."""
+"""Events that a person at a terminal would not see otherwise."""
 
 
 def event(name: str, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Tells what happened.
+    """Logs an event.
 
     Args:
-        name: What kind of event it is, for programs.
+        name: The kind of event, for programs.
         message: What happened, for people.
-        level: One of logging's.
-        **fields: What the message speaks of, for programs.
+        level: A level of `logging`.
+        **fields: What the message contains, for programs.
     """
     _log.log(level, "%s", message, extra={"event": name, "fields": fields}, stacklevel=2)
 
 
 def use(form: Format) -> None:
-    """Writes what all loggers tell to stderr: `plain` for people who look, without times and only
-    what needs them; `text` and `json` with times, one line for each event."""
+    """Writes what all loggers log to stderr.
+
+    Args:
+        form: `plain` for people at a terminal, without times, and only what needs their attention;
+            `text` or `json` with times, one line for each event.
+    """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Stderr)]:
         root.removeHandler(handler)
     handler = _Stderr()
     handler.setFormatter(_FORMATTERS[form]())
-    # what libraries say comes through here alone
+    # libraries' records do not pass the filter of our logger
     handler.addFilter(_clean)
     if form == "plain":
         handler.addFilter(lambda record: getattr(record, "event", None) in _FOR_PEOPLE)
@@ -75,7 +78,7 @@ def use(form: Format) -> None:
 
 @contextmanager
 def every(seconds: float, tell: Callable[[], None]) -> Iterator[None]:
-    """Tells something again and again until the block ends."""
+    """Calls `tell` at an interval until the block ends."""
     ended = threading.Event()
 
     def run() -> None:
@@ -92,7 +95,7 @@ def every(seconds: float, tell: Callable[[], None]) -> Iterator[None]:
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _log.critical("%s, which nobody expected", kind.__name__, exc_info=(kind, error, trace))
+    _log.critical("unhandled exception: %s", kind.__name__, exc_info=(kind, error, trace))
 
 
 def _crashed_plainly(
@@ -102,7 +105,7 @@ def _crashed_plainly(
 
 
 def _trace(text: str) -> str:
-    """A traceback, in which others' words may be: no line of it looks like one of the log."""
+    """Cleans a traceback, which may quote texts from elsewhere: none forges a line of the log."""
     lines = text.rstrip("\n").split("\n")
     return "\n".join(
         line[: len(line) - len(line.lstrip(" "))] + clean(line, limit=MOST_LETTERS)
@@ -111,7 +114,7 @@ def _trace(text: str) -> str:
 
 
 class _Stderr(logging.Handler):
-    """Writes to what stderr is at that moment."""
+    """Writes to the `sys.stderr` of the moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -167,5 +170,5 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _name(record: logging.LogRecord) -> str:
-    """The event; where a library speaks that knows no events, its name."""
+    """Returns the kind of event, or the name of a library's logger."""
     return str(getattr(record, "event", record.name))

@@ -1,7 +1,7 @@
-"""Airflow 3: a fleet in shards, which are loaded side by side; then the whole is checked.
+"""Airflow 3: loads many schools in parallel shards, then checks the complete dataset.
 
-Settings and secrets are those of any run (SOURCES__ONEROSTER__…, DESTINATION__POSTGRES__…), in the
-environment of the workers: what tasks hand to each other is estabs. For a DuckDB file: one lane.
+Settings and secrets are environment variables of the workers (SOURCES__ONEROSTER__…,
+DESTINATION__POSTGRES__…); tasks pass only estabs to each other. For a DuckDB file, set LANES to 1.
 """
 
 import os
@@ -16,7 +16,7 @@ from oneroster_source import Shard, Warehouse
 DESTINATION = os.environ.get("ONEROSTER_DESTINATION", "postgres")
 SHARDS = int(os.environ.get("ONEROSTER_SHARDS", "16"))
 LANES = 4
-# of each lane: a server is asked for LANES pages at once
+# per lane: a server gets LANES requests at once
 CONCURRENCY = 1
 RETRIES = {
     **{"retries": 3, "retry_delay": timedelta(minutes=5), "max_retry_delay": timedelta(hours=1)},
@@ -35,17 +35,17 @@ def oneroster() -> None:
     def load(shard: dict) -> None:
         warehouse = Warehouse(DESTINATION)
         report = warehouse.load(shard=Shard(**shard), concurrency=CONCURRENCY)
-        # the others are loaded; what a school refuses, it refuses again, and what waits, waits
+        # a retry would not help: the other schools are loaded, and deletions wait for a person
         if bad := [*report.failed, *report.held]:
             raise AirflowFailException("; ".join(o.error for o in bad[:3]))
 
-    # also where schools failed, since the others are there
+    # also if some schools failed, since the others are loaded
     @task(trigger_rule="all_done_min_one_success")
     def finish(shards: list[dict]) -> None:
         report = Warehouse(DESTINATION).finish([Shard(**shard) for shard in shards])
         report.raise_for_failures()
 
-    # Airflow judges a run by its last tasks
+    # Airflow takes the state of a run from its last tasks
     @task(trigger_rule="one_failed", retries=0)
     def tell() -> None:
         raise RuntimeError("schools failed: the logs of the tasks `load` name them")

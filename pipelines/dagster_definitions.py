@@ -1,9 +1,8 @@
-"""Dagster: one asset for each table, all loaded by one run, every night.
+"""Dagster: an asset for each table, all loaded by one run every night.
 
     dagster dev -f pipelines/dagster_definitions.py
 
-Settings and secrets are those of any run (SOURCES__ONEROSTER__…, DESTINATION__…), from the
-environment.
+Settings and secrets are environment variables (SOURCES__ONEROSTER__…, DESTINATION__…).
 """
 
 import os
@@ -44,7 +43,7 @@ def rosters(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]
                 "run_id": report.run_id,
             },
         )
-    # after the load, so that what could be read is there; what a school refuses, it refuses again
+    # after the load, so that what could be read is there; a retry would not help
     try:
         report.raise_for_failures()
     except OneRosterError as error:

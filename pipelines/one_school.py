@@ -1,6 +1,6 @@
-"""One school into a DuckDB file.
+"""Loads one school into a DuckDB file.
 
-Run it with the school's settings in the environment or in .dlt/secrets.toml:
+Put the school's settings into the environment or .dlt/secrets.toml:
 
     uv run python pipelines/one_school.py
 """
@@ -11,7 +11,7 @@ from oneroster_source import Warehouse
 def load_one_school() -> None:
     warehouse = Warehouse("roster.duckdb")
     report = warehouse.load()
-    # after the load, so that the collections that could be read are there
+    # after the load, so that the collections that could be read are loaded
     report.raise_for_failures()
     for table, rows in warehouse.status().rows.items():
         print(f"{sum(rows.values()):>8,} rows in {table}")  # noqa: T201

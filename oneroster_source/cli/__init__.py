@@ -1,1 +1,1 @@
-"""The command `oneroster`."""
+"""The command `oneroster`: words and options come in; tables, logs and exit codes go out."""

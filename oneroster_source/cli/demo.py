@@ -1,4 +1,4 @@
-"""The demo: two made-up schools, served as they are week by week. Prints nothing itself."""
+"""The demo: two made-up schools, served as they change week by week. Prints nothing itself."""
 
 from __future__ import annotations
 
@@ -7,23 +7,40 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
 
+from oneroster_source.errors import ConfigurationError, DestinationError
 from oneroster_source.simulator import Simulator, live, secondary_school, spoil
+from oneroster_source.warehouse import Warehouse
 
 ESTABS = ("9990001", "9990002")
+
+
+def require_no_other_schools(warehouse: Warehouse) -> None:
+    """Refuses a dataset that holds schools other than the demo's."""
+    try:
+        found = warehouse.status().estabs
+    except DestinationError:
+        # nothing is there yet
+        return
+    others = [estab for estab in found if estab not in ESTABS]
+    if others:
+        raise ConfigurationError(
+            f"{warehouse.name} holds schools other than the demo's ({', '.join(others[:3])})",
+            todo="choose another file: oneroster demo --destination demo.duckdb",
+        )
 
 
 def served(pupils: int, weeks: int, *, today: date) -> Iterator[dict[str, Any]]:
     """Serves the schools in the middle of a term, then as they are a week later, and so on.
 
-    The second one has what is wrong in real rosters.
+    The second one has the faults that real rosters have.
 
     Args:
         pupils: Pupils in each school.
-        weeks: How often a week goes by.
+        weeks: How many weeks pass.
         today: The last week ends before it.
 
     Yields:
-        The settings that reach the schools, to load them before the next week begins.
+        The settings to load the schools with, before the next week begins.
     """
     days = _days(weeks, today)
     schools = [
@@ -36,7 +53,7 @@ def served(pupils: int, weeks: int, *, today: date) -> Iterator[dict[str, Any]]:
         for since, until in pairwise(days):
             for school in schools:
                 live(school, since, until)
-                # cursors that an earlier demo left may be of a later week: they follow this clock
+                # an earlier demo may have left cursors of a later week: they follow this clock
                 school.skew = datetime.combine(until, time.max, UTC) - datetime.now(UTC)
             yield {
                 "base_url": server.base_url,
@@ -47,7 +64,7 @@ def served(pupils: int, weeks: int, *, today: date) -> Iterator[dict[str, Any]]:
 
 
 def _days(weeks: int, today: date) -> list[date]:
-    """The first day of the school year, then the days that the schools are loaded after."""
+    """Returns the first day of the school year, then the days on which the schools are loaded."""
     loaded = today - timedelta(weeks=max(weeks, 2) + 1)
     first_day = loaded - timedelta(weeks=9)
     first_day -= timedelta(days=first_day.weekday())
@@ -55,7 +72,7 @@ def _days(weeks: int, today: date) -> list[date]:
 
 
 def what_next(file: str) -> str:
-    """What to try after the demo, for people."""
+    """Returns what to try after the demo, as text."""
     return f"""
 Try next:
 
@@ -65,5 +82,5 @@ Try next:
        SELECT class_title, course_title, students, teachers
        FROM oneroster.class_sizes ORDER BY students DESC LIMIT 10''').show()"
   4. Your own schools: put rp, estab and shared_secret into .dlt/secrets.toml, as README shows,
-     then: uv run oneroster check
+     then: uv run oneroster check-connection
      and:  uv run oneroster sync --destination my_schools.duckdb"""

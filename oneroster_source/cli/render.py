@@ -1,6 +1,6 @@
-"""What people see: tables and progress, made from reports and statuses. Prints nothing itself.
+"""Makes the tables, progress and lines that the commands print; prints nothing itself.
 
-Whatever others have written is cleaned by `Table` and `Screen`, which all of it goes through.
+`Table` and `Screen` clean all texts from elsewhere.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _STATES = {
 _MODES = {"held": "HELD", "failed": "FAILED"}
 _KEPT = {"kept": "", "left out": "dim", "pseudonym": "cyan"}
 _STANDINGS = {"failing": "red", "held": "yellow", "stale": "yellow", "good": "green"}
-WIDE = 108
-"""Columns of a screen that has room for all that there is to say."""
+WIDE = 112
+"""The width, in characters, from which a table has all its columns."""
 MOST_GOOD, MOST_OTHERS = 20, 200
-"""Schools that get a line each, of those that are good, and of those that are not."""
+"""The most good schools, and other schools, that `status` shows without `--all`."""
 
 
 class Screen(Console):
-    """A console on which no text is read as markup."""
+    """A console that takes no text for markup."""
 
     def __init__(self, width: int | None) -> None:
         super().__init__(width=width, markup=False, emoji=False, highlight=False)
 
 
 class Table(rich_table.Table):
-    """A table of texts, each of which is cleaned and cut."""
+    """A table that cleans and shortens its texts."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         super().add_row(*map(_cell, cells), **options)
@@ -66,7 +66,7 @@ def number(value: int) -> str:
 
 
 def progress(report: Report, *, lines: int) -> RenderableType:
-    """What is being read at this moment; one line for each collection, if they are few."""
+    """Shows what is being read: all collections if there are `lines` for them, else busy ones."""
     table = Table(box=None, pad_edge=False)
     for heading in ("school", "endpoint", ""):
         table.add_column(heading)
@@ -86,14 +86,14 @@ def progress(report: Report, *, lines: int) -> RenderableType:
 
 
 def doing(report: Report) -> str:
-    """How far a run is, in a line."""
+    """Describes the progress of a run in a line."""
     outcomes = list(report.outcomes)
     done = sum(o.ended for o in outcomes)
     rows = sum(o.rows for o in outcomes)
     what = "Loading" if outcomes and done == len(outcomes) else "Reading"
     now = datetime.now(UTC)
     waits = [
-        f"; {server} asked for a pause, waiting until {until:%H:%M:%S}Z"
+        f"; waiting for {server} until {until:%H:%M:%S}Z"
         for server, until in list(report.pauses.items())
         if until > now
     ]
@@ -102,16 +102,18 @@ def doing(report: Report) -> str:
 
 
 FEW_SCHOOLS = 10
-"""Schools of which a summary shows each collection."""
+"""Up to so many schools, a summary has a line for each collection."""
 
 
 def summary(report: Report, *, narrow: bool = False) -> RenderableType:
-    """The run, a line for each collection, or for each endpoint of many schools; on a `narrow`
-    screen without requests and seconds."""
+    """Shows a run: a line for each collection, or for each endpoint of many schools.
+
+    A `narrow` screen leaves out requests and seconds.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
-    numbers = ["rows", "changed", "deleted", "gone", "rejected", "warnings"]
+    numbers = ["rows", "changed", "deleted", "missing", "rejected", "warnings"]
     if not narrow:
         numbers = ["requests", *numbers[:-1], "seconds", "warnings"]
     for heading in numbers:
@@ -125,8 +127,9 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
     for (estab, endpoint, mode), found in groups.items():
         values = {
             heading: number(sum(getattr(outcome, heading) for outcome in found))
-            for heading in ("requests", "rows", "changed", "deleted", "gone", "rejected")
+            for heading in ("requests", "rows", "changed", "deleted", "rejected")
         }
+        values["missing"] = number(sum(outcome.gone for outcome in found))
         values["seconds"] = f"{sum(outcome.seconds for outcome in found):.1f}"
         warnings = sum(len(remarks(outcome)) for outcome in found)
         values["warnings"] = number(warnings) if warnings else ""
@@ -141,7 +144,7 @@ def summary(report: Report, *, narrow: bool = False) -> RenderableType:
 
 
 def plan(report: Report) -> RenderableType:
-    """What a load would do, a line for each collection of which it would change anything."""
+    """Shows what a load would do: a line for each collection that it would change."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("school", "endpoint", "mode"):
         table.add_column(heading, no_wrap=True)
@@ -161,26 +164,24 @@ def plan(report: Report) -> RenderableType:
             Text(_MODES.get(outcome.state, outcome.mode), style=_STATES[outcome.state]),
             *shown,
         )
-    said = (
-        f"{number(nothing)} of {number(len(report.outcomes))} collections would stay as they are."
-    )
+    said = f"{number(nothing)} of {number(len(report.outcomes))} collections would not change."
     return Group(*([table] if table.row_count else []), Text(said))
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """What is worth knowing of a collection that was read."""
+    """Returns what people should know about a collection that was read."""
     found = list(outcome.warnings)
     if outcome.rejected:
         what = "value or row" if outcome.rejected == 1 else "values or rows"
         found.append(f"{number(outcome.rejected)} {what} could not be read: see rejected_rows")
     if outcome.undeclared:
-        kept = "kept in" if outcome.keeps_extra else "left out, with"
+        kept = "kept in" if outcome.keeps_extra else "left out along with"
         found.append(f"{kept} the column extra: {listed(outcome.undeclared)}")
     return found
 
 
 def warnings(report: Report) -> Iterable[tuple[str, str, list[str]]]:
-    """What is worth knowing of a run, with the endpoint and the schools that it is true of."""
+    """Yields the remarks of a run, each with its endpoint and its schools."""
     said: dict[tuple[str, str], list[str]] = {}
     for outcome in report.outcomes:
         for remark in remarks(outcome):
@@ -191,7 +192,7 @@ def warnings(report: Report) -> Iterable[tuple[str, str, list[str]]]:
 
 
 def lines(report: Report) -> Iterable[str]:
-    """What of a run needs a person's eye: warnings, failures, then what waits for a decision."""
+    """Yields what needs attention: warnings, failures, then what waits for a decision."""
     for warning, _, _ in warnings(report):
         yield f"Warning: {warning}"
     failed: dict[str, list[str]] = {}
@@ -207,7 +208,7 @@ def lines(report: Report) -> Iterable[str]:
 
 
 def findings(found: Iterable[Finding]) -> RenderableType:
-    """What servers allow, a line for each question."""
+    """Shows what servers allow: a line for each question."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("school", "question", "", "answer"):
         table.add_column(heading, overflow="fold")
@@ -217,12 +218,12 @@ def findings(found: Iterable[Finding]) -> RenderableType:
     return table
 
 
-def guide(views: Iterable[Statement]) -> RenderableType:
-    """What each view answers."""
+def views(found: Iterable[Statement]) -> RenderableType:
+    """Shows the question that each view answers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("view", "question", "one row per"):
         table.add_column(heading, overflow="fold")
-    for view in views:
+    for view in found:
         table.add_row(
             view.name, view.about["question"], view.about["grain"].removeprefix("one row per ")
         )
@@ -230,7 +231,7 @@ def guide(views: Iterable[Statement]) -> RenderableType:
 
 
 def fields(found: Sequence[Entry], *, narrow: bool = False) -> RenderableType:
-    """Every column, under its table; on a `narrow` screen without its type and source."""
+    """Shows every column under its table; a `narrow` screen leaves out types and sources."""
     shown: list[RenderableType] = []
     longest = {
         name: max(len(getattr(entry, name)) for entry in found)
@@ -257,13 +258,13 @@ def fields(found: Sequence[Entry], *, narrow: bool = False) -> RenderableType:
 
 
 def quality(results: Sequence[Result]) -> RenderableType:
-    """What was found, a line for each check, the gravest first."""
+    """Shows what the checks found: a line for each that failed, the most severe first."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("severity", no_wrap=True)
     table.add_column("question", overflow="fold", ratio=3)
     for heading in ("rows", "of", "schools"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("such as", overflow="fold", ratio=2)
+    table.add_column("examples", overflow="fold", ratio=2)
     by_check: dict[str, list[Result]] = {}
     for result in results:
         by_check.setdefault(result.check.name, []).append(result)
@@ -287,13 +288,13 @@ def quality(results: Sequence[Result]) -> RenderableType:
 def status(
     found: Status, *, now: datetime, every: bool = False, narrow: bool = False
 ) -> RenderableType:
-    """A dataset: rows by table, then its schools.
+    """Shows a dataset: rows by table, then its schools.
 
     Args:
-        found: What it holds.
-        now: The time, from which ages are told.
+        found: The status of the dataset.
+        now: The current time, for ages.
         every: Whether to show all schools, however many.
-        narrow: Whether the screen is narrow: then ages stand alone, and some columns are left out.
+        narrow: Whether to leave out some columns, and times beside ages.
     """
     rows = Table(box=SIMPLE_HEAD, pad_edge=False)
     rows.add_column("table", no_wrap=True)
@@ -301,7 +302,7 @@ def status(
     for name, count in found.totals.items():
         rows.add_row(name, number(count))
     schools = found.schools()
-    show = _one_school if len(schools) == 1 else _fleet
+    show = _one_school if len(schools) == 1 else _many_schools
     last = Text(f"Last load: {_time(found.last_load)}")
     return Group(rows, *show(schools, now=now, every=every, narrow=narrow), last)
 
@@ -311,7 +312,7 @@ def _one_school(
 ) -> Iterable[RenderableType]:
     (school,) = schools
     cursors = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("school", "endpoint", "changes known up to", "last full read"):
+    for heading in ("school", "endpoint", "changes loaded up to", "last full read"):
         cursors.add_column(heading, no_wrap=True)
     for endpoint, entry in school.cursors.items():
         cursors.add_row(
@@ -334,7 +335,7 @@ def _reason(school: SchoolStatus) -> str:
     return clean(school.reason or "", limit=MOST_LETTERS)
 
 
-def _fleet(
+def _many_schools(
     schools: Sequence[SchoolStatus], *, now: datetime, every: bool, narrow: bool
 ) -> Iterable[RenderableType]:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
@@ -381,7 +382,7 @@ def _failing(school: SchoolStatus, now: datetime, *, narrow: bool = False) -> st
 
 
 def _when(moment: datetime | None, now: datetime, *, narrow: bool = False) -> str:
-    """An instant and its age; `narrow`, its age."""
+    """Formats an instant and its age, or only the age if `narrow`."""
     if moment is None:
         return "never"
     minutes = max(int((now - moment).total_seconds()) // 60, 0)

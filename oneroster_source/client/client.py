@@ -160,16 +160,15 @@ class Client:
                 found = once()
             except ServerUnavailable as error:
                 if error.pausing:
-                    asked = error.retry_after
-                    least = _backoff(pauses + (asked is None))
-                    self._pause(error, max(least, (asked or 0) + _jitter()))
+                    self._pause(error, _backoff(pauses + (error.retry_after is None)))
                 raise
             self.server.request_limit.good()
             return found
 
-    def _pause(self, error: ServerUnavailable, seconds: float) -> None:
+    def _pause(self, error: ServerUnavailable, least: float) -> None:
+        asked = (error.retry_after or 0) + _jitter()
         try:
-            self.server.pause(error.pausing, seconds)
+            self.server.pause(error.pausing, max(least, asked), asked=asked >= least)
         except ServerUnavailable as refused:
             what = f"{error.what} and {refused.what.removeprefix('the server ')}"
             refused.retry_after = error.retry_after

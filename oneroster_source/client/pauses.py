@@ -1,4 +1,8 @@
-"""Pauses that servers ask for: each holds for all requests to a server, and counts once."""
+"""Pauses: the times in which no request is sent to a server that gets too many.
+
+A server names the time itself, or we choose it. A pause holds for all requests to the server, and
+counts once, by the clock.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ Tell = Callable[[str, datetime], None]
 
 
 class Paused(Exception):
-    """A request was not sent, since the server has asked for a pause: wait for `gate`."""
+    """A request was not sent, since its server is left alone. Wait for `gate`."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__()
@@ -42,15 +46,17 @@ class Gate:
         self._about = about
         self._until = 0.0
         self._refused = 0.0
-        """The length of a pause that is too long to wait for; 0 if there is none."""
+        """A pause that nobody waits for, since it is too long."""
+        self._asked = True
+        """Whether the server named the time of the last pause."""
         self._lock = threading.Lock()
 
     def check(self) -> None:
         """Lets a request pass.
 
         Raises:
-            Paused: The server has asked for a pause.
-            ServerUnavailable: It has asked for too long a pause.
+            Paused: The pause is not over.
+            ServerUnavailable: It is longer than the budget allows.
         """
         with self._lock:
             if self._until <= self._clock():
@@ -68,8 +74,12 @@ class Gate:
                     return
             sleep(seconds)
 
-    def pause(self, seconds: float) -> bool:
-        """Closes for at least so many seconds from now on.
+    def pause(self, seconds: float, *, asked: bool = True) -> bool:
+        """Closes for so long from now on, at least.
+
+        Args:
+            seconds: How long.
+            asked: Whether the server named that time.
 
         Returns:
             Whether it was open.
@@ -83,7 +93,7 @@ class Gate:
             more = seconds if new else now + seconds - self._until
             if more <= 0:
                 return False
-            self._until = now + seconds
+            self._until, self._asked = now + seconds, asked
             self._refused = seconds if more > self._left else 0.0
             if self._refused:
                 raise self._too_long()
@@ -92,10 +102,14 @@ class Gate:
         self._tell(self._host, until)
         # requests that were under way when it closed report the same pause
         if seconds >= 1 and (new or more >= 1):
+            said = (
+                f"{self._host} asked for a pause of {seconds:.0f} s; waiting"
+                if asked
+                else f"too many requests at {self._host}: waiting {seconds:.0f} s,"
+            )
             log.event(
                 "pause",
-                f"{self._host} asked for a pause of {seconds:.0f} s; waiting until"
-                f" {until:%H:%M:%S}Z",
+                f"{said} until {until:%H:%M:%S}Z",
                 level=logging.WARNING,
                 **self._about,
                 server=self._host,
@@ -105,8 +119,9 @@ class Gate:
         return new
 
     def _too_long(self) -> ServerUnavailable:
+        said = "asks for" if self._asked else "needs"
         error = ServerUnavailable(
-            f"the server asks for a pause of {self._refused:.0f} s; of the pause_budget of"
+            f"the server {said} a pause of {self._refused:.0f} s; of the pause_budget of"
             f" {self._budget:.0f} s, {self._left:.0f} s are left",
             todo="run again later, lower concurrency, or raise pause_budget",
         )

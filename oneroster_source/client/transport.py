@@ -153,13 +153,18 @@ class Server:
             problem = translated(error)
         raise problem
 
-    def pause(self, host: str, seconds: float) -> None:
+    def pause(self, host: str, seconds: float, *, asked: bool) -> None:
         """Pauses all requests to a host, and then sends fewer at once.
+
+        Args:
+            host: The server.
+            seconds: How long.
+            asked: Whether it named that time.
 
         Raises:
             ServerUnavailable: The pause is longer than what is left of `pause_budget`.
         """
-        if self._gates.of(host).pause(seconds):
+        if self._gates.of(host).pause(seconds, asked=asked):
             self.request_limit.fewer()
 
     def _send(

@@ -1,1 +1,1 @@
-"""Settings: declared once, looked up by dlt's rules, checked, and frozen."""
+"""Settings: arguments and dlt's configuration come in; checked, frozen `Settings` go out."""

@@ -1,8 +1,8 @@
-"""The declaration of every setting, and where dlt's own rules find its value.
+"""Declares every setting and looks up its value.
 
-Tests compare `docs/reference/settings.md` and `.dlt/config.toml` with `Options`. Values come from
-arguments, environment variables (`SOURCES__ONEROSTER__…`), `.dlt/secrets.toml` and
-`.dlt/config.toml`, in that order.
+Values come from arguments, environment variables (`SOURCES__ONEROSTER__…`), `.dlt/secrets.toml` and
+`.dlt/config.toml`, in that order. `docs/reference/settings.md` is generated from `Options`, and
+tests compare `.dlt/config.toml` with it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import dlt
-from dlt.common.configuration import NotResolved, configspec, resolve_configuration
 from dlt.common.configuration.container import Container
-from dlt.common.configuration.exceptions import ConfigurationException, ValueNotSecretException
+from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.providers.toml import TomlProviderReadException
-from dlt.common.configuration.specs import BaseConfiguration, PluggableRunContext
-from dlt.common.typing import SecretSentinel, extract_inner_type
+from dlt.common.configuration.specs import PluggableRunContext
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
+from dlt.common.configuration.utils import deserialize_value
+from dlt.common.typing import TSecretStrValue, extract_inner_type
 
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
@@ -38,155 +40,159 @@ def _option(default: Any, about: str, legal: str, *, hidden: bool = False) -> An
     return field(default=default, metadata={"about": about, "legal": legal, "secret": hidden})
 
 
-@configspec
-class Options(BaseConfiguration):
+# `_option` is called, but makes no more than a field
+# ruff: noqa: RUF009
+@dataclass(kw_only=True)
+class Options:
     """Every setting, with its default, its meaning and its legal values."""
 
-    base_url: str = _option(XPORTER, "Address of the API, up to the collections.", "an https URL")
+    base_url: str = _option(
+        XPORTER, "URL of the API, without the name of a collection.", "an https URL"
+    )
     ca_bundle: str | None = _option(
         None,
-        "Certificates of a private authority that signed the server's: a PEM file.",
+        "A PEM file with the certificates of the private authority that the server's comes from.",
         "the path of a file",
     )
     allow_http: bool = _option(
         False,
-        "Whether to send tokens and records over plain http to other machines than this one.",
+        "Send tokens and records over plain http, unencrypted, to other machines than this one.",
         "true or false",
     )
     rp: str | None = _option(None, "Relying party identifier.", "text without '|' and ':'")
     estab: str | None = _option(None, "Establishment identifier of the school.", "text without ':'")
-    shared_secret: Annotated[str | None, SecretSentinel] = _option(
+    shared_secret: str | None = _option(
         None, "The school's shared secret.", "any text", hidden=True
     )
-    schools: Annotated[list[Any] | None, SecretSentinel] = _option(
+    schools: list[Any] | None = _option(
         None,
-        "Many schools instead of one: each with `estab` and `shared_secret`, and, where they"
+        "Several schools instead of one: each with `estab` and `shared_secret`, and, where they"
         " differ, `rp`, `base_url`, `client_id`, `client_secret`, `token_url`.",
         "a list of tables, or its JSON text",
         hidden=True,
     )
     schools_from: str | None = _option(
         None,
-        "A file with a row for each of many schools: a column `estab` and, where they differ, `rp`,"
+        "A file with a row for each school: a column `estab` and, where they differ, `rp`,"
         " `base_url`, `client_id`, `token_url`. See Many schools.",
         "the path of a .csv, .tsv, .parquet, .json or .jsonl file, or file.duckdb#table",
     )
     secret_from: str = _option(
         "oneroster.secrets.{estab}",
-        "Where `schools_from` has no other name for a school's secret: the name of an environment"
-        " variable, or a key of dlt's secrets.",
+        "Where the secrets of `schools_from` are, unless a row names another place: the name of an"
+        " environment variable, or a key of dlt's secrets.",
         "a name with {estab} in it",
     )
     endpoints: list[str] | None = _option(
-        None, "Endpoints to load; all when not set.", "a list of: " + ", ".join(V1P1.names)
+        None, "Endpoints to load; all if not set.", "a list of: " + ", ".join(V1P1.names)
     )
     filters: dict[str, str] | None = _option(
         None,
-        "A filter expression for an endpoint, such as `users = \"role='student'\"`.",
+        "Filter expressions by endpoint, such as `users = \"role='student'\"`.",
         "OneRoster filter expressions by endpoint",
     )
-    page_size: int = _option(1000, "Rows to ask for in one request.", "1 to 100000")
+    page_size: int = _option(1000, "Rows per request.", "1 to 100000")
     time_zone: str | None = _option(
         None,
-        "Where the schools are: a date that comes as an instant is the day that begins then there."
-        " Europe/London where it is not set and `login` is xporter, UTC where it is another.",
+        "Time zone of the schools: where a date comes as an instant, the day that begins then"
+        " there. If not set: Europe/London if `login` is xporter, UTC otherwise.",
         "an IANA name, such as Europe/Dublin",
     )
     deleted: str = _option(
-        "keep", "What becomes of rows that are marked `tobedeleted`, or gone.", "keep or remove"
+        "keep",
+        "What to do with rows that are marked `tobedeleted` or missing at the source: keep them,"
+        " marked as deleted, or remove them.",
+        "keep or remove",
     )
     privacy: str = _option(
         "no-contact",
-        "What is kept of people: everything; all but contact details, passwords and what the"
-        " provider adds; or no names either, and pseudonyms for ids. See Privacy.",
+        "Privacy profile: everything; all but contact details, passwords and what the provider"
+        " adds; or no names either, and pseudonyms instead of ids. See Privacy.",
         "full, no-contact or pseudonymous",
     )
-    columns: Annotated[dict[str, Any] | None, NotResolved()] = _option(
+    columns: dict[str, Any] | None = _option(
         None,
-        "Columns to keep, or to leave out, of a table: `include` keeps these alone, whatever the"
-        " profile says; `exclude` leaves out these too. What is left out is NULL.",
+        "Columns to keep or leave out, by table: `include` keeps only these, whatever the profile"
+        " says; `exclude` leaves these out as well. A column that is left out is NULL.",
         "tables, each with a list `include` or `exclude`",
     )
     pseudonymize: list[str] | None = _option(
         None,
-        "Columns to keep as pseudonyms, such as `users.username`, beside those of the profile.",
+        "More columns to store as pseudonyms, such as `users.username`.",
         "a list of text columns, each as table.column",
     )
-    privacy_key: Annotated[str | None, SecretSentinel] = _option(
+    privacy_key: str | None = _option(
         None,
-        "The key of pseudonyms, and of the list of erased people. Keep it: under another one they"
-        " are others.",
+        "Key for pseudonyms and for the list of erased people. Keep it: another key gives other"
+        " pseudonyms.",
         "at least 32 random characters",
         hidden=True,
     )
     history: bool = _option(
-        False,
-        "Whether to keep every version of users, classes and enrollments. See History.",
-        "true or false",
+        False, "Keep every version of users, classes and enrollments. See History.", "true or false"
     )
     reference_tables: bool = _option(
-        True, "Whether single references get a child table each.", "true or false"
+        True, "Give single references child tables too.", "true or false"
     )
-    concurrency: int = _option(4, "Requests under way at once, for each server.", "1 to 64")
-    request_timeout: float = _option(
-        60.0, "Seconds to wait for a server to answer.", "above 0, to 86400"
-    )
+    concurrency: int = _option(4, "Parallel requests per server.", "1 to 64")
+    request_timeout: float = _option(60.0, "Seconds to wait for a response.", "above 0, to 86400")
     retry_budget: float = _option(
-        300.0, "Seconds that one school's retries may wait in a run, in all.", "0 to 86400"
+        300.0, "Seconds that a school may wait between retries, in total per run.", "0 to 86400"
     )
     pause_budget: float = _option(
         900.0,
-        "Seconds that the pauses which a server asks for may take in a run, in all.",
+        "Seconds that a server may be left alone after too many requests, in total per run.",
         "0 to 86400",
     )
-    max_page_mb: int = _option(64, "Largest answer to accept, in MiB when unpacked.", "1 to 1024")
+    max_page_mb: int = _option(
+        64, "Largest response to accept, in MiB after decompression.", "1 to 1024"
+    )
     max_rows: int = _option(
         10_000_000,
-        "Most rows of one collection; a server that gives more is taken for one without an end.",
+        "Most rows to accept of one collection; a server that sends more is taken to be endless.",
         "1 to 1000000000",
     )
     lag: int = _option(
-        86400, "Seconds that a delta reaches back before the cursor.", "0 to 315360000"
+        86400, "Seconds that a delta reaches back before its cursor.", "0 to 315360000"
     )
     full_refresh_days: float = _option(
         7.0,
-        "Days after which a collection is read whole again, to find what no delta tells;"
-        " 0 for every run.",
+        "Days between full reads of a collection, which find what deltas cannot; 0 makes every"
+        " read a full one.",
         "0 to 3650",
     )
     max_delete_share: float = _option(
         0.2,
-        "Largest share of a school's rows in a table that one run may delete; more, if more than 20"
-        " rows, wait for a decision, while all else is loaded. See What it promises.",
+        "Largest share of a school's rows in a table that one run may delete. More deletions, if"
+        " more than 20 rows, wait for a decision; all else is loaded. See What it promises.",
         "0 to 1",
     )
     rollover: str | None = _option(
         None,
-        "Days on which a new school year is expected (UTC, both ends included, every year or once):"
-        " classes, enrollments, courses and academic sessions may then be replaced by new ones,"
-        " however many.",
+        "Days on which a new school year is expected (UTC, first and last day included, every year"
+        " or once): then new classes, enrollments, courses and academic sessions may replace any"
+        " number of old ones.",
         "spans with a comma between, such as 08-15..09-15 or 2026-08-15..2026-09-15",
     )
     lock_timeout: float = _option(
         60.0,
-        "Seconds to wait for others that hold a DuckDB file open, or write to a Postgres dataset.",
+        "Seconds to wait while others have a DuckDB file open or write to a Postgres dataset.",
         "0 to 86400",
     )
     login: str = _option("xporter", "How to log in.", "xporter or oauth2")
-    token_url: str | None = _option(None, "oauth2: address of the token endpoint.", "an https URL")
+    token_url: str | None = _option(None, "oauth2: URL of the token endpoint.", "an https URL")
     client_id: str | None = _option(None, "oauth2: client identifier.", "any text")
-    client_secret: Annotated[str | None, SecretSentinel] = _option(
-        None, "oauth2: client secret.", "any text", hidden=True
-    )
-    client_auth: str = _option("header", "oauth2: where the credentials go.", "header or body")
-    scope: str | None = _option(None, "oauth2: scopes to ask for.", "scopes, space between")
+    client_secret: str | None = _option(None, "oauth2: client secret.", "any text", hidden=True)
+    client_auth: str = _option("header", "oauth2: where to send the credentials.", "header or body")
+    scope: str | None = _option(None, "oauth2: scopes to request.", "scopes with spaces between")
 
 
-OPTIONS = {option.name: option for option in fields(Options) if "about" in option.metadata}
+OPTIONS = {option.name: option for option in fields(Options)}
+_KINDS = {key: extract_inner_type(hint) for key, hint in get_type_hints(Options).items()}
 
 
 def places(key: str) -> str:
-    """Where a setting is looked for, for people."""
+    """Names the places where a setting can be set, for messages."""
     context = dlt.current.run_context()
     folder, shared = Path(context.settings_dir).resolve(), Path(context.global_dir).resolve()
     variable = "__".join((*SECTIONS, key)).upper()
@@ -198,43 +204,37 @@ def places(key: str) -> str:
 
 
 def wrong(key: str, problem: str) -> ConfigurationError:
-    """The error for a setting with a value that it cannot have."""
+    """Makes the error for an invalid value."""
     return ConfigurationError(
         f"the setting {key!r} {problem}",
-        todo=f"set it to {OPTIONS[key].metadata['legal']}. It is looked for in {places(key)}",
+        todo=f"allowed: {OPTIONS[key].metadata['legal']}. It is read from {places(key)}",
     )
 
 
 def missing(key: str, why: str = "") -> ConfigurationError:
-    """The error for a setting that is needed, and was not found."""
+    """Makes the error for a setting that is needed and not set."""
     return ConfigurationError(
         f"the setting {key!r} is missing{why}",
-        todo=f"give it: {OPTIONS[key].metadata['about']} Looked for in {places(key)}",
+        todo=f"set it. {OPTIONS[key].metadata['about']} It is read from {places(key)}",
     )
 
 
 def look_up(given: Mapping[str, Any]) -> Options:
-    """All settings as they stand: `given` first, the rest by dlt's configuration providers.
+    """Returns all settings: `given` first, then dlt's configuration providers, then the defaults.
+
+    Only full names count: a bare `ENDPOINTS`, or `COLUMNS`, which is how wide a terminal is, may
+    belong to another program. An empty text that a provider holds is no value: compose files make
+    empty environment variables of settings that are not set.
 
     Raises:
         ConfigurationError: A setting is unknown, of the wrong type, or a secret where none may be;
             or the configuration cannot be read.
     """
-    problem: ConfigurationError | None = None
+    problem: ConfigurationError
     try:
-        _refuse_unknown(given)
-        options = resolve_configuration(
-            Options(), sections=SECTIONS, explicit_value=_without_none(given)
-        )
-        for key in _elsewhere(given):
-            setattr(options, key, _in_its_section(key))
-        return options
-    except ValueNotSecretException as error:
-        key = error.key.rpartition(".")[2]
-        problem = ConfigurationError(
-            f"the setting {key!r} is a secret, and {error.provider_name} holds it",
-            todo="move it to secrets.toml or to the environment",
-        )
+        _require_known(given)
+        found = {key: _configured(key) for key in OPTIONS if given.get(key) is None}
+        return Options(**_without_none({**given, **found}))
     except TomlProviderReadException as error:
         # the cause says where; the message may not quote a value
         problem = ConfigurationError(
@@ -242,10 +242,31 @@ def look_up(given: Mapping[str, Any]) -> Options:
         )
     except ConfigurationException as error:
         key = str(getattr(error, "field_name", ""))
-        problem = wrong(key, "has a value of the wrong type") if key in OPTIONS else None
-        if problem is None:
+        if key in OPTIONS:
+            problem = wrong(key, "has a value of the wrong type")
+        else:
             problem = ConfigurationError("the configuration cannot be read")
+    # outside the handler: the error holds the value
     raise problem
+
+
+def _configured(key: str) -> Any:
+    """Returns the value of the first of dlt's providers that has one; None if none has."""
+    secret, kind = OPTIONS[key].metadata["secret"], _KINDS[key]
+    pipeline = Container()[ConfigSectionContext].pipeline_name
+    for name in (pipeline, None) if pipeline else (None,):
+        for provider in Container()[PluggableRunContext].providers.providers:
+            hint = TSecretStrValue if secret else kind
+            value, _ = provider.get_value(key, hint, name, *SECTIONS)
+            if value is None or value == "":
+                continue
+            if secret and not provider.supports_secrets:
+                raise ConfigurationError(
+                    f"the setting {key!r} is a secret, but it is in {provider.name}",
+                    todo="move it to secrets.toml or to the environment",
+                )
+            return deserialize_value(key, value, get_origin(kind) or kind)
+    return None
 
 
 _lock = threading.Lock()
@@ -254,8 +275,11 @@ _sectioned: list[int] = [0]
 
 @contextmanager
 def sections_only() -> Iterator[None]:
-    """Lets dlt take no option from a bare name while it lasts: DEV_MODE or REFRESH in anybody's
-    environment would load into a new dataset each time, or drop what is there."""
+    """Makes dlt ignore bare names while the context is open.
+
+    DEV_MODE or REFRESH in anybody's environment would load into a new dataset each time, or drop
+    the existing one.
+    """
     providers = Container()[PluggableRunContext].providers.providers
     with _lock:
         _sectioned[0] += 1
@@ -276,37 +300,11 @@ def _in_section(
     return get_value(key, hint, pipeline, *sections) if pipeline or sections else (None, key)
 
 
-def _elsewhere(given: Mapping[str, Any]) -> Iterator[str]:
-    """The settings of whose name there is something outside their section: dlt would take it, such
-    as the environment's COLUMNS, which is how wide a terminal is."""
-    outer = SECTIONS[0]
-    outside = {name.lower().removeprefix(f"{outer}__") for name in os.environ}
-    for provider in Container()[PluggableRunContext].providers.providers:
-        document = getattr(provider, "_config_doc", {})
-        for section in (document, document.get(outer)):
-            outside |= set(section) if isinstance(section, Mapping) else set()
-    return (key for key in OPTIONS if key in outside and given.get(key) is None)
-
-
-def _in_its_section(key: str) -> Any:
-    """A setting under its whole name, or its default."""
-    option, name = OPTIONS[key], ".".join((*SECTIONS, key))
-    kind = extract_inner_type(get_type_hints(Options)[key])
-    for place in (dlt.secrets, dlt.config):
-        try:
-            found = place.get(name, get_origin(kind) or kind)
-        except ValueError:
-            raise wrong(key, "has a value of the wrong type") from None
-        if found is not None:
-            return found
-    return option.default
-
-
 def _without_none(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
+def _require_known(given: Mapping[str, Any]) -> None:
     found = [(key, "an argument") for key in given]
     prefix = "__".join(SECTIONS).upper() + "__"
     found += [
@@ -322,7 +320,9 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
             found += [(str(key), provider.name) for key in section]
     for key, place in found:
         if key not in OPTIONS:
+            close = get_close_matches(key, OPTIONS, n=1)
+            meant = f"if you mean {close[0]!r}, correct it; or " if close else ""
             raise ConfigurationError(
                 f"there is no setting {key!r} (found as {place})",
-                todo=f"use one of: {', '.join(OPTIONS)}",
+                todo=f"{meant}use one of: {', '.join(OPTIONS)}",
             )

@@ -1,8 +1,8 @@
-"""What is kept of a school's data, and what as pseudonyms: decided before anything is written.
+"""The privacy policy: which columns are left out, and which are stored as pseudonyms.
 
-A column that is left out stays in its table, and is NULL. A pseudonym is the HMAC-SHA-256 of a
-value, in hexadecimal, under a key of the user's: the same for a value wherever it stands, so that
-joins hold, and another under another key.
+A column that is left out stays in its table and is NULL. A pseudonym is the hexadecimal
+HMAC-SHA-256 of a value under the user's key. A value has the same pseudonym everywhere, so that
+joins work.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from oneroster_source.model import Column, Dialect, Endpoint, Holds, Ref, Table
 SETTINGS = ("privacy", "columns", "pseudonymize", "privacy_key")
 Profile = Literal["full", "no-contact", "pseudonymous"]
 SHORTEST_KEY = 32
-"""Characters: a short key can be found by trying."""
+"""In characters: a shorter key could be guessed."""
 _FEWEST = 8
-"""Different characters: a random key of hexadecimal digits has more."""
+"""Different characters that a random key has at least."""
 NEEDED = frozenset({"estab", "sourced_id", "status", "date_last_modified", "position"})
-"""Columns that are kept whatever is wanted, as are those that begin with an underscore: without
-them no row is found again, nor what changed."""
+"""Columns that are always kept, as are those that begin with an underscore: they identify rows and
+changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The key of pseudonyms. It is not shown, and not stored."""
+    """The key of pseudonyms, which is neither shown nor stored."""
 
     _secret: bytes = field(repr=False)
 
     def digest(self, *texts: str) -> str:
-        """The HMAC-SHA-256 of a text, in hexadecimal; of more than one, of all in order."""
+        """Returns the hexadecimal HMAC-SHA-256 of texts, in this order."""
         return hmac.digest(self._secret, "\n".join(texts).encode(), "sha256").hex()
 
     @property
     def name(self) -> str:
-        """Tells keys apart, and tells nothing of the key."""
+        """Identifies the key without revealing it."""
         return self.digest("oneroster", "name of the key")[:16]
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """What is kept of each table, checked.
+    """What is kept of each table.
 
     Args:
         profile: The profile.
         left_out: The columns that are left out, by table.
-        pseudonymized: The columns that are kept as pseudonyms, by table, those of references to
-            rows whose ids are pseudonyms included.
+        pseudonymized: The columns that are pseudonyms, by table, with those that refer to rows
+            whose ids are pseudonyms.
         key: The key of pseudonyms, if there is one.
     """
 
@@ -60,19 +60,19 @@ class Privacy:
     key: Key | None = None
 
     def pseudonym(self, table: str, column: str, value: str) -> str:
-        """A value as the destination holds it in a column."""
+        """Returns a value as a column of the destination stores it."""
         if self.key is None or column not in self.pseudonymized.get(table, ()):
             return value
         return self.key.digest(value)
 
     def pseudonyms(self, endpoint: Endpoint) -> dict[str, Any]:
-        """What an endpoint's pseudonyms hang on: rows of others do not go with rows of these."""
+        """Returns what an endpoint's pseudonyms depend on: rows with others would not join."""
         names = {t.name: sorted(self.pseudonymized.get(t.name, ())) for t in endpoint.tables()}
         found = {name: columns for name, columns in names.items() if columns}
         return {**found, "key": self.key.name} if found and self.key else {}
 
     def hidden_attributes(self, endpoint: Endpoint) -> frozenset[str]:
-        """Attributes that `extra` may not hold as they were sent, in lower case."""
+        """Returns the attributes that `extra` must not contain, in lower case."""
         own = self.left_out[endpoint.name] | self.pseudonymized[endpoint.name]
         found = [c.source for c in endpoint.table.columns if c.name in own]
         found = [source for source in found if source and "." not in source]
@@ -94,26 +94,26 @@ class Privacy:
     def __str__(self) -> str:
         hashed = sum(map(len, self.pseudonymized.values()))
         return (
-            f"privacy {self.profile}: {len(self.columns_left_out)} columns are left out,"
-            f" {hashed} hold pseudonyms; `oneroster fields` lists them"
+            f"Privacy profile {self.profile}: {len(self.columns_left_out)} columns are left out,"
+            f" {hashed} hold pseudonyms; `oneroster data-dictionary` lists them"
         )
 
 
 def of_endpoint(name: str, columns: Collection[str]) -> list[str]:
-    """Those of some columns, as `table.column`, that an endpoint's tables have."""
+    """Returns the columns, as `table.column`, that are in an endpoint's tables."""
     return [column for column in columns if column.startswith((f"{name}.", f"{name}__"))]
 
 
 def privacy(options: Options, dialect: Dialect, *, to_load: bool = True) -> Privacy:
-    """The privacy that the settings choose.
+    """Returns the privacy policy that the settings choose.
 
     Args:
         options: The settings.
         dialect: What the schools send.
-        to_load: Whether pseudonyms are to be made, which takes a key.
+        to_load: Whether pseudonyms will be made, which needs a key.
 
     Raises:
-        ConfigurationError: A setting is wrong, or a key is needed and missing.
+        ConfigurationError: A setting is invalid, or a key is needed and missing.
     """
     if not isinstance(options.privacy, str) or options.privacy not in _LEFT_OUT:
         raise wrong("privacy", f"is {options.privacy!r}")
@@ -138,8 +138,8 @@ _LEFT_OUT: Mapping[str, Collection[Holds]] = {
     "no-contact": ("contact", "secret", "open"),
     "pseudonymous": ("name", "contact", "secret", "open"),
 }
-"""What each profile leaves out. What is open goes from rows about people, or from all that are
-pseudonymous: it may hold a name anywhere."""
+"""What each profile leaves out. `open` columns may contain names: `no-contact` leaves them out of
+rows about people, `pseudonymous` out of all rows."""
 
 
 def _left_out(profile: str, endpoint: Endpoint, table: Table) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _tables(dialect: Dialect) -> Iterator[tuple[Endpoint, Table]]:
 
 
 def own_columns(table: Table) -> list[Column]:
-    """The columns that may be left out."""
+    """Returns the columns that may be left out."""
     return [
         column
         for column in table.columns
@@ -176,28 +176,26 @@ def _chosen(
     found = {}
     for name, choice in chosen.items():
         if name not in tables:
-            raise wrong("columns", f"names {name!r}, which is no table")
+            raise wrong("columns", f"names {name!r}, which is not a table")
         ways = [*choice] if isinstance(choice, Mapping) else []
         if ways not in (["include"], ["exclude"]):
-            raise wrong("columns", f"has for {name} neither an include nor an exclude alone")
+            raise wrong("columns", f"needs either include or exclude for {name}")
         (way,), (named,) = ways, choice.values()
         may = {column.name for column in own_columns(tables[name])}
         if not isinstance(named, list | tuple) or not all(isinstance(c, str) for c in named):
-            raise wrong("columns", f"has for {name} no list of columns")
+            raise wrong("columns", f"needs a list of columns for {name}")
         known = {column.name for column in tables[name].columns}
         for column in named:
             if column not in known:
-                raise wrong("columns", f"names {name}.{column}, which is no column")
+                raise wrong("columns", f"names {name}.{column}, which is not a column")
             if way == "exclude" and column not in may:
-                raise wrong(
-                    "columns", f"leaves out {name}.{column}, without which rows are not found again"
-                )
+                raise wrong("columns", f"leaves out {name}.{column}, which identifies rows")
         found[name] = frozenset(may.difference(named) if way == "include" else named)
         if way == "exclude":
             found[name] |= left_out[name]
     for endpoint in dialect.endpoints:
         for ref in endpoint.refs:
-            # the table of a reference says the same again
+            # the child table of a reference repeats its id
             if ref.column.name in found.get(endpoint.name, ()):
                 child = endpoint.child_name(ref)
                 found[child] = frozenset(column.name for column in own_columns(tables[child]))
@@ -221,16 +219,16 @@ def _pseudonymized(options: Options, dialect: Dialect) -> dict[str, frozenset[st
         declared = tables[name][1].columns if name in tables else ()
         kind = next((c.kind for c in declared if c.name == column), None)
         if kind is None:
-            raise wrong("pseudonymize", f"names {text!r}, which is no table.column")
+            raise wrong("pseudonymize", f"names {text!r}, which is not a table.column")
         endpoint = tables[name][0]
         if name == endpoint.name and column == "sourced_id":
             whose.add(name)
             continue
         refers = _refers(endpoint, name, column)
         if refers is not None:
-            raise wrong("pseudonymize", f"names {text!r}, which goes with {refers}.sourced_id")
+            raise wrong("pseudonymize", f"names {text!r}, which follows {refers}.sourced_id")
         if kind != "text" or column in NEEDED:
-            raise wrong("pseudonymize", f"names {text!r}, which cannot be one")
+            raise wrong("pseudonymize", f"names {text!r}, which cannot be a pseudonym")
         found[name].add(column)
     for name, column in _ids(dialect, whose):
         found[name].add(column)
@@ -238,7 +236,7 @@ def _pseudonymized(options: Options, dialect: Dialect) -> dict[str, frozenset[st
 
 
 def _refers(endpoint: Endpoint, table: str, column: str) -> str | None:
-    """The endpoint whose ids a column holds, if it is not the row's own."""
+    """Returns the endpoint that a column refers to, if any."""
     for ref in endpoint.refs:
         if table == endpoint.name and column == ref.column.name:
             return ref.target
@@ -252,7 +250,7 @@ def _refers(endpoint: Endpoint, table: str, column: str) -> str | None:
 
 
 def _ids(dialect: Dialect, whose: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Every column in which ids of some endpoints stand."""
+    """Yields every column that contains ids of these endpoints."""
     for endpoint, table in _tables(dialect):
         for column in table.columns:
             own = table.name == endpoint.name and column.name == "sourced_id"
@@ -265,7 +263,7 @@ def _key(secret: object) -> Key | None:
     if secret is None:
         return None
     if not isinstance(secret, str):
-        raise wrong("privacy_key", "is no text")
+        raise wrong("privacy_key", "is not text")
     if len(secret.strip()) < SHORTEST_KEY:
         raise wrong("privacy_key", f"is shorter than {SHORTEST_KEY} characters")
     if len(set(secret)) < _FEWEST:

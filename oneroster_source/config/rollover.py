@@ -1,4 +1,4 @@
-"""The days on which a new school year is expected, as the setting `rollover` gives them."""
+"""Reads the setting `rollover`: the days on which a new school year is expected."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal
 
 YEARLY, EXACT = "MM-DD..MM-DD", "YYYY-MM-DD..YYYY-MM-DD"
 _LEAP = 2000
-"""A year that has every day."""
+"""A leap year."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """From one day to another, both included."""
+    """A span of days, first and last included."""
 
     first: date
     last: date
@@ -26,7 +26,7 @@ class _Span:
         begin, end, now = ((d.month, d.day) for d in (self.first, self.last, day))
         if begin <= end:
             return _on(day.year, begin) if begin <= now <= end else None
-        # over the turn of the year
+        # a span over New Year
         if now >= begin:
             return _on(day.year, begin)
         return _on(day.year - 1, begin) if now <= end else None
@@ -42,20 +42,24 @@ def _on(year: int, day: tuple[int, int]) -> date:
 
 @dataclass(frozen=True, slots=True)
 class Rollover:
-    """Some spans of days."""
+    """The spans of days in which a new school year is expected."""
 
     spans: tuple[_Span, ...] = ()
 
     def since(self, day: date) -> date | None:
-        """The first day of the span that a day is in; None where it is in none."""
+        """Returns the first day of the span that a day is in, or None."""
         return next((first for s in self.spans if (first := s.since(day)) is not None), None)
 
 
 def rollover(text: str) -> Rollover:
-    """Reads the setting: spans with a comma between.
+    """Reads the setting: spans with commas between.
 
     Raises:
-        ValueError: It cannot be read; the message names the part.
+        ValueError: A span is invalid; the message names it.
+
+    Example:
+        >>> rollover("08-15..09-15").since(date(2026, 9, 1))
+        datetime.date(2026, 8, 15)
     """
     return Rollover(tuple(_spans(text)))
 

@@ -1,4 +1,4 @@
-"""Schools: who they are and what it takes to log in, from the settings."""
+"""Reads the schools of a run, and what it takes to log in for each, from the settings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from oneroster_source.config.options import XPORTER, Login, Options, missing, wr
 from oneroster_source.errors import ConfigurationError
 
 WAYS = ("estab", "schools", "schools_from")
-"""The settings that say which schools there are; one of them does."""
+"""The settings that name the schools; exactly one of them is set."""
 _log = logging.getLogger("oneroster_source")
 _NAME = re.compile(r"[\w/-]+(\.[\w/-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class School:
-    """One establishment of one relying party: what it takes to log in. Never prints its secrets."""
+    """A school, and what it takes to log in for it. Its `repr` shows no secret."""
 
     estab: str
     rp: str
@@ -36,11 +36,11 @@ class School:
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
     problem: ConfigurationError | None = None
-    """Why nothing can be asked of its server: it fails, and the others go on."""
+    """Why the school cannot be loaded; the others are."""
 
     @property
     def server(self) -> str:
-        """The host and port, which share one limit of requests at once."""
+        """The host and port: all schools of a server share its limit of parallel requests."""
         return urlsplit(self.base_url).netloc
 
 
@@ -48,10 +48,10 @@ _SCHOOL_KEYS = tuple(f.name for f in fields(School) if f.name != "problem")
 
 
 def configured(options: Options, login: Login) -> tuple[School, ...]:
-    """The schools of a run.
+    """Returns the schools of a run.
 
     Raises:
-        ConfigurationError: There are none, or what it takes to log in is missing or wrong.
+        ConfigurationError: There are none, or one lacks what it takes to log in.
     """
     ways = [way for way in WAYS if getattr(options, way) is not None]
     if not ways:
@@ -83,7 +83,7 @@ def _of_list(options: Options, login: Login) -> tuple[School, ...]:
     for number, entry in enumerate(entries, 1):
         where = f" in entry {number} of 'schools'"
         if not isinstance(entry, Mapping):
-            raise wrong("schools", f"has an entry {number} that is no table of settings")
+            raise wrong("schools", f"has an entry {number} that is not a table of settings")
         unknown = [key for key in entry if key not in _SCHOOL_KEYS]
         if unknown:
             raise ConfigurationError(
@@ -99,7 +99,7 @@ def _of_list(options: Options, login: Login) -> tuple[School, ...]:
 
 def _of_file(place: object, options: Options, login: Login) -> tuple[School, ...]:
     if not isinstance(place, str | Path):
-        raise wrong("schools_from", "is no text")
+        raise wrong("schools_from", "is not text")
     pattern: object = options.secret_from
     if (
         not isinstance(pattern, str)
@@ -112,7 +112,7 @@ def _of_file(place: object, options: Options, login: Login) -> tuple[School, ...
         where = f"row {row.number} of {place}"
         found = row.cells.get("estab")
         if found is None:
-            raise ConfigurationError(f"{where} has no estab", todo="give it one, or take it out")
+            raise ConfigurationError(f"{where} has no estab", todo="give it one, or remove the row")
         if unfit := _unfit(found):
             raise ConfigurationError(f"the estab in {where} {unfit}", todo="write it as text")
         estab = str(found)
@@ -124,10 +124,10 @@ def _of_file(place: object, options: Options, login: Login) -> tuple[School, ...
 
 
 def _tell_of_problems(place: str, schools: Mapping[str, School]) -> None:
-    """Says which of the schools will fail; where all of them would, nothing is to be done.
+    """Warns of the schools that will fail.
 
     Raises:
-        ConfigurationError: All of them have a problem.
+        ConfigurationError: All of them would.
     """
     problems = [school.problem for school in schools.values() if school.problem]
     if not problems:
@@ -137,20 +137,20 @@ def _tell_of_problems(place: str, schools: Mapping[str, School]) -> None:
         said += f"; and {len(problems) - 3:,} more"
     if len(problems) == len(schools):
         raise ConfigurationError(
-            f"no school of {place} can be asked: {said}", todo=problems[0].todo
+            f"no school in {place} can be loaded: {said}", todo=problems[0].todo
         )
     count = f"{len(problems):,} of the {len(schools):,}"
-    _log.warning("%s schools of %s cannot be asked, and will fail: %s", count, place, said)
+    _log.warning("%s schools in %s cannot be loaded and will fail: %s", count, place, said)
 
 
 def _of_row(
     estab: str, cells: Mapping[str, Any], options: Options, login: Login, where: str
 ) -> School:
-    """The school of a row; with a problem where that is wrong, or its secret is not there."""
+    """Makes the school of a row, with a problem if the row is invalid or the secret missing."""
     key = "shared_secret" if login == "xporter" else "client_secret"
     entry = {key: cell for key, cell in cells.items() if key in _SCHOOL_KEYS}
     name = cells.get(f"{key}_from")
-    # a client may be one for all schools; what is the secret of one school is never another's
+    # schools may share a client, but never the shared secret of one of them
     if name is None and not (login == "oauth2" and options.client_secret):
         name = options.secret_from.replace("{estab}", estab)
     problem = None
@@ -167,26 +167,26 @@ def _of_row(
 
 
 def _of_school(estab: str, error: ConfigurationError) -> ConfigurationError:
-    """A new error: one that was raised holds what was at hand, secrets too."""
+    """Makes a new error, since one that was raised holds local variables, secrets too."""
     return ConfigurationError(error.what, where=f"school {estab}", todo=error.todo)
 
 
 def _secret(name: object) -> str:
-    """What an environment variable of this name holds, or dlt's secrets under this key.
+    """Returns the environment variable of this name, or dlt's secret with this key.
 
     Raises:
-        ConfigurationError: Nothing, or what is no secret.
+        ConfigurationError: There is none, or it cannot be a secret.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         # not shown: it may be the secret itself
         raise ConfigurationError(
-            "what should name its secret is no name",
-            todo="in the column shared_secret_from or client_secret_from, or by secret_from, name"
-            " an environment variable or a key of dlt's secrets: letters, digits, '_', '-', '/',"
-            " with '.' between the parts of a key",
+            "the name of its secret is not a valid name",
+            todo="let the column shared_secret_from or client_secret_from, or secret_from, name an"
+            " environment variable or a key of dlt's secrets: letters, digits, '_', '-', '/', with"
+            " '.' between the parts of a key",
         )
     found = os.environ.get(name) or dlt.secrets.get(name)
-    # files that hold a secret end in a line break, and dlt hands it on
+    # dlt keeps the line break at the end of a file with a secret
     text = found.rstrip("\r\n") if isinstance(found, str) else found
     if text is None or str(text).strip() == "":
         variable = name if "." not in name else name.replace(".", "__").upper()
@@ -196,19 +196,19 @@ def _secret(name: object) -> str:
             " .dlt/secrets.toml",
         )
     if unfit := _unfit(text):
-        raise ConfigurationError(f"the secret {name!r} {unfit}", todo="correct it")
+        raise ConfigurationError(f"the secret {name!r} {unfit}", todo="fix it")
     return str(text)
 
 
 def _unfit(value: object) -> str:
-    """Why this is no text that can be sent; empty if it is."""
+    """Returns why a value cannot be sent as text; empty if it can."""
     if not isinstance(value, str | int) or isinstance(value, bool):
-        return "is no text"
+        return "is not text"
     text = str(value)
     if any("\ud800" <= c <= "\udfff" for c in text):
-        return "holds a character that UTF-8 cannot write"
+        return "contains a character that UTF-8 cannot encode"
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        return "holds a line break or another control character"
+        return "contains a line break or another control character"
     return ""
 
 
@@ -219,7 +219,7 @@ def _school(
     where: str,
     problem: ConfigurationError | None = None,
 ) -> School:
-    """The school of an entry, which needs no secret where that is its `problem`."""
+    """Makes the school of an entry, which needs no secret if it has a `problem`."""
 
     def value(key: str, *, needed: bool) -> str:
         found = entry.get(key)
@@ -246,9 +246,9 @@ def _school(
     )
     # the server splits user and password at the first ':', and rp and estab at the first '|'
     if xporter and ":" in school.estab:
-        raise wrong("estab", f"holds ':'{where}")
+        raise wrong("estab", f"contains ':'{where}")
     if xporter and set(":|") & set(school.rp):
-        raise wrong("rp", f"holds ':' or '|'{where}")
+        raise wrong("rp", f"contains ':' or '|'{where}")
     return school
 
 
@@ -263,7 +263,7 @@ def _url(key: str, text: str, options: Options) -> str:
         parts = urlsplit("")
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
-        raise wrong(key, "is no address like https://host/path")
+        raise wrong(key, "is not a URL like https://host/path")
     if parts.scheme == "http" and not local and not options.allow_http:
         raise wrong(
             key,

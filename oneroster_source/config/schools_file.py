@@ -1,4 +1,9 @@
-"""A file, or a table, in which users list their schools: what its rows say, not yet checked."""
+"""Reads the rows of a file, or a DuckDB table, that lists schools.
+
+CSV and JSON files are parsed here and not by DuckDB: its `read_csv` takes an unclosed quote for
+data, a long first row for the header, renames duplicate columns and drops blank rows from the
+count; its `read_json` turns long numbers into floats.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +27,10 @@ COLUMNS = (
     *("shared_secret_from", "client_secret_from"),
 )
 KINDS = ".csv, .tsv, .parquet, .json, .jsonl, or file.duckdb#table"
-# the tab last, since it may also be a blank at the end of a name
+# the tab last, since it may also be a space at the end of a name
 _DELIMITERS = ",;|\t"
 _WORD = re.compile(r"[^\W_]+")
-# their names are too near to those of secrets to be passed over
+# a column with such a word in its name is an error, and not just another column
 _SECRET = {
     *("secret", "secrets", "password", "passwords", "passphrase", "pwd", "token", "tokens"),
     *("sharedsecret", "clientsecret", "accesstoken", "bearertoken", "apikey"),
@@ -36,29 +41,28 @@ Cells: TypeAlias = list[Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A school, as it stands in a file."""
+    """A row of a file, not yet checked."""
 
     number: int
-    """As spreadsheets count it: the first line of a CSV file, with the names, is row 1."""
+    """As spreadsheets count: the header of a CSV file is row 1."""
     cells: dict[str, Any]
-    """What is not blank, by the name in `COLUMNS`. Columns that are not among these are left out:
-    the file may have others."""
+    """What is not blank, by the name in `COLUMNS`; other columns are left out."""
 
 
 def read(place: str) -> list[Row]:
-    """The rows of a file, but for those that are blank.
+    """Returns the rows of a file that are not blank.
 
     Args:
-        place: The path of a file of one of the `KINDS`.
+        place: The path of a file, of one of `KINDS`.
 
     Raises:
-        ConfigurationError: It cannot be read, has no column `estab`, one that may hold secrets, or
-            no row.
+        ConfigurationError: It cannot be read, has no row, no column `estab`, or a column that may
+            hold secrets.
     """
     path, table = _parted(place)
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ConfigurationError(
-            f"the setting 'schools_from' is {place!r}, which is no file that can be read",
+            f"the setting 'schools_from' is {place!r}, which is not a readable file",
             todo=f"give it the path of a file: {KINDS}",
         )
     kind = path.suffix.lower()
@@ -70,8 +74,8 @@ def read(place: str) -> list[Row]:
         first, names, rows = _duckdb(path, table, place)
     else:
         raise ConfigurationError(
-            f"the setting 'schools_from' is {place!r}, which does not say what kind of file it is",
-            todo=f"name one that ends in {KINDS}",
+            f"the setting 'schools_from' is {place!r}, which has no known file type",
+            todo=f"use a file that ends in {KINDS}",
         )
     known = _known(names, place)
     found = [
@@ -81,13 +85,13 @@ def read(place: str) -> list[Row]:
     ]
     if not found:
         raise ConfigurationError(
-            f"{place} lists no school", todo="give it a row for each school, or unset schools_from"
+            f"{place} lists no school", todo="add a row for each school, or unset schools_from"
         )
     return found
 
 
 def _parted(place: str) -> tuple[Path, str]:
-    """The file, and the table in it."""
+    """Splits a place into a file and a table in it, which may be empty."""
     file, mark, table = place.rpartition("#")
     if not mark or Path(place).is_file():
         return Path(place), ""
@@ -95,7 +99,7 @@ def _parted(place: str) -> tuple[Path, str]:
 
 
 def _known(names: Iterable[str], place: str) -> dict[int, str]:
-    """Which of the columns are what."""
+    """Returns the columns that are known, by their index."""
     spelled = {"".join(_WORD.findall(name)): name for name in COLUMNS}
     found: dict[int, str] = {}
     secret = ""
@@ -108,7 +112,7 @@ def _known(names: Iterable[str], place: str) -> dict[int, str]:
             found[index] = column
         elif _SECRET & {*words, "".join(words)}:
             secret = name
-    # first: where the names are missing, what stands in their place is not shown
+    # first: without a header, the names are values and must not be shown
     if "estab" not in found.values():
         raise ConfigurationError(
             f"{place} has no column 'estab'",
@@ -117,9 +121,9 @@ def _known(names: Iterable[str], place: str) -> dict[int, str]:
         )
     if secret:
         raise ConfigurationError(
-            f"{place} has a column {clean(secret, limit=60)!r}, and secrets never stand in that"
+            f"{place} has a column {clean(secret, limit=60)!r}, but secrets must not be in that"
             " file",
-            todo="take the column out, put the secrets into the environment or dlt's secrets, and"
+            todo="remove the column; put the secrets into the environment or dlt's secrets, and"
             " their names into a column shared_secret_from or client_secret_from, unless the"
             " setting secret_from names them all",
         )
@@ -127,7 +131,7 @@ def _known(names: Iterable[str], place: str) -> dict[int, str]:
 
 
 def _stripped(row: Cells) -> Cells:
-    """Without blanks around texts; what is missing is an empty text."""
+    """Strips spaces around texts, and makes NULL an empty text."""
     return ["" if cell is None else cell.strip() if isinstance(cell, str) else cell for cell in row]
 
 
@@ -143,7 +147,7 @@ def _text(path: Path, place: str) -> str:
 
 
 def _csv(text: str, place: str) -> tuple[int, list[str], list[Cells]]:
-    """The number of the first row, the names of the columns, and all rows, as text."""
+    """Returns the number of the first row, the names of the columns, and all rows, as text."""
     first = text.partition("\n")[0]
     delimiter = next((d for d in _DELIMITERS if "estab" in _cells(first, d)), ",")
     lines: list[list[str]] = []
@@ -152,16 +156,17 @@ def _csv(text: str, place: str) -> tuple[int, list[str], list[Cells]]:
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         lines = [_stripped(row) for row in reader]
     except csv.Error as error:
-        # its words are of the form alone
+        # its message quotes no value
         wrong = str(error)
     if wrong:
-        raise ConfigurationError(f"{place} is no CSV: {wrong}", todo="correct it")
+        raise ConfigurationError(f"{place} is not valid CSV: {wrong}", todo="fix it")
     names, *rows = lines or [[]]
     for number, row in enumerate(rows, 2):
         if len(row) != len(names) and any(row):
             raise ConfigurationError(
-                f"row {number} of {place} has {len(row)} cells, and its first line {len(names)}",
-                todo="correct it: a cell that holds the delimiter needs double quotes around it",
+                f"row {number} of {place} has {len(row)} cells, but its first line has"
+                f" {len(names)}",
+                todo="fix it: a cell that holds the delimiter needs double quotes around it",
             )
     return 2, names, rows
 
@@ -173,7 +178,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _json(text: str, place: str) -> tuple[int, list[str], list[Cells]]:
-    """As `_csv`, of a list of objects, or of one object in each line."""
+    """Reads a list of objects, or an object on each line, as `_csv` does."""
     try:
         if text.lstrip().startswith("["):
             rows = orjson.loads(text)
@@ -183,28 +188,28 @@ def _json(text: str, place: str) -> tuple[int, list[str], list[Cells]]:
         rows = [None]
     if not all(isinstance(row, dict) for row in rows):
         raise ConfigurationError(
-            f"{place} is no list of JSON objects, and has none in each line", todo="correct it"
+            f"{place} is not a list of JSON objects, and has no object on each line", todo="fix it"
         )
     names = list(dict.fromkeys(name for row in rows for name in row))
     return 1, names, [[row.get(name) for name in names] for row in rows]
 
 
 def _duckdb(path: Path, table: str, place: str) -> tuple[int, list[str], list[Cells]]:
-    """As `_csv`, of what DuckDB reads by itself."""
+    """Reads a Parquet file or a DuckDB table, as `_csv` does."""
     try:
         with duckdb.connect(str(path) if table else ":memory:", read_only=bool(table)) as database:
             found = (
                 database.table(table)
                 if table
-                # a name that looks like a pattern is none
+                # a name may look like a pattern
                 else database.read_parquet(escape(str(path)))
             )
             return 1, found.columns, [list(row) for row in found.fetchall()]
     except duckdb.CatalogException:
         problem = f"has no table {table!r}"
     except duckdb.IOException as error:
-        # it speaks of files alone, and of who holds them
+        # its message quotes no value: it is about files and who has them open
         problem = f"cannot be read: {clean(error, limit=400)}"
     except duckdb.Error as error:
         problem = f"cannot be read ({type(error).__name__})"
-    raise ConfigurationError(f"{path} {problem}", todo=f"see that schools_from is right: {place!r}")
+    raise ConfigurationError(f"{path} {problem}", todo=f"check schools_from: {place!r}")

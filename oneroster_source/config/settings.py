@@ -1,4 +1,4 @@
-"""Settings: read once, by dlt's own rules, checked, and frozen."""
+"""Resolves and checks the settings of a run; the result is frozen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from oneroster_source.model.filters import Filter, parse
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run needs to know, checked."""
+    """The settings of a run, checked."""
 
     schools: tuple[School, ...]
     endpoints: tuple[str, ...]
@@ -49,11 +49,11 @@ class Settings:
     client_auth: Literal["header", "body"]
     scope: str
     ca_bundle: str = ""
-    """The path of a PEM file; empty for the authorities that everyone trusts."""
+    """The path of a PEM file; empty for public authorities."""
     dialect: Dialect = field(default=V1P1, repr=False)
 
     def only(self, estabs: Sequence[str] | None) -> Settings:
-        """These settings for some of the schools.
+        """Returns these settings for some of the schools.
 
         Raises:
             ConfigurationError: An estab is not among the configured schools.
@@ -71,14 +71,18 @@ class Settings:
 
 
 def resolve(**given: Any) -> Settings:
-    """The settings of a run: `given` first, the rest by dlt's configuration providers.
+    """Returns the settings of a run: `given` first, the rest from dlt's configuration.
 
     Raises:
-        ConfigurationError: A setting is missing, wrong, or unknown; the message names the key, the
-            places it was looked for, and the legal values.
+        ConfigurationError: A setting is missing, invalid or unknown; the message names it, the
+            places it is read from, and the legal values.
+
+    Example:
+        >>> resolve(estab="3281110", rp="partner", shared_secret="...").page_size
+        1000
     """
     options = look_up(given)
-    # what is given leaves no place for another way to say it that is configured
+    # schools that are given replace schools that are configured in another way
     ways = [way for way in WAYS if given.get(way) is not None]
     if ways:
         for way in set(WAYS) - set(ways):
@@ -87,29 +91,29 @@ def resolve(**given: Any) -> Settings:
 
 
 def lock_timeout(given: float | None = None) -> float:
-    """This one setting, which a look into the destination needs without any school.
+    """Returns this one setting, for commands that need no school.
 
     Raises:
-        ConfigurationError: It is wrong, or the configuration cannot be read.
+        ConfigurationError: It is invalid, or the configuration cannot be read.
     """
     return _lock_timeout(look_up({"lock_timeout": given}))
 
 
 def chosen_privacy(*, to_load: bool = True, **given: Any) -> Privacy:
-    """The settings of privacy, which need no school; of `given` others are passed over.
+    """Returns the privacy settings, for commands that need no school; ignores others in `given`.
 
     Raises:
-        ConfigurationError: One is missing or wrong, or the configuration cannot be read. A key
-            that pseudonyms need is missing only `to_load`.
+        ConfigurationError: One is missing or invalid, or the configuration cannot be read. The key
+            of pseudonyms is needed only `to_load`.
     """
     return privacy(look_up({key: given.get(key) for key in PRIVACY}), V1P1, to_load=to_load)
 
 
 def keeps_history(given: bool | None = None) -> bool:
-    """Whether versions are kept, which needs no school.
+    """Returns whether versions are kept, for commands that need no school.
 
     Raises:
-        ConfigurationError: The setting is wrong, or the configuration cannot be read.
+        ConfigurationError: The setting is invalid, or the configuration cannot be read.
     """
     return _history(look_up({"history": given}))
 
@@ -122,7 +126,7 @@ def _history(options: Options) -> bool:
 
 def _within(options: Options, key: str, low: float, high: float) -> Any:
     value = getattr(options, key)
-    # dlt converts what it looks up, but takes arguments as they are
+    # arguments are not converted, as values from dlt's providers are
     if (
         isinstance(value, bool)
         or not isinstance(value, int if OPTIONS[key].type in (int, "int") else int | float)
@@ -150,19 +154,19 @@ def _settings(options: Options) -> Settings:
         raise wrong("endpoints", f"is {names!r}")
     for name in names:
         if name not in V1P1.names:
-            raise wrong("endpoints", f"names {name!r}, which is no endpoint")
+            raise wrong("endpoints", f"names {name!r}, which is not an endpoint")
     filters = {}
     if not isinstance(options.filters or {}, Mapping):
         raise wrong("filters", f"is {options.filters!r}")
     for name, text in (options.filters or {}).items():
         if name not in V1P1.names:
-            raise wrong("filters", f"names {name!r}, which is no endpoint")
+            raise wrong("filters", f"names {name!r}, which is not an endpoint")
         filters[name] = _filter(name, text)
     login = one_of("login", "xporter", "oauth2")
     one_of("allow_http", True, False)
     return Settings(
         schools=configured(options, login),
-        # the order of the spec, whatever the order they were asked in
+        # in the order of the model
         endpoints=tuple(name for name in V1P1.names if name in names),
         filters=filters,
         page_size=within("page_size", 1, 100_000),
@@ -192,11 +196,11 @@ def _settings(options: Options) -> Settings:
 def _time_zone(name: object, login: str) -> str:
     if name is None:
         return "Europe/London" if login == "xporter" else "UTC"
-    # what else stands beside the zones on some machines is none
+    # some machines have other files beside those of the zones
     if isinstance(name, str) and not name.startswith(("posix", "right/", "localtime")):
         with suppress(ZoneInfoNotFoundError, ValueError, OSError):
             return ZoneInfo(name).key
-    raise wrong("time_zone", f"is {name!r}, which is no time zone")
+    raise wrong("time_zone", f"is {name!r}, which is not a time zone")
 
 
 def _rollover(text: object) -> Rollover:
@@ -221,7 +225,7 @@ def _ca_bundle(path: object) -> str:
     if path is None:
         return ""
     if not isinstance(path, str) or not os.access(path, os.R_OK) or not Path(path).is_file():
-        raise wrong("ca_bundle", f"is {path!r}, which is no file that can be read")
+        raise wrong("ca_bundle", f"is {path!r}, which is not a readable file")
     return path
 
 

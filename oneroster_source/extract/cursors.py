@@ -64,7 +64,7 @@ def require_same_pseudonyms(
                 f"school {others[0]}, {endpoint.name}: was loaded with other pseudonyms than those"
                 " of the settings privacy, pseudonymize and privacy_key, and rows of both do not"
                 " join",
-                todo="set these as they were; or remove what is there with `oneroster forget"
+                todo="set these as they were; or remove what is there with `oneroster remove-school"
                 f" --school {','.join(others[:20])}`, or load into another --dataset",
             )
 

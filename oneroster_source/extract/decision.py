@@ -73,7 +73,7 @@ class Decision:
         """Makes the error about deletions that wait: why, what was `done`, what to do."""
         if not self.objection:
             return None
-        chosen = f"--schools {outcome.estab} --endpoints {outcome.endpoint}"
+        chosen = f"--school {outcome.estab} --endpoint {outcome.endpoint}"
         return MassDeletion(
             f"{self.objection}; {done.format(self.held)}",
             where=f"school {outcome.estab}, {outcome.endpoint}",

@@ -127,7 +127,7 @@ def warn_of_same_schools(
         outcome.warn(
             f"its rows are largely those of school {', '.join(olds)}, which is not configured: if"
             " the school has got another estab, its people are there twice until you run"
-            f" `oneroster forget --school {','.join(olds)}`"
+            f" `oneroster remove-school --school {','.join(olds)}`"
         )
 
 

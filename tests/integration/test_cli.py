@@ -21,7 +21,12 @@ from support import later
 from support.program import Run
 from support.settings import environment
 from support.truth import Truth, differences
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from oneroster_source.cli.app import app
+from oneroster_source.cli.common import OLD_COMMANDS, OLD_OPTIONS, listed
+from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import (
     Fault,
@@ -117,10 +122,10 @@ def test_demo_loads_what_each_week_brings_also_where_a_demo_was(run: Run, tmp_pa
 
 def test_demo_does_not_mix_with_real_schools(run: Run, serve, school: School) -> None:
     env = environment(serve(school), school)
-    assert run("sync", "--endpoints", "orgs", env=env).returncode == 0
+    assert run("sync", "--endpoint", "orgs", env=env).returncode == 0
     done = run("demo", "--pupils", "20")
     assert done.returncode == 2
-    assert "holds other schools" in done.stderr
+    assert "holds schools other" in done.stderr
 
 
 def test_sync_loads_reports_and_loads_again(run: Run, serve, school, tmp_path) -> None:
@@ -150,7 +155,7 @@ def test_sync_takes_some_schools_some_endpoints_another_file_and_dataset(
     schools = [secondary_school(n, str(n), pupils=10) for n in (1, 2)]
     env = environment(serve(*schools), *schools)
     done = run(
-        *("sync", "--schools", "2", "--endpoints", "users,orgs"),
+        *("sync", "--school", "2", "--endpoint", "users,orgs"),
         *("--destination", "other.duckdb", "--dataset", "rosters"),
         env=env,
     )
@@ -194,7 +199,7 @@ def test_a_wrong_password_names_the_school_and_check_the_servers_words(
     assert reason == "school 3281110, login: the login was refused with 401"
     shown = done.stdout + done.stderr + (tmp_path / "report.json").read_text() + reason
     assert "is wrong" not in shown
-    checked = run("check", env=env)
+    checked = run("check-connection", env=env)
     assert "*** is wrong, and so is ***" in " ".join(checked.stdout.split())
     assert "not-the-secret" not in shown + checked.stdout + checked.stderr
 
@@ -203,9 +208,9 @@ def test_a_wrong_password_names_the_school_and_check_the_servers_words(
     ("words", "env", "said"),
     [
         (("sync",), {}, "the setting 'estab' is missing"),
-        (("check",), {}, "the setting 'estab' is missing"),
-        (("sync", "--endpoints", "pupils"), {"ESTAB": "1"}, "'pupils', which is no endpoint"),
-        (("sync", "--schools", "9"), {"ESTAB": "1"}, "no school '9' is configured"),
+        (("check-connection",), {}, "the setting 'estab' is missing"),
+        (("sync", "--endpoint", "pupils"), {"ESTAB": "1"}, "'pupils', which is not an endpoint"),
+        (("sync", "--school", "9"), {"ESTAB": "1"}, "no school '9' is configured"),
         (("sync",), {"ESTAB": "1", "PAGE_SIZE": "many"}, "'page_size'"),
         (("sync",), {"ESTAB": "1", "PAGE_SISE": "5"}, "no setting 'page_sise'"),
         (("sync", "--destination", "oneroster.duckdb"), {"ESTAB": "1"}, "have the same name"),
@@ -231,7 +236,7 @@ def test_check_tells_what_the_server_allows_and_loads_nothing(
 ) -> None:
     env = environment(serve(school), school)
     school.forbidden.add("courses")
-    done = run("check", env=env)
+    done = run("check-connection", env=env)
     assert done.returncode == 1
     for line in ("login +ok", "/version +ok +1.1", "/auth/version +ok", "users +ok +[0-9]+ rows"):
         assert re.search(line, done.stdout), line
@@ -240,7 +245,7 @@ def test_check_tells_what_the_server_allows_and_loads_nothing(
 
 
 def test_status_tells_rows_cursors_and_the_last_load(run: Run, serve, school) -> None:
-    run("sync", "--endpoints", "users", env=environment(serve(school), school))
+    run("sync", "--endpoint", "users", env=environment(serve(school), school))
     done = run("status")
     assert done.returncode == 0, done.stderr
     assert re.search(rf"users +{len(school.rows('users'))} ", done.stdout)
@@ -276,19 +281,19 @@ def test_a_school_is_forgotten_only_after_it_was_shown_what_that_is(run: Run, se
     server = serve(*schools)
     schools[1].forbidden |= {"users", "orgs"}
     env = environment(server, *schools)
-    assert run("sync", "--endpoints", "users,orgs", env=env).returncode == 1
-    asked = run("forget", "--school", "1,2")
+    assert run("sync", "--endpoint", "users,orgs", env=env).returncode == 1
+    asked = run("remove-school", "--school", "1,2")
     assert asked.returncode == 2 and "add --yes" in asked.stderr
     users = len(schools[0].rows("users"))
     assert f"{users:>12,}  users\n" in asked.stdout
     truth = Truth(server.base_url, schools[:1], endpoints=("users", "orgs"))
     assert differences("roster.duckdb", truth) == {}
-    stranger = run("forget", "--school", "1,3", "--yes")
+    stranger = run("remove-school", "--school", "1,3", "--yes")
     assert stranger.returncode == 2 and "holds no school '3'" in stranger.stderr
     # the second was never read well: what is known of it goes too
-    done = run("forget", "--school", "1,2", "--yes")
+    done = run("remove-school", "--school", "1,2", "--yes")
     assert done.returncode == 0 and "rows removed" in done.stdout
-    nothing = run("forget", "--school", "2", "--yes")
+    nothing = run("remove-school", "--school", "2", "--yes")
     assert nothing.returncode == 2 and "holds no school '2'" in nothing.stderr
 
 
@@ -340,10 +345,53 @@ def served_and_loaded(run: Run, folder: Path) -> dict[str, Any]:
     return truth.tables
 
 
-def test_help_is_there_for_every_command(start: Run) -> None:
-    done = start("--help")
-    for command in ("sync", "demo", "check", "status", "simulate"):
-        assert command in done.stdout
+def test_the_help_lists_every_command_and_says_in_a_line_what_it_is_for() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
+    assert len(commands) == 13
+    for name, command in commands.items():
+        assert re.search(rf"│ {name} +[A-Z].*[^ ] +│\n", shown), name
+        assert command.help and "\n" not in command.help
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_COMMANDS.items())
+def test_a_command_is_found_by_its_old_name_which_no_help_shows(old: str, new: str) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shown = CliRunner().invoke(app, [old, "--help"])
+    assert old not in commands and shown.exit_code == 0
+    assert f"Usage: root {new} [OPTIONS]" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("sync --schools 1,2 --school 3", {"school": ["1,2", "3"]}),
+        ("sync --endpoints=users,orgs", {"endpoint": ["users,orgs"]}),
+        ("sync --plan", {"dry_run": True}),
+        ("check --schools 1 --endpoints orgs", {"school": ["1"], "endpoint": ["orgs"]}),
+        ("prune --leavers-after 2y --schools 1", {"older_than": "2y", "school": ["1"]}),
+        ("erase --estab 1 --user a", {"school": "1", "user": "a"}),
+        ("export --estab=1 --user=--a=b", {"school": "1", "user": "--a=b"}),
+        ("forget --school 1", {"school": ["1"]}),
+        # a number of schools, which is another thing
+        ("simulate --schools 3", {"schools": 3}),
+    ],
+)
+def test_old_spellings_of_options_work_and_no_help_shows_them(
+    words: str, expected: dict[str, object]
+) -> None:
+    group = get_command(app)
+    context = group.make_context("oneroster", words.split())
+    name, command, rest = group.resolve_command(context, [*words.split()])  # type: ignore[attr-defined]
+    assert command.make_context(name, rest).params.items() >= expected.items()
+    shown = command.get_help(command.make_context(name, ["--help"], resilient_parsing=True))
+    assert not [old for old in OLD_OPTIONS if name != "simulate" and f"{old} " in shown]
+
+
+def test_a_list_may_be_repeated_or_have_commas_and_is_never_empty() -> None:
+    assert listed(["1, 2", "3", ","]) == ["1", "2", "3"] and listed(None) is None
+    with pytest.raises(ConfigurationError, match="empty value"):
+        listed([" , "])
 
 
 @pytest.mark.parametrize(
@@ -397,14 +445,14 @@ def test_what_is_ignored_in_the_background_stays_so(run: Run, number: int, befor
     """As nohup and shells want it; a scheduler's SIGTERM always stops a run."""
     signal.signal(number, before)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    run("fields", "--json")
+    run("data-dictionary", "--json")
     expected = before if before == signal.SIG_IGN else signal.default_int_handler
     assert signal.getsignal(number) == expected
     assert signal.getsignal(signal.SIGTERM) == signal.default_int_handler
 
 
 def test_fields_tells_of_every_column_without_a_destination(run: Run, tmp_path: Path) -> None:
-    told = run("fields", "--json")
+    told = run("data-dictionary", "--json")
     assert told.returncode == 0
     fields = {(field["table"], field["column"]): field for field in json.loads(told.stdout)}
     assert len(fields) == sum(len(table.columns) for table in V1P1.tables)
@@ -419,7 +467,7 @@ def test_fields_tells_of_every_column_without_a_destination(run: Run, tmp_path: 
         "key": False,
         "kept": "left out",
     }
-    shown = run("fields").stdout
+    shown = run("data-dictionary").stdout
     for table, column in fields:
         assert re.search(rf"^{table}$", shown.replace(" ", ""), re.M), table
         assert re.search(rf"^ *{column} .* (kept|left out|pseudonym) *$", shown, re.M), column
@@ -428,14 +476,14 @@ def test_fields_tells_of_every_column_without_a_destination(run: Run, tmp_path: 
 
 def test_fields_goes_by_the_setting(run: Run) -> None:
     setting = "SOURCES__ONEROSTER__PRIVACY"
-    told = run("fields", "--json", env={setting: "full"})
+    told = run("data-dictionary", "--json", env={setting: "full"})
     assert {field["kept"] for field in json.loads(told.stdout)} == {"kept", "pseudonym"}
     # it takes no key to tell what one would be used for
-    told = run("fields", "--json", env={setting: "pseudonymous"})
+    told = run("data-dictionary", "--json", env={setting: "pseudonymous"})
     assert any(
         (entry["table"], entry["column"], entry["kept"]) == ("users", "sourced_id", "pseudonym")
         for entry in json.loads(told.stdout)
     )
-    told = run("fields", env={setting: "some"})
+    told = run("data-dictionary", env={setting: "some"})
     assert told.returncode == 2
     assert "the setting 'privacy' is 'some'" in told.stderr and not told.stdout

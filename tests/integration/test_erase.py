@@ -185,7 +185,15 @@ def test_nothing_of_an_erased_person_is_left_and_nobody_else_is_touched(
     env = environment(server, school) | {"SOURCES__ONEROSTER__PRIVACY_KEY": KEY}
     with caplog.at_level(logging.DEBUG):
         done = run(
-            "erase", "--estab", "1", "--user", ID, "--yes", "--destination", database, env=env
+            "erase-person",
+            "--school",
+            "1",
+            "--user",
+            ID,
+            "--yes",
+            "--destination",
+            database,
+            env=env,
         )
     assert done.returncode == 0, done.stderr
     assert MARK.decode() not in (done.stdout + done.stderr + caplog.text).lower()
@@ -280,7 +288,9 @@ def test_what_cannot_be_done_right_is_refused_and_changes_nothing(
         with pytest.raises(ConfigurationError, match=problem):
             ask(estab, user, privacy_key=KEY)
     for whom in (("1", "\udcff"), ("\udcff", ID)):
-        done = run("erase", "--estab", whom[0], "--user", whom[1], "--destination", warehouse.name)
+        done = run(
+            "erase-person", "--school", whom[0], "--user", whom[1], "--destination", warehouse.name
+        )
         assert done.returncode == 2 and "what is no character" in done.stderr
     with pytest.raises(ConfigurationError, match=r"secrets\.token_hex"):
         warehouse.erase("1", ID)
@@ -395,8 +405,8 @@ def test_what_others_say_stays_but_for_what_names_the_person(
     server, endpoints = serve(school), ("classes", "users")
     load(warehouse.name, server, school, endpoints=endpoints)
     env = {"SOURCES__ONEROSTER__PRIVACY_KEY": KEY}
-    whom = ("--estab", "1", "--user", "12", "--destination", warehouse.name)
-    given = run("export", *whom, env=env)
+    whom = ("--school", "1", "--user", "12", "--destination", warehouse.name)
+    given = run("export-person", *whom, env=env)
     assert given.returncode == 0, given.stderr
     tables = json.loads(given.stdout)["tables"]
     (of_class,) = tables["classes"]
@@ -408,7 +418,7 @@ def test_what_others_say_stays_but_for_what_names_the_person(
     assert users["p3"]["metadata"] == told
     (extra,) = [row["extra"] for row in tables["users"] if row.get("extra") and row != users["12"]]
     assert extra == {"buddy": {"sourcedId": "12", "type": "user", "name": "Eve"}}
-    assert run("erase", *whom, "--yes", env=env).returncode == 0
+    assert run("erase-person", *whom, "--yes", env=env).returncode == 0
     for again in (False, True):
         if again:
             load(warehouse.name, server, school, endpoints=endpoints, full=True)
@@ -560,19 +570,19 @@ def test_the_demo_can_be_exported_from_and_erased_from(
         ((user,),) = ask(
             "SELECT min(user_sourced_id) FROM oneroster.enrollments WHERE estab = '9990001'"
         )
-    whom = ("--estab", "9990001", "--user", user)
-    asked = run("export", *whom, "--output", "one.json")
+    whom = ("--school", "9990001", "--user", user)
+    asked = run("export-person", *whom, "--output", "one.json")
     assert asked.returncode == 0, asked.stderr
     file = tmp_path / "one.json"
     assert json.loads(file.read_text("utf-8"))["tables"]["users"][0]["sourced_id"] == user
     assert file.stat().st_mode & 0o77 == 0
-    assert json.loads(run("export", *whom).stdout)["user"] == user
-    refused = run("erase", *whom)
+    assert json.loads(run("export-person", *whom).stdout)["user"] == user
+    refused = run("erase-person", *whom)
     assert refused.returncode == 2 and "add --yes" in refused.stderr
     # a second time too
     for _ in range(2):
-        done = run("erase", *whom, "--yes")
+        done = run("erase-person", *whom, "--yes")
         assert done.returncode == 0, done.stderr
         assert "Counted again: 0" in done.stdout
-    stranger = run("erase", "--estab", "9990001", "--user", "nobody", "--yes")
+    stranger = run("erase-person", "--school", "9990001", "--user", "nobody", "--yes")
     assert stranger.returncode == 2 and "nobody with this id" in stranger.stderr

@@ -61,7 +61,7 @@ def test_a_storm_of_marks_deletes_nothing_and_a_backup_brings_nothing_back_to_br
         assert not report.good and not report.failed and report.held == [users]
         assert not report.problems
         assert f"{count:,}" in users.error and "--allow-deletes" in users.error
-        assert f"--schools {ESTAB} --endpoints users" in users.error
+        assert f"--school {ESTAB} --endpoint users" in users.error
         assert all_rows(warehouse) == before
     restore(school, rows)
     assert sync(server, school, deleted=how).good
@@ -269,11 +269,11 @@ def test_the_command_says_what_waits_and_ends_with_one(
         done = CliRunner().invoke(app, [*words])
         return done.exit_code, done.output
 
-    assert run("sync", "--endpoints", "users,orgs")[0] == 0
+    assert run("sync", "--endpoint", "users,orgs")[0] == 0
     storm(school)
-    code, said = run("sync", "--endpoints", "users,orgs", "--report", "report.json")
+    code, said = run("sync", "--endpoint", "users,orgs", "--report", "report.json")
     assert code == 1 and "HELD" in said and "2 of 2 collections loaded" in said
-    command = f"sync --full --allow-deletes --schools {ESTAB} --endpoints users"
+    command = f"sync --full --allow-deletes --school {ESTAB} --endpoint users"
     assert f"Waiting for a decision: school {ESTAB}, users: " in said and command in said
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
     states = {c["endpoint"]: (c["state"], c["held"] > 0) for c in report["collections"]}

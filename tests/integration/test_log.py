@@ -20,7 +20,8 @@ from support.program import TIME, Run
 from support.settings import environment
 
 from oneroster_source import log
-from oneroster_source.cli import app, render
+from oneroster_source.cli import render
+from oneroster_source.cli import run as one_run
 from oneroster_source.destination.locks import early
 from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
@@ -50,7 +51,7 @@ def test_a_run_in_json_tells_each_school_and_the_whole(run: Run, serve) -> None:
     server = serve(*schools)
     schools[1].forbidden.add("users")
     schools[2].faults.append(Fault("auth/token", status=401, times=99))
-    done = run(*JSON, "--endpoints", "orgs,users", env=environment(server, *schools))
+    done = run(*JSON, "--endpoint", "orgs,users", env=environment(server, *schools))
     assert done.returncode == 1
     started, *middle, ended = objects(done)
     assert started["event"] == "run_started" and started["destination"] == "roster.duckdb"
@@ -82,7 +83,7 @@ def test_lines_with_times_go_to_stderr_where_that_is_no_terminal(
     school: School,
 ) -> None:
     env = environment(serve(school), school)
-    done = run("sync", "--endpoints", "orgs", env=env)
+    done = run("sync", "--endpoint", "orgs", env=env)
     lines = done.stderr.splitlines()
     assert all(re.match(rf"{TIME} (INFO   |WARNING|ERROR  ) \w+: \S", line) for line in lines)
     assert [line.split()[2] for line in lines] == ["run_started:", "school_read:", "run_ended:"]
@@ -90,14 +91,14 @@ def test_lines_with_times_go_to_stderr_where_that_is_no_terminal(
     assert "school    endpoint" in done.stdout and "1 of 1 collections loaded" in done.stdout
     assert not re.search(TIME, done.stdout)
     # a unit file or a container sets the variable
-    done = run("sync", "--endpoints", "orgs", env={"ONEROSTER_LOG_FORMAT": "json"})
+    done = run("sync", "--endpoint", "orgs", env={"ONEROSTER_LOG_FORMAT": "json"})
     assert [line["event"] for line in objects(done)] == ["run_started", "school_read", "run_ended"]
 
 
 def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Path) -> None:
     env = {**os.environ, **environment(serve(school), school), "TERM": "dumb"}
     screen, program = pty.openpty()
-    words = ("sync", "--endpoints", "orgs,users")
+    words = ("sync", "--endpoint", "orgs,users")
     school.forbidden.add("users")
     process = subprocess.Popen(
         [sys.executable, "-m", "oneroster_source", *words], stdout=program, stderr=program, env=env
@@ -124,14 +125,14 @@ def test_progress_says_which_server_is_waited_for() -> None:
     report.pauses["over.example"] = now - timedelta(seconds=1)
     assert render.doing(report) == "Reading: 0 of 0 collections read, 0 rows"
     report.pauses["busy.example:8"] = until = now + timedelta(minutes=5)
-    said = f"busy.example:8 asked for a pause, waiting until {until:%H:%M:%S}Z"
+    said = f"waiting for busy.example:8 until {until:%H:%M:%S}Z"
     assert render.doing(report).endswith(f"0 rows; {said}")
 
 
 def test_a_pause_that_a_server_asks_for_is_told_with_the_run(run: Run, serve, school) -> None:
     server = serve(school)
     school.faults.append(Fault("users", status=429, headers=(("Retry-After", "1"),)))
-    done = run(*JSON, "--endpoints", "users", env=environment(server, school))
+    done = run(*JSON, "--endpoint", "users", env=environment(server, school))
     assert done.returncode == 0
     started, *middle, _ = objects(done)
     (pause,) = [line for line in middle if line["event"] == "pause"]
@@ -146,8 +147,8 @@ def test_progress_is_told_now_and_then(
     school: School,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "SECONDS", 0.01)
-    found = objects(run(*JSON, "--endpoints", "orgs", env=environment(serve(school), school)))
+    monkeypatch.setattr(one_run, "SECONDS", 0.01)
+    found = objects(run(*JSON, "--endpoint", "orgs", env=environment(serve(school), school)))
     told = [line for line in found if line["event"] == "progress"]
     assert told
     rows = [line["rows"] for line in told]
@@ -158,7 +159,7 @@ def test_warnings_are_told_once_for_all_schools(run: Run, serve) -> None:
     schools = [secondary_school(n, str(n), pupils=5) for n in range(1, 6)]
     for each in schools:
         each.change("orgs", each.rows("orgs")[0]["sourcedId"], mascot="owl")
-    done = run(*JSON, "--endpoints", "orgs", env=environment(serve(*schools), *schools))
+    done = run(*JSON, "--endpoint", "orgs", env=environment(serve(*schools), *schools))
     told = [line for line in objects(done) if line["level"] == "warning"]
     assert [(line["event"], line["endpoint"], len(line["estabs"])) for line in told] == [
         ("warning", "orgs", 5)
@@ -169,7 +170,7 @@ def test_warnings_are_told_once_for_all_schools(run: Run, serve) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "kind"),
     [
-        (("--schools", "9"), 2, "ConfigurationError"),
+        (("--school", "9"), 2, "ConfigurationError"),
         (("--destination", "postgresql://u:hunter2@127.0.0.1:1/x"), 1, "DestinationError"),
         ((), 75, "DestinationBusy"),
     ],
@@ -234,7 +235,7 @@ def test_no_line_holds_a_secret_or_a_name(
     school.faults.append(Fault("classes", status=200, body=body, times=9))
     school.faults.append(Fault("orgs", status=500, body=secret.encode(), times=9))
     env = {**environment(server, school), "SOURCES__ONEROSTER__RETRY_BUDGET": "0"}
-    words = ("--endpoints", "orgs,users,classes", "--log-format", form)
+    words = ("--endpoint", "orgs,users,classes", "--log-format", form)
     done = run("sync", *words, env=env)
     assert done.returncode == 1 and "school_failed" in done.stderr
     used = {r.headers.get("authorization", "") for r in server.requests}

@@ -74,7 +74,7 @@ def warned(report: Report) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for outcome in report.outcomes:
         for warning in outcome.warnings:
-            if "oneroster forget" in warning:
+            if "oneroster remove-school" in warning:
                 found.setdefault(outcome.estab, []).append(warning)
     return found
 
@@ -96,7 +96,7 @@ def test_a_school_that_gets_another_estab_is_told_once(load, options) -> None:
     new = same_as(old, "2")
     report = load(new, other, **options)
     (warning,) = warned(report)["2"]
-    assert "school 1" in warning and "`oneroster forget --school 1`" in warning
+    assert "school 1" in warning and "`oneroster remove-school --school 1`" in warning
     assert report.good and warned(report).keys() == {"2"}
     assert warned(load(new, other, full=True, **options)) == {}
 

@@ -1,4 +1,4 @@
-"""`oneroster sync --plan` tells what a load would do, and does none of it."""
+"""`oneroster sync --dry-run` tells what a load would do, and does none of it."""
 
 from __future__ import annotations
 
@@ -151,16 +151,16 @@ def test_the_command_shows_counts_and_no_person(serve, monkeypatch, tmp_path) ->
         done = CliRunner().invoke(app, ["sync", *words])
         return done.exit_code, done.output
 
-    code, said = run("--plan", "--schools", "2", "--endpoints", "users,orgs")
+    code, said = run("--dry-run", "--school", "2", "--endpoint", "users,orgs")
     assert code == 0 and "Nothing was loaded" in said
     assert "\n 2 " in said and "\n 1 " not in said
     assert not (tmp_path / "roster.duckdb").exists()
     assert run()[0] == 0
     for row in schools[0].rows("users"):
         schools[0].delete("users", row["sourcedId"])
-    code, said = run("--plan")
+    code, said = run("--dry-run")
     assert code == 1 and "HELD" in said and "Waiting for a decision: school 1, users" in said
-    code, printed = run("--plan", "--json", "--full")
+    code, printed = run("--dry-run", "--json", "--full")
     assert code == 1
     found = json.loads(printed)
     held = {(c["estab"], c["endpoint"]): c["held"] for c in found["collections"] if c["held"]}
@@ -169,7 +169,7 @@ def test_the_command_shows_counts_and_no_person(serve, monkeypatch, tmp_path) ->
     for text in (said, printed):
         assert not names & set(text.replace('"', " ").split())
         assert not any(f" {name} " in text for name in (*STAFF, *PUPILS))
-    code, printed = run("--plan", "--json", "--allow-deletes")
+    code, printed = run("--dry-run", "--json", "--allow-deletes")
     assert code == 0 and all(not c["held"] for c in json.loads(printed)["collections"])
-    for words in (["--plan", "--report", "x.json"], ["--plan", "--shards", "2"], ["--json"]):
+    for words in (["--dry-run", "--report", "x.json"], ["--dry-run", "--shards", "2"], ["--json"]):
         assert run(*words)[0] != 0

@@ -224,7 +224,7 @@ def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
     ):
         with pytest.raises(ConfigurationError, match="other pseudonyms") as refused:
             load(server, *schools, **{**chosen, **other})
-        assert "forget --school 1" in refused.value.todo
+        assert "remove-school --school 1" in refused.value.todo
     assert len(server.requests) == asked
     assert values(place, "users.sourced_id") == before
     warehouse.forget(["1"])
@@ -343,22 +343,28 @@ def test_an_attribute_in_an_odd_form_goes_with_its_column(serve, tmp_path) -> No
 
 WRONG = {
     "no profile": ({"privacy": "none"}, "the setting 'privacy' is 'none'"),
-    "no table": ({"columns": {"pupils": {"exclude": []}}}, "names 'pupils', which is no table"),
-    "no way": ({"columns": {"users": ["email"]}}, "neither an include nor an exclude"),
-    "both ways": ({"columns": {"users": {"include": [], "exclude": []}}}, "neither an include"),
-    "no column": ({"columns": {"users": {"exclude": ["mail"]}}}, "users.mail, which is no column"),
-    "a key column": ({"columns": {"users": {"exclude": ["sourced_id"]}}}, "not found again"),
-    "no list": ({"columns": {"users": {"exclude": "email"}}}, "no list of columns"),
-    "a wrong pseudonym": ({"pseudonymize": ["users.mail"]}, "which is no table.column"),
-    "a date": ({"pseudonymize": ["enrollments.begin_date"]}, "which cannot be one"),
-    "a reference": ({"pseudonymize": ["enrollments.user_sourced_id"]}, "with users.sourced_id"),
-    "a parent": ({"pseudonymize": ["users__grades.user_sourced_id"]}, "with users.sourced_id"),
+    "no table": ({"columns": {"pupils": {"exclude": []}}}, "names 'pupils', which is not a table"),
+    "no way": ({"columns": {"users": ["email"]}}, "needs either include or exclude"),
+    "both ways": ({"columns": {"users": {"include": [], "exclude": []}}}, "needs either include"),
+    "no column": (
+        {"columns": {"users": {"exclude": ["mail"]}}},
+        "users.mail, which is not a column",
+    ),
+    "a key column": ({"columns": {"users": {"exclude": ["sourced_id"]}}}, "identifies rows"),
+    "no list": ({"columns": {"users": {"exclude": "email"}}}, "needs a list of columns"),
+    "a wrong pseudonym": ({"pseudonymize": ["users.mail"]}, "which is not a table.column"),
+    "a date": ({"pseudonymize": ["enrollments.begin_date"]}, "which cannot be a pseudonym"),
+    "a reference": ({"pseudonymize": ["enrollments.user_sourced_id"]}, "follows users.sourced_id"),
+    "a parent": ({"pseudonymize": ["users__grades.user_sourced_id"]}, "follows users.sourced_id"),
     "no key": ({"privacy": "pseudonymous"}, "'privacy_key' is missing"),
     "a short key": ({"privacy_key": "canary"}, "is shorter than 32"),
     "a key that is easy": ({"privacy_key": "canary" * 9}, "fewer than 8 different characters"),
-    "a key of bytes": ({"privacy_key": b"canary" * 9}, "is no text"),
+    "a key of bytes": ({"privacy_key": b"canary" * 9}, "is not text"),
     "a list of profiles": ({"privacy": ["full"]}, "the setting 'privacy' is ['full']"),
-    "a list of lists": ({"columns": {"users": {"exclude": [["email"]]}}}, "no list of columns"),
+    "a list of lists": (
+        {"columns": {"users": {"exclude": [["email"]]}}},
+        "needs a list of columns",
+    ),
     "a list of tables": ({"columns": []}, "the setting 'columns' is []"),
 }
 

@@ -457,7 +457,7 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
     load("roster.duckdb", serve(school), school, endpoints=["users"])
 
     def run(*words: str, code: int = 0) -> str:
-        done = CliRunner().invoke(app, ["prune", "--leavers-after", *words])
+        done = CliRunner().invoke(app, ["purge-deleted", "--older-than", *words])
         if code == 0:
             assert done.exit_code == 0, done.output
             return done.output
@@ -467,15 +467,15 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
     content = Path("roster.duckdb").read_bytes()
     shown = run("365d")
     assert re.search(r"(?m)^ +1  users$", shown)
-    assert f"{len(UNDATED)} deleted rows stay: nothing tells" in shown
-    assert "rows would go" in shown and "Nothing was removed: add --yes." in shown
+    assert f"{len(UNDATED)} deleted rows stay, because it is not known" in shown
+    assert "rows would be removed" in shown and "Nothing was removed: add --yes." in shown
     assert Path("roster.duckdb").read_bytes() == content
     done = run("365d", "--yes")
     assert "rows removed. The file roster.duckdb was compacted" in done
     assert "Counted again: 0 rows are left" in done
-    assert "0 rows removed. There is nothing" in run("365d", "--schools", "1", "--yes")
+    assert "0 rows removed. There is nothing" in run("365d", "--school", "1", "--yes")
     assert "'soon' is no time span" in run("soon", code=2)
-    assert "holds no school '7'" in run("1y", "--schools", "7", code=2)
+    assert "holds no school '7'" in run("1y", "--school", "7", code=2)
 
 
 @pytest.mark.campaign
@@ -487,14 +487,14 @@ def test_the_demo_is_pruned(tmp_path) -> None:
     assert run("demo", "--pupils", "20", "--weeks", "1").returncode == 0
     before = tables("roster.duckdb")
     content = Path("roster.duckdb").read_bytes()
-    shown = run("prune", "--leavers-after", "0d")
+    shown = run("purge-deleted", "--older-than", "0d")
     assert shown.returncode == 0, shown.stderr
     assert "Nothing was removed: add --yes." in shown.stdout
     assert Path("roster.duckdb").read_bytes() == content
     counts = {
         t: int(n.replace(",", "")) for n, t in re.findall(r"(?m)^ +([\d,]+)  (\w+)$", shown.stdout)
     }
-    done = run("prune", "--leavers-after", "0d", "--yes")
+    done = run("purge-deleted", "--older-than", "0d", "--yes")
     assert done.returncode == 0, done.stderr
     assert (
         f"{sum(counts.values()):,} rows removed. The file roster.duckdb was written" in done.stdout
@@ -503,5 +503,5 @@ def test_the_demo_is_pruned(tmp_path) -> None:
     after = tables("roster.duckdb")
     assert counts == {t: len(before[t]) - len(after[t]) for t in before if before[t] != after[t]}
     assert "users" in counts and not any(row["_deleted"] for row in after["users"])
-    nothing = run("prune", "--leavers-after", "0d", "--yes")
+    nothing = run("purge-deleted", "--older-than", "0d", "--yes")
     assert nothing.returncode == 0 and "0 rows removed. There is nothing" in nothing.stdout

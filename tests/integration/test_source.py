@@ -209,7 +209,7 @@ def test_attributes_that_nobody_declared_are_kept_and_named(serve, school, sync,
     assert report.outcomes[0].undeclared == ["houseGroup", "upn"]
     assert "kept in the column extra: houseGroup, upn" in repr(list(warnings(report)))
     report = sync(server, school, endpoints=["users"], privacy="no-contact")
-    assert "left out, with the column extra: houseGroup, upn" in repr(list(warnings(report)))
+    assert "left out along with the column extra: houseGroup, upn" in repr(list(warnings(report)))
 
 
 @pytest.mark.parametrize(

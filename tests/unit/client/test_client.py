@@ -6,6 +6,7 @@ import gzip
 import html
 import json
 import logging
+import re
 import threading
 import time
 import zlib
@@ -236,7 +237,7 @@ def test_a_refused_login_is_final(dial) -> None:
     assert line.statuses == [("auth/token", 401)] and line.waits == []
     assert f"school {ESTAB}" in str(error) and "401" in error.what
     assert error.words == "Request contains an invalid client ID or secret"
-    assert error.words not in str(error) and "oneroster check" in error.todo
+    assert error.words not in str(error) and "oneroster check-connection" in error.todo
     assert "shared_secret" in error.todo
 
 
@@ -519,7 +520,7 @@ def test_the_servers_own_words_are_one_line_and_not_too_long(line) -> None:
     assert "bad filter [31m xxx" in error.words and len(error.words) < 300
     assert clean(error.words, limit=999) == error.words
     # they may quote rows, and a run writes its errors down
-    assert "bad" not in str(error) and "oneroster check" in error.todo
+    assert "bad" not in str(error) and "oneroster check-connection" in error.todo
 
 
 WORDS = "it is\u2066\x1b[31m full"
@@ -662,7 +663,9 @@ def test_pauses_have_a_limit_of_their_own(dial, status, headers) -> None:
     line.happens(Fault("users", status=status, headers=headers, times=99))
     error = line.fails(ServerUnavailable)
     assert 8 < sum(line.waits) <= 20 and len(line.received("users")) == len(line.waits) + 1 < 20
-    assert f"answered {status} and asks for a pause of" in error.what
+    # the longer one of what the server asks for, where it names a time, and of our own
+    told = "asks for|needs" if ("Retry-After", "4") in headers else "needs"
+    assert re.search(f"answered {status} and ({told}) a pause of", error.what)
     assert "of the pause_budget of 20 s" in error.what
 
 
@@ -764,6 +767,16 @@ def test_a_pause_is_told_of_once(line, caplog) -> None:
     host = line.simulator.base_url.split("/")[2]
     assert told.getMessage().startswith(f"{host} asked for a pause of 30 s; waiting until ")
     assert told.fields["server"] == host and 30 <= told.fields["seconds"] <= 30.1
+
+
+def test_a_pause_of_which_the_server_named_no_time_is_told_as_ours(line, caplog) -> None:
+    line.happens(Fault("users", status=429, times=4))
+    with caplog.at_level(logging.INFO, logger="oneroster_source"):
+        assert line.users() == IDS
+    (*_, told) = [r for r in caplog.records if getattr(r, "event", "") == "pause"]
+    host = line.simulator.base_url.split("/")[2]
+    said = rf"too many requests at {host}: waiting \d+ s, until \d\d:\d\d:\d\dZ"
+    assert re.fullmatch(said, told.getMessage())
 
 
 def test_fewer_requests_at_once_follow_a_pause_and_more_follow_good_answers(dial) -> None:

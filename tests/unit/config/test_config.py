@@ -12,6 +12,8 @@ from typing import Any
 
 import dlt
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from support.settings import refused
 from support.traces import everything
 
@@ -109,6 +111,26 @@ def test_a_school_can_be_given_piece_by_piece_in_any_place(project, place, key) 
     whole = ONE | {"base_url": "https://other.example/x"}
     project(**{place: {key: whole[key]}})
     assert resolve(**{k: v for k, v in whole.items() if k != key}).schools == (School(**whole),)
+
+
+def test_an_empty_environment_variable_is_as_if_not_set(project, monkeypatch) -> None:
+    project(secrets=ONE, config={"page_size": 7, "privacy": "full"})
+    expected = resolve()
+    for key in OPTIONS:
+        monkeypatch.setenv(PREFIX + key.upper(), "")
+    assert resolve() == expected and expected.page_size == 7
+    project()
+    assert "'estab' is missing" in str(refused())
+
+
+def test_a_pipeline_may_have_settings_of_its_own(project) -> None:
+    own = "[sources.oneroster]\nrp = 'all'\n[nightly.sources.oneroster]\nrp = 'own'\n"
+    project(secrets=own)
+    given = {"estab": "1", "shared_secret": "s"}
+    assert resolve(**given).schools[0].rp == "all"
+    # as dlt gives it to a source while a pipeline is active
+    with Container().injectable_context(ConfigSectionContext(pipeline_name="nightly")):
+        assert resolve(**given).schools[0].rp == "own"
 
 
 def test_an_argument_of_none_is_as_if_not_given(project) -> None:
@@ -264,7 +286,6 @@ WRONG_TEXT = [
     ("page_size", "100001"),
     ("page_size", "many"),
     ("page_size", "1.5"),
-    ("page_size", ""),
     ("concurrency", "0"),
     ("concurrency", "65"),
     ("request_timeout", "0"),
@@ -379,7 +400,7 @@ def test_the_json_text_of_schools_is_legal_as_an_argument_too(project) -> None:
         pytest.param([TWO[0] | {"page_size": 7}], "'page_size' in entry 1", id="not a school's"),
         pytest.param([TWO[0] | {"secret": "x"}], "'secret' in entry 1", id="unknown"),
         pytest.param([{"shared_secret": "x"}], "'estab' is missing in entry 1", id="no estab"),
-        pytest.param([TWO[0] | {"estab": "a:b"}], "holds ':' in entry 1", id="a colon"),
+        pytest.param([TWO[0] | {"estab": "a:b"}], "contains ':' in entry 1", id="a colon"),
         pytest.param([TWO[0] | {"base_url": "http://x.example"}], "plain http", id="plain http"),
     ],
 )

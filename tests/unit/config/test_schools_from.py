@@ -178,7 +178,7 @@ def test_a_school_without_a_secret_fails_and_stops_no_other(three, tmp_path, war
     assert failed in done.stdout
     assert b"What to do: set the environment variable XPORTER_002, or XPORTER_002 in" in done.stdout
     warned, *_ = [line for line in done.stderr.splitlines() if b" WARNING " in line]
-    assert b": 1 of the 3 schools of schools.csv cannot be asked, and will" in warned
+    assert b": 1 of the 3 schools in schools.csv cannot be loaded and will" in warned
     report = json.loads((tmp_path / "report.json").read_text())
     assert {c["estab"] for c in report["collections"] if c["state"] == "failed"} == {"002"}
     assert not any(r.path == "auth/token" and r.estab == "002" for r in server.requests)
@@ -326,7 +326,7 @@ def test_two_thousand_schools_of_which_some_have_no_secret(tmp_path, secrets, ca
     assert [s.shared_secret for s in schools if not s.problem] == [
         f"canary-{estab}" for estab in estabs[:1990]
     ]
-    assert "10 of the 2,000 schools of" in caplog.text
+    assert "10 of the 2,000 schools in" in caplog.text
     assert "school 0001990: there is no secret 'XPORTER_SECRET_0001990';" in caplog.text
     assert "; and 7 more" in caplog.text and "canary" not in caplog.text
     assert [s.estab for s in resolve(**how).only(["0000007"]).schools] == ["0000007"]
@@ -376,9 +376,9 @@ def test_a_secret_is_a_variable_of_just_that_name_or_a_key_of_dlts_secrets(
     [
         ("", "there is no secret 'of.it'"),
         (" \n", "there is no secret 'of.it'"),
-        ({"of": "others"}, "the secret 'of.it' is no text"),
-        (True, "the secret 'of.it' is no text"),
-        ("canary\n!", "the secret 'of.it' holds a line break or another control character"),
+        ({"of": "others"}, "the secret 'of.it' is not text"),
+        (True, "the secret 'of.it' is not text"),
+        ("canary\n!", "the secret 'of.it' contains a line break or another control character"),
     ],
 )
 def test_what_is_no_secret_is_the_problem_of_its_school(tmp_path, secrets, held, said) -> None:
@@ -399,11 +399,11 @@ def test_what_is_no_secret_is_the_problem_of_its_school(tmp_path, secrets, held,
     ("row", "said"),
     [
         ({"base_url": "http://own.example"}, "'base_url' is plain http"),
-        ({"rp": "a:b"}, "'rp' holds ':' or '|' in row 3 of"),
-        ({"rp": "a\nb"}, "'rp' holds a line break"),
-        ({"estab": "2:3"}, "'estab' holds ':' in row 3 of"),
-        ({"shared_secret_from": "canary canary"}, "what should name its secret is no name"),
-        ({"estab": "2 3"}, "what should name its secret is no name"),
+        ({"rp": "a:b"}, "'rp' contains ':' or '|' in row 3 of"),
+        ({"rp": "a\nb"}, "'rp' contains a line break"),
+        ({"estab": "2:3"}, "'estab' contains ':' in row 3 of"),
+        ({"shared_secret_from": "canary canary"}, "the name of its secret is not a valid name"),
+        ({"estab": "2 3"}, "the name of its secret is not a valid name"),
     ],
 )
 def test_what_is_wrong_in_a_row_is_the_problem_of_its_school(tmp_path, secrets, row, said) -> None:
@@ -420,7 +420,7 @@ def test_what_is_wrong_in_a_row_is_the_problem_of_its_school(tmp_path, secrets, 
 def test_the_secret_of_one_school_is_never_taken_for_one_of_a_file(tmp_path, secrets) -> None:
     place = write_csv(tmp_path / "schools.csv", [{"estab": "1"}])
     error = refused(schools_from=place, rp="rp", shared_secret="of-one-school")
-    assert "no school of" in str(error) and "there is no secret 'oneroster.secrets.1'" in str(error)
+    assert "no school in" in str(error) and "there is no secret 'oneroster.secrets.1'" in str(error)
 
 
 def test_a_client_secret_may_be_one_for_all_or_one_for_each(tmp_path, secrets) -> None:
@@ -460,7 +460,7 @@ def test_a_client_secret_may_be_one_for_all_or_one_for_each(tmp_path, secrets) -
 def test_a_column_for_secrets_is_refused(tmp_path, name, kind) -> None:
     place = WRITERS[kind](tmp_path / kind, [{"estab": "1", name: "canary"}])
     error = refused(schools_from=place, rp="rp")
-    assert f"{place} has a column {name!r}, and secrets never stand in that file" in str(error)
+    assert f"{place} has a column {name!r}, but secrets must not be in that file" in str(error)
     assert "shared_secret_from" in str(error) and "canary" not in everything(error)
 
 
@@ -481,22 +481,26 @@ def test_other_columns_are_passed_over(tmp_path, name) -> None:
         ("s.csv", b"estab,name\n1,canary\n,canary\n", "row 3 of PLACE has no estab"),
         ("s.csv", b"estab\n1\n2\n 1 \n", "row 4 of PLACE names the estab '1' again"),
         ("s.csv", b"estab,Estab\n1,canary\n", "has two columns 'estab'"),
-        ("s.csv", b"estab,name\n1,St canary, Leeds\n", "row 2 of PLACE has 3 cells, and its first"),
-        ("s.csv", b"estab,name\n1\n", "row 2 of PLACE has 1 cells, and its first line 2"),
-        ("s.csv", b'estab,name\n1,"canary\n', "is no CSV: unexpected end of data"),
-        ("s.csv", b'estab,name\n1,"can"ary\n', "is no CSV: ',' expected after"),
+        ("s.csv", b"estab,name\n1,St canary, Leeds\n", "row 2 of PLACE has 3 cells, but its first"),
+        ("s.csv", b"estab,name\n1\n", "row 2 of PLACE has 1 cells, but its first line has 2"),
+        ("s.csv", b'estab,name\n1,"canary\n', "is not valid CSV: unexpected end of data"),
+        ("s.csv", b'estab,name\n1,"can"ary\n', "is not valid CSV: ',' expected after"),
         ("s.csv", "estab,name\n1,canaré\n".encode("latin-1"), "is not UTF-8"),
         ("s.csv", "estab,name\n1,canary\n".encode("utf-16"), "is not UTF-8"),
-        ("s.csv", b"estab,name\n1\x00,canary\n", "the estab in row 2 of PLACE holds a line break"),
-        ("s.json", b'{"estab": "canary"', "is no list of JSON objects"),
-        ("s.json", b'["canary"]', "is no list of JSON objects"),
-        ("s.jsonl", b'{"estab": "1"}\ncanary\n', "is no list of JSON objects"),
+        (
+            "s.csv",
+            b"estab,name\n1\x00,canary\n",
+            "the estab in row 2 of PLACE contains a line break",
+        ),
+        ("s.json", b'{"estab": "canary"', "is not a list of JSON objects"),
+        ("s.json", b'["canary"]', "is not a list of JSON objects"),
+        ("s.jsonl", b'{"estab": "1"}\ncanary\n', "is not a list of JSON objects"),
         ("s.json", b"[]", "has no column 'estab'"),
-        ("s.json", b'[{"estab": ["canary"]}]', "the estab in row 1 of PLACE is no text"),
+        ("s.json", b'[{"estab": ["canary"]}]', "the estab in row 1 of PLACE is not text"),
         ("s.parquet", b"canary" * 99, "cannot be read (InvalidInputException)"),
         ("s.duckdb#t", b"canary" * 999, "not a valid DuckDB database file"),
-        ("s.duckdb", b"canary", "does not say what kind of file it is"),
-        ("s.xlsx", b"canary", "does not say what kind of file it is"),
+        ("s.duckdb", b"canary", "has no known file type"),
+        ("s.xlsx", b"canary", "has no known file type"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -511,7 +515,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, said) -> N
 @pytest.mark.parametrize("place", ["nowhere.csv", ".", "", "https://x.example/s.csv", "s.duckdb#t"])
 def test_what_is_no_file_is_said(place) -> None:
     error = refused(schools_from=place, rp="rp")
-    assert f"is {place!r}, which is no file that can be read" in str(error)
+    assert f"is {place!r}, which is not a readable file" in str(error)
     assert "file.duckdb#table" in str(error)
 
 
