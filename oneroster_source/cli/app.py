@@ -193,7 +193,7 @@ def demo(
 ) -> None:
     """Load two made-up schools from a server on this machine, then what the weeks change."""
     context.with_resource(early(destination, "oneroster"))
-    with _extra("simulator"):
+    with _extra("demo"):
         from oneroster_source.cli.demo import served, what_next
     from oneroster_source.run_report import Report
     from oneroster_source.warehouse import Warehouse
@@ -476,7 +476,7 @@ def simulate(
     """Serve made-up schools, or CSV files, as Xporter would, until stopped with Ctrl-C."""
     import threading
 
-    with _extra("simulator"):
+    with _extra("demo"):
         from oneroster_source.simulator import Simulator, csv_school, secondary_school
 
     if csv is not None and not any(csv.glob("*.csv")):

@@ -3,7 +3,7 @@
 It is in no extra, for the same reason as Airflow:
 
     uv run --isolated --no-project --python 3.11 --with 'dagster>=1.13,<2' --with pytest \
-        --with '.[postgres,simulator]' \
+        --with '.[postgres,demo]' \
         pytest -c /dev/null --rootdir . tests/schedulers/test_dagster.py
 """
 
