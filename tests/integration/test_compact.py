@@ -199,7 +199,8 @@ def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
         Path(f"{moment}/roster.duckdb.rewrite").touch()
     done = subprocess.run(
         [sys.executable, "-c", DIES, *moments],
-        **{"capture_output": True, "text": True, "timeout": 120, "check": False},
+        check=False,
+        **{"capture_output": True, "text": True, "timeout": 120},
     )
     assert done.stdout.split() == [str(-signal.SIGKILL)] * len(moments), done.stderr
     for moment in moments:
@@ -252,7 +253,8 @@ def test_a_disk_without_room_for_the_copy_is_told_and_loses_nothing(file, tmp_pa
         pytest.skip("no file system can be mounted here")
     done = subprocess.run(
         [*ALONE, sys.executable, "-c", FULL],
-        **{"capture_output": True, "text": True, "timeout": 120, "check": False},
+        check=False,
+        **{"capture_output": True, "text": True, "timeout": 120},
     )
     assert done.returncode == 0, done.stderr
     said, before, then, after = done.stdout.splitlines()

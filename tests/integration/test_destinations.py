@@ -73,7 +73,7 @@ def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tupl
     environment.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"{bucket}/lake")
     # a process of its own: deltalake lets no other thread run while it waits for an answer
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with open(folder / "moto.log", "wb") as log:
+    with (folder / "moto.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         end = time.monotonic() + 60

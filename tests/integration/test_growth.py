@@ -39,7 +39,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return execute(self, query, *args, **kwargs)
 
     monkeypatch.setattr(DuckDbSqlClient, "execute_query", counted)
-    yield asked
+    return asked
 
 
 def test_an_unchanged_school_costs_one_request_for_each_endpoint_and_a_login(

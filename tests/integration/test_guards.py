@@ -44,7 +44,7 @@ WINDOW = {"since": LONG_AGO}
         later("remove", {}, "tobedeleted"),
         later("keep", WINDOW, "inactive"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_a_storm_of_marks_deletes_nothing_and_a_backup_brings_nothing_back_to_bring(
     serve, sync, school, warehouse, how, options, status

@@ -275,7 +275,7 @@ def plans(postgres: str) -> Callable[[], Iterator[tuple[int, str]]]:
 
     def plans() -> Iterator[tuple[int, str]]:
         nonlocal seen
-        with open(log, "rb") as file:
+        with log.open("rb") as file:
             file.seek(seen)
             told = file.read()
         seen += len(told)

@@ -307,7 +307,7 @@ def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
 def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) -> None:
     school = small_school("1")
     school.change("users", "p1", email="p2@school.example")
-    own = {name: "alone" for name in ("sourcedId", "username", "identifier", "email")}
+    own = dict.fromkeys(("sourcedId", "username", "identifier", "email"), "alone")
     school.add("users", school.get("users", "p3") | own)
     server = serve(school)
     load(place, server, school, deleted="remove")

@@ -396,8 +396,10 @@ def test_a_file_that_is_held_at_the_start_is_waited_for(serve, sync, school, war
     with python(HOLD, warehouse.name, "True") as holder, on_wait(holder.kill) as said:
         sync(server, school, **ORGS)
     assert said == [
-        f"{Path(warehouse.name).name} is held open by process {holder.pid} ({program}):"
-        " waiting up to 60 s"
+        (
+            f"{Path(warehouse.name).name} is held open by process {holder.pid} ({program}):"
+            " waiting up to 60 s"
+        )
     ]
     assert differs(warehouse.name, server, school) == {}
     with python(HOLD, warehouse.name, "False") as holder, on_wait(holder.kill) as said:
@@ -422,7 +424,7 @@ def test_a_file_is_free_while_schools_are_read_and_waited_for_before_the_load(
 ) -> None:
     server = serve(school)
     held = held_from_the_first_page(school, warehouse)
-    with held as holders, on_wait(lambda: holders[0].kill()) as said:
+    with held as holders, on_wait(holders[0].kill) as said:
         sync(server, school, **ORGS)
     assert [f"process {holders[0].pid} " in text for text in said] == [True]
     assert differs(warehouse.name, server, school) == {}
@@ -506,8 +508,10 @@ def test_no_program_steps_in_between_two_connections_of_a_run(
     ("said", "holder"),
     [
         (
-            'IO Error: Could not set lock on file "/d/r.duckdb": Conflicting lock is held in'
-            " /usr/bin/python3.11 (PID 42). See also https://duckdb.org",
+            (
+                'IO Error: Could not set lock on file "/d/r.duckdb": Conflicting lock is held in'
+                " /usr/bin/python3.11 (PID 42). See also https://duckdb.org"
+            ),
             "process 42 (python3.11)",
         ),
         ('Could not set lock on file "x": Conflicting lock is held in PID 42', "process 42"),
@@ -726,7 +730,7 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
             stderr=subprocess.STDOUT,
             text=True,
             # a shell lets what it starts in the background ignore Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # noqa: PLW1509
         )
         try:
             wait_until(lambda: at_work(postgres), 60)

@@ -38,7 +38,8 @@ def server() -> Iterator[str]:
         data = Path(folder, "data")
         subprocess.run(
             [programs / "initdb", "-D", data, "-U", "loader", *_OPTIONS],
-            **{"check": True, "capture_output": True, "timeout": 60, "cwd": folder, **who},
+            check=True,
+            **{"capture_output": True, "timeout": 300, "cwd": folder, **who},
         )
         with _running(programs / "postgres", data, who) as url:
             yield url
@@ -91,7 +92,7 @@ def _running(program: Path, data: Path, who: dict[str, Any]) -> Iterator[str]:
             port = free.getsockname()[1]
         url = f"postgresql://loader:hunter2@127.0.0.1:{port}"
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        with open(data.parent / "log", "wb") as log:
+        with (data.parent / "log").open("wb") as log:
             process = subprocess.Popen(
                 [program, "-D", data, "-p", str(port), *settings],
                 **{"stdout": log, "stderr": log, "cwd": data.parent, **who},

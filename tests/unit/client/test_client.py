@@ -979,7 +979,10 @@ def test_what_waits_for_its_turn_when_the_run_ends_is_not_asked(dial) -> None:
             time.sleep(0.001)
         go.set()
         closing.result(10)
-    assert sum(future.exception() is None for future in asked) == 1
+    # the one that had begun has its answer, unless that came in pieces
+    stopped = [error for future in asked if (error := future.exception())]
+    assert len(stopped) in (4, 5)
+    assert all(str(error).endswith("the run was stopped") for error in stopped)
     assert len(line.received("users")) == 2
 
 

@@ -791,7 +791,7 @@ _json = st.recursive(
     max_leaves=6,
 )
 _reference = st.fixed_dictionaries(
-    {}, optional={key: _json for key in ("sourcedId", "sourceId", "id", "type", "href", "name")}
+    {}, optional=dict.fromkeys(("sourcedId", "sourceId", "id", "type", "href", "name"), _json)
 )
 _likely = (
     _json
@@ -877,7 +877,7 @@ def _check_row(endpoint: Any, item: dict[str, Any], found: dict[str, Any], table
     for name, value in item.items():
         if name in extra:
             assert _equal(value, extra[name]), name
-        elif name in ("sourcedId",):
+        elif name == "sourcedId":
             continue
         elif name == "metadata":
             assert value is None or _equal(value, json.loads(found["metadata"]))
