@@ -82,6 +82,7 @@ def enrolled(rows: Iterable[dict[str, Any]]) -> set[tuple[object, ...]]:
     }
 
 
+@pytest.mark.slow
 def test_demo_loads_what_each_week_brings_also_where_a_demo_was(run: Run, tmp_path: Path) -> None:
     done = [run("demo", "--pupils", pupils, "--weeks", "1") for pupils in ("60", "40")]
     weeks = [
@@ -302,6 +303,7 @@ CSV = {
 }
 
 
+@pytest.mark.slow
 def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "csv"
     folder.mkdir()

@@ -188,6 +188,7 @@ for moment in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
     file, tmp_path
 ) -> None:
@@ -317,6 +318,7 @@ def _in_postgres(url: str) -> list[str]:
     return [name for (name,) in files]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path, kind) -> None:
     duck = str(tmp_path / "roster.duckdb")
@@ -339,6 +341,7 @@ def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path,
     assert query(place, statistics, f"%{MARK.decode()}%") == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("begins", "why"),
     [

@@ -246,6 +246,7 @@ def refused(pipeline: dlt.Pipeline, server: Simulator, school: School, **how: An
     return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table_format", [None, "native", "delta", "iceberg"])
 def test_files_of_which_dlt_would_make_no_merge_are_refused(
     serve, school, tmp_path, table_format
@@ -297,6 +298,7 @@ NAMES = (
 )
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("configured", [False, True])
 @pytest.mark.parametrize(("file", "dataset", "why"), NAMES)
 def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read(

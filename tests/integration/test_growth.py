@@ -58,6 +58,7 @@ def test_an_unchanged_school_costs_one_request_for_each_endpoint_and_a_login(
     assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_new_asks_the_destination_no_more_for_many_schools(
     serve, sync, statements
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_run_with_nothing_new_asks_the_destination_no_more_for_many_schools(
     assert numbers[0] == numbers[1] < 60
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_new_writes_its_own_record_and_nothing_else(
     serve, sync, school, statements
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_first_load_needs_no_merge(serve, sync, school, warehouse, statements)
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.slow
 def test_a_collection_that_waits_holds_no_more_memory_however_many_rows_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,6 +156,7 @@ def users(first: int, number: int) -> bytes:
     return f'{{"users":[{",".join(found)}]}}'.encode()
 
 
+@pytest.mark.slow
 def test_the_limit_for_a_server_holds_for_any_number_of_schools(serve, sync) -> None:
     schools = some_schools(6)
     server = serve(*schools, latency=0.005)
@@ -161,6 +165,7 @@ def test_the_limit_for_a_server_holds_for_any_number_of_schools(serve, sync) -> 
     assert len(server.requests) > 3 * len(schools) * ENDPOINTS
 
 
+@pytest.mark.slow
 def test_the_report_of_a_large_load_holds_no_keys(serve, sync, school, monkeypatch) -> None:
     monkeypatch.setattr("oneroster_source.source.FEW_KEYS", 5)
     server = serve(school)

@@ -202,6 +202,7 @@ FRAME = """<script>onmessage = e => document.body.setAttribute('data-found', e.d
 <body><iframe src="asked.html" width="{width}" height="900" style="border: 0"></iframe></body>"""
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_it_within_the_width_of_the_screen(
     database: str, tmp_path: Path, width: int

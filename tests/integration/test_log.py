@@ -94,6 +94,7 @@ def test_lines_with_times_go_to_stderr_where_that_is_no_terminal(
     assert [line["event"] for line in objects(done)] == ["run_started", "school_read", "run_ended"]
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Path) -> None:
     env = {**os.environ, **environment(serve(school), school), "TERM": "dumb"}
     screen, program = pty.openpty()
@@ -166,6 +167,7 @@ def test_warnings_are_told_once_for_all_schools(run: Run, serve) -> None:
     assert "and 2 more, orgs: kept in the column extra: mascot" in told[0]["message"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("words", "code", "kind"),
     [

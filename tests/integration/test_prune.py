@@ -200,6 +200,7 @@ def load(place: str, server: Simulator, *schools: School, **options: Any) -> Rep
     return report
 
 
+@pytest.mark.sample(1)
 def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> None:
     school = make("1")
     server = serve(school)
@@ -277,6 +278,7 @@ def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> 
     assert warehouse.leavers(NOW - YEAR) == found
 
 
+@pytest.mark.slow
 def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
     school = make("1")
     server = serve(school)
@@ -303,6 +305,7 @@ def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
         assert not told & {"7A-old", "7A/Ma-old", "8A/Ma-old"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["duckdb", later("postgres")], indirect=True)
 def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) -> None:
     school = small_school("1")
@@ -452,6 +455,7 @@ def test_what_is_no_span_of_time_is_refused(text: str) -> None:
         duration(text)
 
 
+@pytest.mark.slow
 def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
     school = make("1")
     load("roster.duckdb", serve(school), school, endpoints=["users"])

@@ -105,6 +105,7 @@ def test_a_fault_is_found_and_nothing_else(found_after: Ask, name: str) -> None:
     assert found_after(*FAULTS[name][0]) == expected(name)
 
 
+@pytest.mark.slow
 def test_all_faults_are_found_on_postgres_too(postgres: str, tmp_path: Path) -> None:
     load(postgres, small_school("1"), small_school("2"))
     Warehouse(postgres).examine()
@@ -233,6 +234,7 @@ def test_what_was_never_loaded_cannot_be_checked(warehouse) -> None:
         warehouse.examine()
 
 
+@pytest.mark.slow
 def test_a_load_after_a_check_is_as_any_other(serve, warehouse) -> None:
     school = small_school()
     found = settings(serve(school), school)

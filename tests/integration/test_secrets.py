@@ -39,6 +39,7 @@ def hidden(server: Simulator, school: School) -> list[bytes]:
     return [SECRET.encode(), basic, *tokens]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -114,6 +115,7 @@ def test_no_secret_is_in_a_kept_working_folder_the_trace_or_the_log(
     assert found(texts, hidden(server, guarded)) == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -186,6 +188,7 @@ PLACES = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("words", [("sync", "--report", "report.json"), ("status",)], ids="-".join)
 def test_a_password_in_a_destination_is_shown_nowhere(

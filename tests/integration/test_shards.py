@@ -105,6 +105,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
     assert {(o.mode, o.changed) for o in report.outcomes} == {("delta", 0)}
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": SOME}
@@ -135,6 +136,7 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
     assert differences(postgres, Truth(server.base_url, schools, endpoints=SOME)) == {}
 
 
+@pytest.mark.slow
 def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     serve, schools, postgres
 ) -> None:
@@ -161,6 +163,7 @@ def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     assert differences(postgres, Truth(server.base_url, schools, endpoints=("users",))) == {}
 
 
+@pytest.mark.slow
 def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": ["enrollments"]}
@@ -171,6 +174,7 @@ def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
     assert warehouse.plan(9, only=["02"], **options)[0].estabs == ("02",)
 
 
+@pytest.mark.slow
 def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postgres) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": ["users"], "lock_timeout": 1}
@@ -196,6 +200,7 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
         thread.submit(other.divided().__enter__).result(60)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_path, kind) -> None:
     place = (
@@ -238,6 +243,7 @@ def test_many_schools_are_summed_up_and_failures_are_told_apart(school) -> None:
     assert len(lines) < 10
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("kind", "count"),
     [

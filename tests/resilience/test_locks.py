@@ -220,6 +220,7 @@ def test_a_name_means_what_is_configured_where_it_is_said(tmp_path, monkeypatch)
     assert list(tmp_path.glob("there/*")) == []
 
 
+@pytest.mark.slow
 def test_a_script_and_a_configured_file_are_kept_out_too(
     serve, school, tmp_path, monkeypatch
 ) -> None:
@@ -256,6 +257,7 @@ def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path, temporary: Path
         assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_no_two_processes_are_ever_in_together(tmp_path: Path) -> None:
     """Also while the lock file is made and removed over and over."""
     code = (
@@ -295,6 +297,7 @@ def on_first_page(school: School, work: Callable[[], None]) -> None:
     school.on_page = lambda *_: (setattr(school, "on_page", None), work())  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 def test_two_machines_do_not_load_into_one_postgres_dataset(
     serve, school, postgres, tmp_path
 ) -> None:
@@ -326,6 +329,7 @@ def test_two_machines_do_not_load_into_one_postgres_dataset(
     assert counts == [(len(school.rows("orgs")),)]
 
 
+@pytest.mark.slow
 def test_a_long_silence_while_schools_are_read_loses_no_lock(serve, school, postgres) -> None:
     query(postgres, "ALTER ROLE loader SET idle_in_transaction_session_timeout = '300ms'")
     try:
@@ -447,6 +451,7 @@ def test_a_file_that_stays_held_ends_the_run_with_nothing_lost(
     assert left(tmp_path) == ["roster.duckdb"]
 
 
+@pytest.mark.slow
 def test_a_file_that_stays_held_is_not_waited_for_again_for_each_school(
     serve, warehouse, sync
 ) -> None:
@@ -577,6 +582,7 @@ def test_the_folder_of_a_run_that_is_alive_is_not_swept(serve, sync, school, tmp
     assert not mine.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_gone_after_the_next(
     serve, school, sync, warehouse, tmp_path
 ) -> None:
@@ -644,6 +650,7 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_what_the_server_still_does_for_a_run_that_was_killed_is_waited_for(
     serve, school, postgres, caplog
 ) -> None:
@@ -702,6 +709,7 @@ def wait_until(there: Callable[[], object], seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("table", "sent"),
     [
@@ -751,6 +759,7 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     assert rows == [(len(school.rows("users")),)]
 
 
+@pytest.mark.slow
 def test_it_is_told_who_is_waited_for_and_how_to_end_it(serve, school, postgres, caplog) -> None:
     found = settings(serve(school), school)
     Warehouse(postgres).load(Report(), **ORGS, **found)
