@@ -122,6 +122,7 @@ def test_what_is_held_goes_when_somebody_says_yes(serve, sync, school, warehouse
     assert sync(server, school, deleted=how).held
 
 
+@pytest.mark.slow
 def test_few_deletions_are_believed_however_they_are_told(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)

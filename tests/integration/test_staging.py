@@ -66,7 +66,7 @@ def write(place: str, text: str) -> None:
             connection.execute(text)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_dataset_may_have_the_name_of_anothers_staging(serve, place) -> None:
     names = ("oneroster", "oneroster_staging")
     schools = {

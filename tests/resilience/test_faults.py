@@ -23,6 +23,7 @@ from threading import Event
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from support import slow
 from support.line import IDS, SHAPER, USERS, Line, text
 from support.settings import ESTAB, environment
 from support.truth import held
@@ -153,8 +154,9 @@ def test_json_without_a_floor_gives_no_rows_and_does_no_harm(serve, dial, users,
     assert rows(line) == len(USERS)
 
 
-def test_a_deep_value_is_kept_as_text(serve, dial, users) -> None:
-    deep = b'{"a":' * DEEP + b"1" + b"}" * DEEP
+@pytest.mark.parametrize("depth", [DEEP // 10, slow(DEEP)])
+def test_a_deep_value_is_kept_as_text(serve, dial, users, depth) -> None:
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
     row = b'{"sourcedId":"a","status":"active","metadata":%b,"odd":%b}' % (deep, deep)
     users.faults.append(Fault("users", status=200, body=b'{"users":[%b]}' % row, times=9))
     assert rows(dial(serve(users))) == 1
@@ -260,6 +262,7 @@ SOON = {"request_timeout": 0.2, "retry_budget": 0}
 
 @pytest.mark.parametrize("path", ["users", "auth/token"])
 @pytest.mark.parametrize("parts", DRIPS.values(), ids=DRIPS)
+@pytest.mark.sample(4)
 def test_a_server_that_drips_whatever_it_sends_is_left(dial, serve, users, parts, path) -> None:
     def talk(connection: socket.socket) -> None:
         while got := head(connection):

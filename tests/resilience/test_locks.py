@@ -493,6 +493,7 @@ def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> No
     assert "ERROR   run_failed: " in error and str(holder.pid) in error and "What to do" in error
 
 
+@pytest.mark.slow
 def test_no_program_steps_in_between_two_connections_of_a_run(
     serve, sync, school, warehouse
 ) -> None:
