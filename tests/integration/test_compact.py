@@ -20,7 +20,7 @@ import duckdb
 import psycopg2
 import pytest
 from support.postgres import query
-from support.program import ALONE
+from support.program import ALONE, PATIENCE, spawn
 from support.settings import settings
 
 from oneroster_source import DestinationError, Report, Warehouse
@@ -201,7 +201,7 @@ def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_rewrite_clears_up(
     done = subprocess.run(
         [sys.executable, "-c", DIES, *moments],
         check=False,
-        **{"capture_output": True, "text": True, "timeout": 120},
+        **{"capture_output": True, "text": True, "timeout": PATIENCE},
     )
     assert done.stdout.split() == [str(-signal.SIGKILL)] * len(moments), done.stderr
     for moment in moments:
@@ -255,7 +255,7 @@ def test_a_disk_without_room_for_the_copy_is_told_and_loses_nothing(file, tmp_pa
     done = subprocess.run(
         [*ALONE, sys.executable, "-c", FULL],
         check=False,
-        **{"capture_output": True, "text": True, "timeout": 120},
+        **{"capture_output": True, "text": True, "timeout": PATIENCE},
     )
     assert done.returncode == 0, done.stderr
     said, before, then, after = done.stdout.splitlines()
@@ -274,15 +274,13 @@ def test_nothing_is_replaced_while_somebody_has_the_file_open(file, tmp_path) ->
         rewrite(_pipeline(file), "it", 0)
     assert "rows are removed, but not yet the bytes" in str(told.value)
     code = f"import duckdb; c = duckdb.connect({str(file)!r}); print(1, flush=True); input()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    other = spawn([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline()
         with pytest.raises(DestinationError, match=f"held open by process {other.pid}"):
             rewrite(_pipeline(file), "it", 0)
     finally:
-        other.communicate(b"\n", timeout=60)
+        other.communicate(b"\n", timeout=PATIENCE)
     assert file.read_bytes() == before
 
 

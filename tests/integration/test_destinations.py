@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from support.changes import change, purge
+from support.program import PATIENCE, spawn
 from support.settings import settings
 from support.truth import Truth, differences, held
 
@@ -74,9 +74,9 @@ def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tupl
     # a process of its own: deltalake lets no other thread run while it waits for an answer
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "moto.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+        server = spawn(command, stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -88,7 +88,7 @@ def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tupl
         yield "filesystem", f"{bucket}/lake"
     finally:
         server.kill()
-        server.wait(timeout=30)
+        server.wait(timeout=PATIENCE)
 
 
 def _ducklake(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support import postgres as postgres_server
+from support.program import PATIENCE
 from support.settings import settings
 from support.small_school import enrollment, small_school
 from support.truth import opened
@@ -452,7 +453,7 @@ def test_a_column_that_is_new_gets_into_the_versions_too(serve, warehouse) -> No
     story = Story(serve(school), [school], warehouse)
     chosen = settings(story.server, school) | {"endpoints": SOME, "history": True}
     command = [sys.executable, "-c", OLDER, warehouse.name, json.dumps(chosen)]
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True)
     story.run()
     story.check()
     with opened(warehouse.name) as ask:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.program import TIME, Run
+from support.program import PATIENCE, TIME, Run, spawn
 from support.settings import environment
 
 from oneroster_source import log
@@ -100,7 +100,7 @@ def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Pa
     screen, program = pty.openpty()
     words = ("sync", "--endpoints", "orgs,users")
     school.forbidden.add("users")
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, "-m", "oneroster_source", *words], stdout=program, stderr=program, env=env
     )
     os.close(program)
@@ -113,7 +113,7 @@ def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Pa
         pass
     finally:
         os.close(screen)
-    assert process.wait(timeout=120) == 1
+    assert process.wait(timeout=PATIENCE) == 1
     text = said.decode()
     assert "Failed: users" in text and "1 of 2 collections loaded" in text
     # what failed is told once, at the end
@@ -194,7 +194,7 @@ def test_an_error_has_the_format_of_the_other_lines(
                 env={**os.environ, **env},
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=PATIENCE,
                 check=False,
             )
     else:

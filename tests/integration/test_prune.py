@@ -20,6 +20,7 @@ import duckdb
 import psycopg2
 import pytest
 from support import later
+from support.program import PATIENCE
 from support.settings import settings
 from support.small_school import enrollment, ref, small_school
 from support.truth import opened
@@ -486,7 +487,9 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
 def test_the_demo_is_pruned(tmp_path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "oneroster_source", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
 
     assert run("demo", "--pupils", "20", "--weeks", "1").returncode == 0
     before = tables("roster.duckdb")

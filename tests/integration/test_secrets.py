@@ -14,7 +14,7 @@ from pathlib import Path
 import dlt
 import duckdb
 import pytest
-from support.program import Run
+from support.program import PATIENCE, Run
 from support.settings import environment, settings
 from support.traces import files, found, parts
 
@@ -75,7 +75,7 @@ def test_a_run_of_the_command_shows_and_leaves_no_secret(
             "TMPDIR": str(temporary),
         },
         capture_output=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == (1 if fault else 0), done.stderr

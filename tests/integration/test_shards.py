@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support import later
 from support.postgres import query
+from support.program import PATIENCE
 from support.settings import settings
 from support.truth import STAGING, Truth, differences, held
 
@@ -73,7 +74,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
             whole = Report()
             parts = [others.submit(load, postgres, shard, options) for shard in shards]
             for part in parts:
-                whole.outcomes += part.result(120).outcomes
+                whole.outcomes += part.result(PATIENCE).outcomes
             warehouse.finish(whole, shards, history=True)
         assert whole.good, whole.problems
         return whole
@@ -193,11 +194,11 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
             lambda: other.finish(Report(), shards),
         ):
             with pytest.raises(DestinationBusy):
-                thread.submit(what).result(60)
-        thread.submit(other.load, Report(), shard=shards[1], **options).result(60)
+                thread.submit(what).result(PATIENCE)
+        thread.submit(other.load, Report(), shard=shards[1], **options).result(PATIENCE)
     other.finish(Report(), shards)
     with warehouse.divided(), ThreadPoolExecutor(1) as thread, pytest.raises(DestinationBusy):
-        thread.submit(other.divided().__enter__).result(60)
+        thread.submit(other.divided().__enter__).result(PATIENCE)
 
 
 @pytest.mark.sample(1)

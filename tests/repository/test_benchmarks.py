@@ -14,6 +14,7 @@ from typing import Any
 
 import dlt
 import pytest
+from support.program import PATIENCE
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -58,7 +59,7 @@ def test_the_benchmark_that_readme_begins_with_runs_as_it_says_there() -> None:
         [sys.executable, ROOT / "benchmarks", *ALONE.split()],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from support.documents import queries
+from support.program import PATIENCE
 from typer.main import get_command
 
 from oneroster_source.cli.app import app
@@ -265,7 +266,7 @@ def collected() -> dict[str, bool]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.program import PATIENCE
 
 import oneroster_source
 
@@ -227,7 +228,7 @@ def test_a_command_says_which_extra_it_needs(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 2
@@ -242,7 +243,7 @@ def test_all_else_works_without_any_extra(tmp_path: Path) -> None:
         "import oneroster_source.extract.check;"
         "sys.argv = ['oneroster', 'fields']; from oneroster_source.cli.app import main; main()"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=PATIENCE)
 
 
 def test_no_test_imports_another_test() -> None:

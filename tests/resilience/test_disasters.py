@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from support.program import ALONE
+from support.program import ALONE, PATIENCE
 from support.settings import settings
 from support.truth import Truth, differences
 
@@ -76,7 +76,7 @@ def two_runs(
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ import duckdb
 import psycopg2
 import pytest
 from support.postgres import query
+from support.program import PATIENCE, spawn
 from support.settings import environment, settings
 from support.truth import Truth, differences
 
@@ -65,7 +66,7 @@ def left(folder: Path) -> list[str]:
 @contextmanager
 def python(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Another process, which is there when it has printed a line, and is killed at the end."""
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
         stdin=subprocess.PIPE,
@@ -77,13 +78,13 @@ def python(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
 
 
 def elsewhere(work: Callable[[], object]) -> object:
     """What comes of something in another thread: to a lock, another run."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result(timeout=60)
+        return pool.submit(work).result(timeout=PATIENCE)
 
 
 def differs(database: str, server: Simulator, school: School) -> dict[str, object]:
@@ -114,7 +115,7 @@ def run_both(
             env={**os.environ, **environment(server, school)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         return done.returncode, time.monotonic() - begun, done.stderr
@@ -249,7 +250,7 @@ def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path, temporary: Path
             with pytest.raises(DestinationBusy, match=f"process {process.pid}"):
                 enter(name)
             process.send_signal(signal.SIGKILL)
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
         assert len(left(tmp_path)) == 3, "its lock, its folder, and the package in it"
         enter(name)
         with working_folder():
@@ -276,7 +277,7 @@ def test_no_two_processes_are_ever_in_together(tmp_path: Path) -> None:
         for process in (one, two, three):
             process.stdin.write("go\n")
             process.stdin.flush()
-        assert [process.wait(timeout=60) for process in (one, two, three)] == [0, 0, 0]
+        assert [process.wait(timeout=PATIENCE) for process in (one, two, three)] == [0, 0, 0]
     assert left(tmp_path) == []
 
 
@@ -316,7 +317,7 @@ def test_two_machines_do_not_load_into_one_postgres_dataset(
             env={**os.environ, "TMPDIR": str(tmp_path / "other")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         said.append(done.stderr)
@@ -484,7 +485,7 @@ def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> No
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.returncode == 1
@@ -589,17 +590,17 @@ def test_what_a_killed_run_left_is_gone_after_the_next(
 ) -> None:
     server = serve(school)
     reading, go_on = threading.Event(), threading.Event()
-    school.on_page = lambda *_: (reading.set(), go_on.wait(60))  # type: ignore[assignment]
-    process = subprocess.Popen(
+    school.on_page = lambda *_: (reading.set(), go_on.wait(PATIENCE))  # type: ignore[assignment]
+    process = spawn(
         [sys.executable, "-m", "oneroster_source", "sync"],
         env={**os.environ, **environment(server, school)},
         stderr=subprocess.PIPE,
     )
     try:
-        assert reading.wait(60)
+        assert reading.wait(PATIENCE)
     finally:
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         school.on_page = None
         go_on.set()
     assert "roster.duckdb.lock" in left(tmp_path)
@@ -702,9 +703,9 @@ def at_work(database: str) -> list[int]:
     return [pid for (pid,) in found]
 
 
-def wait_until(there: Callable[[], object], seconds: float) -> None:
+def wait_until(there: Callable[[], object]) -> None:
     """Waits until something is so."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not there():
         assert time.monotonic() < end, "it is not so in time"
         time.sleep(0.05)
@@ -731,24 +732,22 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     more = {"SOURCES__ONEROSTER__HISTORY": "true", "SOURCES__ONEROSTER__PRIVACY": "full"}
     with slow_statement(postgres, table):
         words = ["--full", "--endpoints", "users", "--destination", postgres]
-        run = subprocess.Popen(
+        run = spawn(
             [sys.executable, "-m", "oneroster_source", "sync", *words],
             cwd=tmp_path,
             env={**os.environ, **environment(server, school), **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # a shell lets what it starts in the background ignore Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # noqa: PLW1509
         )
         try:
-            wait_until(lambda: at_work(postgres), 60)
+            wait_until(lambda: at_work(postgres))
             run.send_signal(sent)
-            said, _ = run.communicate(timeout=30)
-            wait_until(lambda: not at_work(postgres), 30)
+            said, _ = run.communicate(timeout=PATIENCE)
+            wait_until(lambda: not at_work(postgres))
         finally:
             run.kill()
-            run.wait(timeout=30)
+            run.wait(timeout=PATIENCE)
     if sent != signal.SIGKILL:
         assert run.returncode == 130 and "Stopped. Nothing was lost" in said
         assert "Traceback" not in said

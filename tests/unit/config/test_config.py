@@ -12,6 +12,7 @@ from typing import Any
 
 import dlt
 import pytest
+from support.program import PATIENCE
 from support.settings import refused
 from support.traces import everything
 
@@ -417,7 +418,7 @@ def test_a_broken_file_is_one_of_our_errors_and_names_the_file(tmp_path, name) -
     )
     # in a process of its own: dlt reads the files when it is first asked for anything
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert run.returncode == 0, run.stderr.splitlines()[-3:]
     assert f"{name}.toml" in run.stdout and "canary" not in run.stdout + run.stderr
