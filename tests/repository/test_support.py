@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+    sys.platform != "linux", reason="a parent is watched on Linux only"
 )
 def test_what_a_killed_test_run_has_started_ends() -> None:
     program = (
