@@ -347,6 +347,7 @@ def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path,
         ("SELECT count(*) FROM oneroster.orgs", "another session has the table"),
     ],
 )
+@pytest.mark.slow
 def test_what_others_do_in_postgres_is_not_waited_for_and_the_rest_is_made_up_for(
     serve, postgres, school, monkeypatch, begins, why
 ) -> None:

@@ -89,6 +89,7 @@ def test_what_was_kept_goes_when_it_is_to_be_removed(serve, sync, school, wareho
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_one_school_among_many_loses_only_its_own(serve, sync, warehouse) -> None:
     schools = [secondary_school(7, estab, pupils=20) for estab in ("1", "2", "3")]
     server = serve(*schools)
@@ -114,6 +115,7 @@ def test_more_is_gone_than_one_query_can_name(serve, sync, school, warehouse) ->
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_kept_row_stays_as_it_was_to_the_last_value(serve, sync, warehouse) -> None:
     """Also what was undeclared, or of an odd type."""
     odd = {
@@ -172,6 +174,7 @@ def test_where_no_delta_can_be_had_every_pass_is_full(
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_window_deletes_nothing(serve, sync, school, warehouse) -> None:
     from datetime import UTC, datetime
 
@@ -190,6 +193,7 @@ def test_a_window_deletes_nothing(serve, sync, school, warehouse) -> None:
 
 
 @pytest.mark.parametrize("how", ["keep", later("remove")])
+@pytest.mark.slow
 def test_an_empty_collection_deletes_nothing_until_it_is_allowed(
     serve, sync, school, warehouse, how
 ) -> None:

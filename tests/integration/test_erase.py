@@ -360,6 +360,7 @@ def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
     assert len(dump(warehouse.name)["suppressed_users"]) == 1
 
 
+@pytest.mark.slow
 def test_what_others_say_stays_but_for_what_names_the_person(
     serve,
     run: Run,

@@ -169,6 +169,7 @@ def test_a_first_load_of_deleted_rows_is_no_deletion(serve, sync, school, wareho
     assert live(warehouse) == set()
 
 
+@pytest.mark.slow
 def test_marks_and_absences_count_together(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -216,6 +217,7 @@ def test_marks_of_rows_that_never_were_there_hide_no_emptied_table(
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["keep", "remove"])
+@pytest.mark.slow
 def test_a_new_year_is_loaded_and_the_old_one_waits(serve, sync, school, warehouse, how) -> None:
     server = serve(school)
     chosen = {"endpoints": ["orgs", "enrollments"], "deleted": how, "history": True}

@@ -140,6 +140,7 @@ def rich(school: School) -> School:
     ],
     ids=["the default", "pseudonymous, of twenty schools"],
 )
+@pytest.mark.sample(2)
 def test_each_profile_keeps_what_it_says(
     serve, load, warehouse, count, chosen, left_out, hashed
 ) -> None:
@@ -526,6 +527,7 @@ def test_what_is_left_out_is_in_no_kept_folder_of_dlt_nor_on_an_error(
     assert any("work" in name for name in texts)
 
 
+@pytest.mark.slow
 def test_the_contacts_of_a_marked_pupil_are_nowhere_by_default(serve, tmp_path) -> None:
     school, marks = marked()
     server = serve(school)

@@ -202,6 +202,7 @@ def test_results_are_in_the_dataset_run_by_run(clean: Path, tmp_path: Path) -> N
         ("class_too_large", 0, "Which classes have more than 40 pupils today?"),
     ],
 )
+@pytest.mark.sample(2)
 def test_the_command_ends_as_grave_as_what_it_found(
     clean: Path, tmp_path: Path, fault: str | None, code: int, said: str
 ) -> None:

@@ -132,6 +132,7 @@ def test_what_an_earlier_version_has_staged_is_dropped(
     assert differences(place, truth) == {}
 
 
+@pytest.mark.sample(1)
 def test_a_dataset_that_looks_like_staging_by_its_name_alone_is_left_alone(
     serve, school, place
 ) -> None:
@@ -169,6 +170,7 @@ def test_rows_are_not_staged_where_something_was_loaded(serve, school, place, mo
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("layout", [None, OLD], ids=["ours", "of an earlier version"])
 @pytest.mark.parametrize("name", ["oneroster", "trust_" * 9 + "x", "trust_" * 10])
+@pytest.mark.slow
 def test_erased_bytes_stay_in_no_staging_dataset_however_long_its_name(
     serve, postgres, monkeypatch, name, layout
 ) -> None:

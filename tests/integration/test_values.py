@@ -155,7 +155,7 @@ def database(request, tmp_path) -> str:
     return str(tmp_path / "roster.duckdb")
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_ids_that_are_too_long_for_an_index_stop_nothing_else(serve, database) -> None:
     # random, since Postgres would compress others
     long = random.Random(1).randbytes(4000).hex()
@@ -201,6 +201,7 @@ def twins() -> list[dict[str, Any]]:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("page_size", [3, 10, 1000])
+@pytest.mark.slow
 def test_ids_that_come_on_several_rows_are_told(serve, database, page_size) -> None:
     school = listed("1", users=twins())
     server = serve(school)

@@ -54,6 +54,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return program
 
 
+@pytest.mark.slow
 def test_the_benchmark_that_readme_begins_with_runs_as_it_says_there() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks", *ALONE.split()],
@@ -69,6 +70,7 @@ def test_the_benchmark_that_readme_begins_with_runs_as_it_says_there() -> None:
 
 
 @pytest.mark.parametrize("command", TINY, ids=lambda command: command.split()[0])
+@pytest.mark.sample(1)
 def test_every_benchmark_runs(benchmarks: dict[str, Any], command: str) -> None:
     done = CliRunner().invoke(benchmarks["app"], command.split(), catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -135,6 +135,7 @@ def test_it_shows_what_it_is_kept_with(path, database, tmp_path, jupyter) -> Non
         for path in NOTEBOOKS
     ],
 )
+@pytest.mark.slow
 def test_it_runs_where_nothing_is(path, nothing, tmp_path, jupyter) -> None:
     assert shown(run(path, nothing, tmp_path, jupyter)) == shown(kept(path))
 

@@ -13,9 +13,7 @@ from support.program import PATIENCE
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="a parent is watched on Linux only"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent is watched on Linux only")
 def test_what_a_killed_test_run_has_started_ends() -> None:
     program = (
         "import sys, time; from support.program import spawn;"

@@ -476,6 +476,7 @@ def test_a_file_that_stays_held_is_not_waited_for_again_for_each_school(
     assert sync(server, *schools, full=True, **ORGS).good
 
 
+@pytest.mark.slow
 def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> None:
     env = {**environment(serve(school), school), "SOURCES__ONEROSTER__LOCK_TIMEOUT": "0.5"}
     duckdb.connect(warehouse.name).close()
@@ -722,6 +723,7 @@ def wait_until(there: Callable[[], object]) -> None:
         ("users_history", signal.SIGKILL),
     ],
 )
+@pytest.mark.slow
 def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     serve, school, postgres, tmp_path, table, sent
 ) -> None:
