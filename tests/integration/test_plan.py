@@ -144,6 +144,7 @@ def test_a_table_that_was_dropped_is_planned_as_it_would_be_read(
     assert users.plan is not None and users.plan.added == users.live
 
 
+@pytest.mark.slow
 def test_the_command_shows_counts_and_no_person(serve, monkeypatch, tmp_path) -> None:
     schools = [small_school("1"), small_school("2")]
     server = serve(*schools)

@@ -55,6 +55,7 @@ def hidden(server: Simulator, school: School) -> list[bytes]:
         ),
     ],
 )
+@pytest.mark.sample(1)
 def test_a_run_of_the_command_shows_and_leaves_no_secret(
     serve, guarded: School, tmp_path: Path, fault: Fault | None
 ) -> None:

@@ -63,6 +63,7 @@ def others() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.slow
 def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": SOME, "history": True}
