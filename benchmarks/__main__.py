@@ -240,17 +240,17 @@ def history(rows: Rows = 5_000_000, rounds: Rounds = 3, on_postgres: bool = Fals
                 ((size,),) = servers.query(place, "SELECT pg_database_size(current_database())")
                 sizes[way].append(size / 1e6)
 
-        for way in ways:
+        for way, history in ways.items():
             run("first load", way)
-            load("ours", address, places[way], endpoints=["enrollments"], history=ways[way])
+            load("ours", address, places[way], endpoints=["enrollments"], history=history)
         for _ in range(rounds):
             for way in ways:
                 run("nothing changed", way)
             post(f"{address}/change/1000")
-            for way in ways:
+            for way, history in ways.items():
                 run("0.1% changed", way)
                 # the changes are less than a day old, and come once more
-                load("ours", address, places[way], endpoints=["enrollments"], history=ways[way])
+                load("ours", address, places[way], endpoints=["enrollments"], history=history)
         for way in ways:
             run("full pass", way)
         megabytes = {

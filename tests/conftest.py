@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,10 +42,25 @@ TEST_DATA = "ONEROSTER_TEST_DATA"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what takes the data sets, for `-m needs_data` to select."""
+    """Marks what takes the data sets, for `-m needs_data` to select, and what a sample leaves out.
+
+    A parametrised test with `@pytest.mark.sample(2)` runs two of its cases by default, spread
+    evenly over all; the others are slow. Cases are counted among those collected: one that is named
+    on the command line runs.
+    """
+    sampled: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         if "data_sets" in getattr(item, "fixturenames", ()):
             item.add_marker("needs_data")
+        left_out = [name for name in ("slow", "campaign") if item.get_closest_marker(name)]
+        if item.get_closest_marker("sample") and not left_out:
+            sampled[item.path, item.nodeid.partition("[")[0]].append(item)
+    for cases in sampled.values():
+        (count,) = cases[0].get_closest_marker("sample").args
+        kept = {number * len(cases) // count for number in range(count)}
+        for number, item in enumerate(cases):
+            if number not in kept:
+                item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from dlt.common.destination.client import JobClientBase
-
 from oneroster_source.admin.person import Person
 from oneroster_source.config.privacy import Key
 from oneroster_source.config.settings import chosen_privacy
 from oneroster_source.destination import staging
 from oneroster_source.destination.backends import backend_of
-from oneroster_source.destination.queries import Removed
+from oneroster_source.destination.queries import DestinationClient, Removed
 from oneroster_source.destination.session import Target, require_database
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
@@ -77,7 +75,7 @@ def _key(estab: str, user: str, settings: dict[str, Any]) -> Key | None:
 
 def _person(
     target: Target,
-    client: JobClientBase,
+    client: DestinationClient,
     estab: str,
     user: str,
     key: Key | None,

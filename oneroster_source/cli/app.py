@@ -290,7 +290,7 @@ def demo(
 ) -> None:
     """Load two made-up schools from a test server on this machine, then weeks of changes."""
     context.with_resource(early(destination, "oneroster"))
-    with needs_extra("simulator"):
+    with needs_extra("demo"):
         from oneroster_source.cli.demo import require_no_other_schools, served, what_next
     from oneroster_source.run_report import Report
     from oneroster_source.warehouse import Warehouse
@@ -325,7 +325,7 @@ def simulate(
     """Start a test server with made-up schools or your own CSV files; Ctrl-C stops it."""
     import threading
 
-    with needs_extra("simulator"):
+    with needs_extra("demo"):
         from oneroster_source.simulator import Simulator, csv_school, secondary_school
 
     if csv is not None and not any(csv.glob("*.csv")):

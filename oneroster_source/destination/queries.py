@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from dlt.destinations.exceptions import DatabaseException as DatabaseException
+from dlt.common.destination.client import JobClientBase
+from dlt.destinations import exceptions
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from oneroster_source.model import Table
 
+DestinationClient: TypeAlias = JobClientBase
+"""dlt's client of any destination."""
 DatabaseClient: TypeAlias = SqlJobClientBase
 """dlt's client of a database."""
 SqlClient: TypeAlias = SqlClientBase[Any]
 """dlt's client that runs SQL, in a database or on files."""
+DatabaseException: TypeAlias = exceptions.DatabaseException
+"""A database refused a statement."""
 
 
 def existing_tables(client: Any, names: Iterable[str]) -> dict[str, Any]:

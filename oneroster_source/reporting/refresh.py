@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import dlt
-from dlt.common.destination.client import JobClientBase
 
 from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.hints import hints
-from oneroster_source.destination.queries import DatabaseClient, DatabaseException
+from oneroster_source.destination.queries import (
+    DatabaseClient,
+    DatabaseException,
+    DestinationClient,
+)
 from oneroster_source.destination.session import Target, require_database
 from oneroster_source.destination.state import left_out
 from oneroster_source.errors import DestinationError, clean
@@ -18,7 +21,7 @@ from oneroster_source.reporting import quality, views
 from oneroster_source.reporting.sql_files import Statement
 
 
-def create_views(client: JobClientBase, changed: Collection[str] = ()) -> list[Statement]:
+def create_views(client: DestinationClient, changed: Collection[str] = ()) -> list[Statement]:
     """Makes the views, and what keeps them fast, if the destination is a database.
 
     Args:

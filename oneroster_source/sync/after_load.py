@@ -7,11 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import dlt
-from dlt.common.destination.client import JobClientBase
 
 from oneroster_source.destination import history
 from oneroster_source.destination.integrity import Written, problems, same_schools
-from oneroster_source.destination.queries import DatabaseClient, existing_tables
+from oneroster_source.destination.queries import DatabaseClient, DestinationClient, existing_tables
 from oneroster_source.destination.session import require_database
 from oneroster_source.errors import DestinationError
 from oneroster_source.model import V1P1
@@ -73,7 +72,7 @@ def keep_history(pipeline: dlt.Pipeline) -> dict[str, int]:
 
 def check_integrity(
     pipeline: dlt.Pipeline,
-    client: JobClientBase,
+    client: DestinationClient,
     report: Report,
     changed: Set[str],
     written: Written | None = None,
@@ -98,7 +97,7 @@ def check_integrity(
 
 
 def warn_of_same_schools(
-    client: JobClientBase,
+    client: DestinationClient,
     report: Report,
     cursors: Mapping[str, Mapping[str, Any]],
     configured: Collection[str],
@@ -132,7 +131,7 @@ def warn_of_same_schools(
 
 
 def keep_versions(
-    client: JobClientBase,
+    client: DestinationClient,
     report: Report,
     loaded: Collection[str] | None = None,
     written: Written | None = None,
@@ -165,7 +164,7 @@ def keep_versions(
     return set(history.keep(client, at=report.started, loaded=where))
 
 
-def try_views(client: JobClientBase, changed: Collection[str], report: Report) -> None:
+def try_views(client: DestinationClient, changed: Collection[str], report: Report) -> None:
     """Makes the views; a view that cannot be made is a problem in the report."""
     try:
         create_views(client, changed)

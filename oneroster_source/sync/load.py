@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dlt
-from dlt.common.destination.client import JobClientBase
 
 from oneroster_source.admin.columns import clear, filled
 from oneroster_source.config.privacy import Privacy
@@ -17,7 +16,7 @@ from oneroster_source.config.settings import Settings
 from oneroster_source.destination import dlt_columns, history, staging
 from oneroster_source.destination.backends import Backend, backend_of
 from oneroster_source.destination.memory import give_back
-from oneroster_source.destination.queries import DatabaseClient, existing_tables
+from oneroster_source.destination.queries import DatabaseClient, DestinationClient, existing_tables
 from oneroster_source.destination.session import Target
 from oneroster_source.destination.shards import Shard
 from oneroster_source.destination.state import (
@@ -146,7 +145,7 @@ class _Before:
 
 
 def _prepare(
-    pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy, shard: Shard | None
+    pipeline: dlt.Pipeline, client: DestinationClient, privacy: Privacy, shard: Shard | None
 ) -> _Before:
     """Takes the state from the destination, and makes its tables fit this load."""
     pipeline.sync_destination()
@@ -189,7 +188,7 @@ def _finish_removal(backend: Backend, name: str, patience: float, report: Report
 
 
 def _begin_versions(
-    client: JobClientBase,
+    client: DestinationClient,
     report: Report,
     made: Collection[str],
     settings: Settings,
@@ -214,7 +213,7 @@ def _begin_versions(
     return history.begin(client, report.started, catch_up=catch_up, without=made)
 
 
-def _apply_left_out(pipeline: dlt.Pipeline, client: JobClientBase, privacy: Privacy) -> None:
+def _apply_left_out(pipeline: dlt.Pipeline, client: DestinationClient, privacy: Privacy) -> None:
     """Clears what earlier loads have brought of columns that are left out from now on."""
     known, wanted = left_out(pipeline.state), privacy.columns_left_out
     new = wanted - (known or frozenset())

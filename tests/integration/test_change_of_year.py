@@ -111,6 +111,7 @@ def test_a_new_year_replaces_the_old_one(serve, sync, school) -> None:
     assert state(sync(server, school, full=True, **ENROLLMENTS)) == ("held", len(left) - 1)
 
 
+@pytest.mark.slow
 def test_new_rows_that_came_some_nights_before_count(serve, sync, school) -> None:
     server = serve(school)
     sync(server, school, **ENROLLMENTS)
@@ -141,6 +142,7 @@ def test_a_year_that_disappears_waits_for_the_next_one(serve, sync, school) -> N
     assert state(sync(server, school, **ENROLLMENTS)) == ("read", 0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -336,6 +338,7 @@ def check(warehouse: Warehouse, schools: list[Autumn]) -> Iterator[str]:
                         yield f"{school.estab} {school.kind} {name}: a leaver's history is lost"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, later(200)])
 def test_an_august_with_rollover_asks_for_one_decision_per_broken_school(
     serve, warehouse, count
@@ -355,6 +358,7 @@ def test_an_august_with_rollover_asks_for_one_decision_per_broken_school(
     print(f"{count} schools, rollover: {len(asked)} waited, 1 at the end")  # noqa: T201
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, later(200)])
 def test_an_august_without_rollover_asks_once_for_each_collection(serve, warehouse, count) -> None:
     schools, waits, sync = august(serve, warehouse, count)

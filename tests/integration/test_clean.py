@@ -7,7 +7,6 @@ import logging
 import os
 import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -15,7 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.program import TIME, Run
+from support.program import PATIENCE, TIME, Run, spawn
 from support.settings import environment
 
 from oneroster_source import log
@@ -94,7 +93,7 @@ def _texts(value: object) -> list[str]:
 def test_a_terminal_is_told_nothing_by_a_server(serve, hostile: School, tmp_path: Path) -> None:
     env = {**os.environ, **environment(serve(hostile), hostile), "TERM": "xterm"}
     screen, program = pty.openpty()
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, "-m", "oneroster_source", "sync", "--endpoints", "orgs"],
         stdout=program,
         stderr=program,
@@ -110,7 +109,7 @@ def test_a_terminal_is_told_nothing_by_a_server(serve, hostile: School, tmp_path
         pass
     finally:
         os.close(screen)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     text = said.decode()
     # what the program says itself is no such thing
     own = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x07]", "", text)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 from support import later
-from support.program import Run
+from support.program import PATIENCE, Run, spawn
 from support.settings import environment
 from support.truth import Truth, differences
 from typer.main import get_command
@@ -49,7 +49,7 @@ def start(tmp_path: Path) -> Run:
             env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -87,6 +87,7 @@ def enrolled(rows: Iterable[dict[str, Any]]) -> set[tuple[object, ...]]:
     }
 
 
+@pytest.mark.slow
 def test_demo_loads_what_each_week_brings_also_where_a_demo_was(run: Run, tmp_path: Path) -> None:
     done = [run("demo", "--pupils", pupils, "--weeks", "1") for pupils in ("60", "40")]
     weeks = [
@@ -307,6 +308,7 @@ CSV = {
 }
 
 
+@pytest.mark.slow
 def test_simulate_serves_a_folder_of_csv_files_that_sync_loads(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "csv"
     folder.mkdir()
@@ -323,7 +325,7 @@ def test_simulate_serves_a_district_of_csv_files(run: Run, data_sets: Path) -> N
 
 def served_and_loaded(run: Run, folder: Path) -> dict[str, Any]:
     """Has a folder served and loaded; returns the rows that must be there, and are."""
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, "-m", "oneroster_source", "simulate", "--csv", folder, "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
@@ -339,7 +341,7 @@ def served_and_loaded(run: Run, folder: Path) -> dict[str, Any]:
         assert run("sync", env={**env, "SOURCES__ONEROSTER__PRIVACY": "full"}).returncode == 0
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     truth = Truth(env["SOURCES__ONEROSTER__BASE_URL"], [csv_school(folder, "3281110")])
     assert differences("roster.duckdb", truth) == {}
     return truth.tables
@@ -406,13 +408,8 @@ def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
     temporary.mkdir()
     # a server that always asks for patience: the run would wait for longer than the test does
     school.faults.append(Fault("*", status=503, times=10**6, headers=(("Retry-After", "250"),)))
-    # what started the tests may have Ctrl-C ignored, which the program would inherit
-    program = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
-        " sys.argv = ['oneroster', 'sync']; from oneroster_source.cli.app import main; main()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
+    process = spawn(
+        [sys.executable, "-m", "oneroster_source", "sync"],
         cwd=tmp_path,
         env={
             **os.environ,
@@ -424,12 +421,12 @@ def test_a_run_that_is_told_to_stop_stops_soon_and_leaves_nothing(
         text=True,
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not server.requests and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(sent)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130

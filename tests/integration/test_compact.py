@@ -20,7 +20,7 @@ import duckdb
 import psycopg2
 import pytest
 from support.postgres import query
-from support.program import ALONE
+from support.program import ALONE, PATIENCE, spawn
 from support.settings import settings
 
 from oneroster_source import DestinationError, Report, Warehouse
@@ -188,6 +188,7 @@ for moment in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_compaction_clears_up(
     file, tmp_path
 ) -> None:
@@ -199,7 +200,8 @@ def test_a_kill_at_any_moment_leaves_all_rows_and_the_next_compaction_clears_up(
         Path(f"{moment}/roster.duckdb.rewrite").touch()
     done = subprocess.run(
         [sys.executable, "-c", DIES, *moments],
-        **{"capture_output": True, "text": True, "timeout": 120, "check": False},
+        check=False,
+        **{"capture_output": True, "text": True, "timeout": PATIENCE},
     )
     assert done.stdout.split() == [str(-signal.SIGKILL)] * len(moments), done.stderr
     for moment in moments:
@@ -252,7 +254,8 @@ def test_a_disk_without_room_for_the_copy_is_told_and_loses_nothing(file, tmp_pa
         pytest.skip("no file system can be mounted here")
     done = subprocess.run(
         [*ALONE, sys.executable, "-c", FULL],
-        **{"capture_output": True, "text": True, "timeout": 120, "check": False},
+        check=False,
+        **{"capture_output": True, "text": True, "timeout": PATIENCE},
     )
     assert done.returncode == 0, done.stderr
     said, before, then, after = done.stdout.splitlines()
@@ -274,15 +277,13 @@ def test_nothing_is_replaced_while_somebody_has_the_file_open(file, tmp_path) ->
         compact(file, 0)
     assert "rows are deleted, but their bytes are still on disk" in str(told.value)
     code = f"import duckdb; c = duckdb.connect({str(file)!r}); print(1, flush=True); input()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    other = spawn([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline()
         with pytest.raises(DestinationError, match=f"held open by process {other.pid}"):
             compact(file, 0)
     finally:
-        other.communicate(b"\n", timeout=60)
+        other.communicate(b"\n", timeout=PATIENCE)
     assert file.read_bytes() == before
 
 
@@ -333,6 +334,7 @@ def _in_postgres(url: str) -> list[str]:
     return [name for (name,) in files]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path, kind) -> None:
     duck = str(tmp_path / "roster.duckdb")
@@ -355,6 +357,7 @@ def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path,
     assert query(place, statistics, f"%{MARK.decode()}%") == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("begins", "why"),
     [
@@ -362,6 +365,7 @@ def test_of_a_school_that_is_forgotten_no_byte_is_left(serve, request, tmp_path,
         ("SELECT count(*) FROM oneroster.orgs", "another session has the table"),
     ],
 )
+@pytest.mark.slow
 def test_what_others_do_in_postgres_is_not_waited_for_and_the_rest_is_made_up_for(
     serve, postgres, school, monkeypatch, begins, why
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.postgres import query
+from support.program import PATIENCE, spawn
 from support.settings import environment
 from support.truth import Truth, differences
 
@@ -23,7 +24,6 @@ from oneroster_source.simulator import School, Simulator, secondary_school
 from oneroster_source.sync import dask_cluster as cluster_module
 
 WORKERS = 3
-PATIENCE = 60.0
 
 
 class Cluster:
@@ -46,7 +46,7 @@ class Cluster:
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{words[0]}-{time.monotonic_ns()}.log").open("wb")
         with log:
-            return subprocess.Popen(
+            return spawn(
                 [sys.executable, "-m", "dask", *words],
                 cwd=self.folder,
                 env=self._environment,

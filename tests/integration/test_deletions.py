@@ -30,6 +30,7 @@ def sync(sync):  # type: ignore[no-untyped-def]
 # what a full pass finds
 
 
+@pytest.mark.slow
 def test_what_is_gone_is_marked_and_keeps_what_hangs_on_it(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school, endpoints=SEVERAL)
@@ -57,6 +58,7 @@ def test_what_is_gone_is_removed_with_all_that_hangs_on_it(serve, sync, school, 
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("how", "full"),
     [("keep", False), ("remove", True), later("keep", True), later("remove", False)],
@@ -75,6 +77,7 @@ def test_what_comes_back_lives_again(serve, sync, school, warehouse, how, full) 
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_what_was_kept_goes_when_it_is_to_be_removed(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -86,6 +89,7 @@ def test_what_was_kept_goes_when_it_is_to_be_removed(serve, sync, school, wareho
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_one_school_among_many_loses_only_its_own(serve, sync, warehouse) -> None:
     schools = [secondary_school(7, estab, pupils=20) for estab in ("1", "2", "3")]
     server = serve(*schools)
@@ -97,6 +101,7 @@ def test_one_school_among_many_loses_only_its_own(serve, sync, warehouse) -> Non
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_more_is_gone_than_one_query_can_name(serve, sync, school, warehouse) -> None:
     server = serve(school)
     for n in range(1200):
@@ -110,6 +115,7 @@ def test_more_is_gone_than_one_query_can_name(serve, sync, school, warehouse) ->
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_kept_row_stays_as_it_was_to_the_last_value(serve, sync, warehouse) -> None:
     """Also what was undeclared, or of an odd type."""
     odd = {
@@ -141,6 +147,7 @@ def test_a_kept_row_stays_as_it_was_to_the_last_value(serve, sync, warehouse) ->
 # when a pass is full
 
 
+@pytest.mark.slow
 def test_a_full_pass_comes_by_itself_when_the_last_one_is_old(serve, sync, school) -> None:
     server = serve(school)
     seen = [
@@ -150,6 +157,7 @@ def test_a_full_pass_comes_by_itself_when_the_last_one_is_old(serve, sync, schoo
     assert seen == ["full", "delta", "full", "delta", "full", "full", "delta"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("quirk", ["ignore_filter", "refuse_filter"])
 def test_where_no_delta_can_be_had_every_pass_is_full(
     serve, sync, school, warehouse, quirk
@@ -166,6 +174,7 @@ def test_where_no_delta_can_be_had_every_pass_is_full(
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_window_deletes_nothing(serve, sync, school, warehouse) -> None:
     from datetime import UTC, datetime
 
@@ -184,6 +193,7 @@ def test_a_window_deletes_nothing(serve, sync, school, warehouse) -> None:
 
 
 @pytest.mark.parametrize("how", ["keep", later("remove")])
+@pytest.mark.slow
 def test_an_empty_collection_deletes_nothing_until_it_is_allowed(
     serve, sync, school, warehouse, how
 ) -> None:
@@ -239,6 +249,7 @@ def test_too_large_a_share_deletes_nothing_until_it_is_allowed(
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_run_without_a_report_raises_and_loads_nothing(serve, sync, school) -> None:
     import dlt
 
@@ -323,6 +334,7 @@ def test_how_many_may_be_deleted(live, lost, share, believed) -> None:
 # what should not be there
 
 
+@pytest.mark.slow
 def test_child_rows_of_nothing_are_told_and_a_full_pass_heals_them(
     serve, sync, school, warehouse
 ) -> None:
@@ -344,6 +356,7 @@ def test_child_rows_of_nothing_are_told_and_a_full_pass_heals_them(
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_row_twice_is_told_and_a_full_pass_heals_it(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -358,6 +371,7 @@ def test_a_row_twice_is_told_and_a_full_pass_heals_it(serve, sync, school, wareh
     assert wrong(warehouse, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.slow
 def test_reference_tables_that_are_not_loaded_any_more_are_emptied(
     serve, sync, school, warehouse
 ) -> None:
@@ -390,6 +404,7 @@ def test_a_table_that_was_dropped_is_read_again(serve, sync, school, warehouse, 
 OWN = ["_dlt_loads", "_dlt_pipeline_state", "_dlt_version"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropped", [OWN[1], later(OWN[0])])
 def test_dlts_own_record_that_was_dropped_is_told_with_what_to_do(
     serve, sync, school, warehouse, dropped
@@ -413,6 +428,7 @@ def test_dlts_own_record_that_was_dropped_is_told_with_what_to_do(
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.slow
 def test_a_dataset_that_was_dropped_is_loaded_anew(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -422,6 +438,7 @@ def test_a_dataset_that_was_dropped_is_loaded_anew(serve, sync, school, warehous
     assert wrong(warehouse, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.slow
 def test_a_staging_dataset_that_was_dropped_is_made_anew(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from support.changes import change, purge
+from support.program import PATIENCE, spawn
 from support.settings import settings
 from support.truth import Truth, differences, held
 
@@ -74,10 +74,10 @@ def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tupl
     environment.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"{bucket}/lake")
     # a process of its own: deltalake lets no other thread run while it waits for an answer
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with open(folder / "moto.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+    with (folder / "moto.log").open("wb") as log:
+        server = spawn(command, stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -89,7 +89,7 @@ def _delta_on_s3(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tupl
         yield "filesystem", f"{bucket}/lake"
     finally:
         server.kill()
-        server.wait(timeout=30)
+        server.wait(timeout=PATIENCE)
 
 
 def _ducklake(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
@@ -247,6 +247,7 @@ def refused(pipeline: dlt.Pipeline, server: Simulator, school: School, **how: An
     return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table_format", [None, "native", "delta", "iceberg"])
 def test_files_of_which_dlt_would_make_no_merge_are_refused(
     serve, school, tmp_path, table_format
@@ -298,6 +299,7 @@ NAMES = (
 )
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("configured", [False, True])
 @pytest.mark.parametrize(("file", "dataset", "why"), NAMES)
 def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read(
@@ -332,6 +334,7 @@ def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read
         ("one roster.v2.duckdb", "oneroster_rewritten"),
     ],
 )
+@pytest.mark.sample(1)
 def test_names_that_duckdb_can_tell_apart_work(serve, school, file, dataset) -> None:
     server, warehouse = serve(school), Warehouse(file, dataset)
     some = {**settings(server, school), "endpoints": ["users"]}

@@ -24,6 +24,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "nights",
     [

@@ -104,6 +104,7 @@ def test_every_table_equals_the_servers_rows(cases, name) -> None:
     assert differences(database, truth, estab=school.estab) == {}
 
 
+@pytest.mark.slow
 def test_pages_of_one_row(serve, sync, warehouse) -> None:
     school = secondary_school(3, "3281110", pupils=4)
     server = serve(school)
@@ -136,6 +137,7 @@ def test_real_sets_come_out_row_by_row(
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.slow
 def test_a_second_run_of_unchanged_data_changes_nothing(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -159,6 +161,7 @@ def test_a_year_in_the_life_of_a_school(serve, sync, school, warehouse) -> None:
     assert modes["orgs"] == ("delta", 0, 0)
 
 
+@pytest.mark.slow
 def test_deleted_rows_and_all_that_hangs_on_them_can_be_removed(
     serve, sync, school, warehouse
 ) -> None:
@@ -187,6 +190,7 @@ def test_deleted_rows_and_all_that_hangs_on_them_can_be_removed(
     )
 
 
+@pytest.mark.slow
 def test_reference_tables_can_be_left_out_and_come_back(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school, reference_tables=False)
@@ -223,6 +227,7 @@ def test_one_school_that_fails_stops_no_other_and_keeps_its_cursor(serve, sync, 
     assert differences(warehouse.name, Truth(server.base_url, schools, endpoints=USERS)) == {}
 
 
+@pytest.mark.slow
 def test_a_filter_of_ones_own_goes_along_and_a_change_of_it_reads_everything_again(
     serve, sync, school, warehouse
 ) -> None:
@@ -234,6 +239,7 @@ def test_a_filter_of_ones_own_goes_along_and_a_change_of_it_reads_everything_aga
     assert len(held(warehouse.name, "users")) == len(school.rows("users"))
 
 
+@pytest.mark.slow
 def test_full_reads_everything_again(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school, endpoints=USERS)

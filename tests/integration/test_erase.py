@@ -163,6 +163,7 @@ def with_versions(database: str) -> None:
     )
 
 
+@pytest.mark.sample(1)
 def test_nothing_of_an_erased_person_is_left_and_nobody_else_is_touched(
     serve,
     run: Run,
@@ -341,6 +342,7 @@ def test_an_enrollment_that_becomes_an_erased_persons_is_removed(
         assert differences(warehouse.name, _truth(server, school)) == {}
 
 
+@pytest.mark.slow
 def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
     serve, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +370,7 @@ def test_an_erasure_that_was_cut_short_is_finished_by_the_next(
     assert len(dump(warehouse.name)["suppressed_users"]) == 1
 
 
+@pytest.mark.slow
 def test_what_others_say_stays_but_for_what_names_the_person(
     serve,
     run: Run,
@@ -436,6 +439,7 @@ def test_what_others_say_stays_but_for_what_names_the_person(
         assert json.loads(groups) == {"groups": [{"memberIds": ["p2"], "note": "p2 is ill"}]}
 
 
+@pytest.mark.slow
 def test_an_enrollment_that_becomes_an_erased_persons_ends_its_version(
     serve, warehouse: Warehouse
 ) -> None:

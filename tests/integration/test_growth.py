@@ -45,7 +45,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return execute(self, query, *args, **kwargs)
 
     monkeypatch.setattr(DuckDbSqlClient, "execute_query", counted)
-    yield asked
+    return asked
 
 
 def test_an_unchanged_school_costs_one_request_for_each_endpoint_and_a_login(
@@ -64,6 +64,7 @@ def test_an_unchanged_school_costs_one_request_for_each_endpoint_and_a_login(
     assert differences(warehouse.name, Truth(server.base_url, schools)) == {}
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_new_asks_the_destination_no_more_for_many_schools(
     serve, sync, statements
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_run_with_nothing_new_asks_the_destination_no_more_for_many_schools(
     assert numbers[0] == numbers[1] < 60
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_new_writes_its_own_record_and_nothing_else(
     serve, sync, school, statements
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_first_load_needs_no_merge(serve, sync, school, warehouse, statements)
     assert differences(warehouse.name, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.slow
 def test_a_collection_that_waits_holds_no_more_memory_however_many_rows_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -159,6 +162,7 @@ def users(first: int, number: int) -> bytes:
     return f'{{"users":[{",".join(found)}]}}'.encode()
 
 
+@pytest.mark.slow
 def test_the_limit_for_a_server_holds_for_any_number_of_schools(serve, sync) -> None:
     schools = some_schools(6)
     server = serve(*schools, latency=0.005)

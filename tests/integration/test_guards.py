@@ -34,6 +34,7 @@ def all_rows(warehouse) -> list[list[tuple[Any, ...]]]:  # type: ignore[no-untyp
 WINDOW = {"since": LONG_AGO}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("how", "options", "status"),
     [
@@ -44,7 +45,7 @@ WINDOW = {"since": LONG_AGO}
         later("remove", {}, "tobedeleted"),
         later("keep", WINDOW, "inactive"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_a_storm_of_marks_deletes_nothing_and_a_backup_brings_nothing_back_to_bring(
     serve, sync, school, warehouse, how, options, status
@@ -71,6 +72,7 @@ def test_a_storm_of_marks_deletes_nothing_and_a_backup_brings_nothing_back_to_br
     assert wrong(warehouse, truth) == {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["x" * 1100, None])
 def test_a_row_without_an_id_that_can_be_read_makes_no_yes_vain(
     serve, sync, school, warehouse, name
@@ -91,6 +93,7 @@ def test_a_row_without_an_id_that_can_be_read_makes_no_yes_vain(
     assert len(live(warehouse)) == len(rows) - 30
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["keep", "remove"])
 def test_what_is_held_goes_when_somebody_says_yes(serve, sync, school, warehouse, how) -> None:
     server = serve(school)
@@ -119,6 +122,7 @@ def test_what_is_held_goes_when_somebody_says_yes(serve, sync, school, warehouse
     assert sync(server, school, deleted=how).held
 
 
+@pytest.mark.slow
 def test_few_deletions_are_believed_however_they_are_told(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -133,6 +137,7 @@ def test_few_deletions_are_believed_however_they_are_told(serve, sync, school, w
     assert wrong(warehouse, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["marked", "purged", later("deltas")])
 def test_a_small_collection_is_not_emptied_either(serve, sync, school, warehouse, how) -> None:
     server = serve(school)
@@ -153,6 +158,7 @@ def test_a_small_collection_is_not_emptied_either(serve, sync, school, warehouse
     assert live(warehouse, "orgs") == {"another"}
 
 
+@pytest.mark.slow
 def test_a_first_load_of_deleted_rows_is_no_deletion(serve, sync, school, warehouse) -> None:
     storm(school)
     server = serve(school)
@@ -163,6 +169,7 @@ def test_a_first_load_of_deleted_rows_is_no_deletion(serve, sync, school, wareho
     assert live(warehouse) == set()
 
 
+@pytest.mark.slow
 def test_marks_and_absences_count_together(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -177,6 +184,7 @@ def test_marks_and_absences_count_together(serve, sync, school, warehouse) -> No
     assert sync(server, school, full=True, max_delete_share=25 / count).good
 
 
+@pytest.mark.slow
 def test_marks_that_came_a_night_before_do_not_count(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school)
@@ -189,6 +197,7 @@ def test_marks_that_came_a_night_before_do_not_count(serve, sync, school, wareho
     assert wrong(warehouse, Truth(server.base_url, [school])) == {}
 
 
+@pytest.mark.slow
 def test_marks_of_rows_that_never_were_there_hide_no_emptied_table(
     serve, sync, school, warehouse
 ) -> None:
@@ -206,7 +215,9 @@ def test_marks_of_rows_that_never_were_there_hide_no_emptied_table(
 # a change of year
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["keep", "remove"])
+@pytest.mark.slow
 def test_a_new_year_is_loaded_and_the_old_one_waits(serve, sync, school, warehouse, how) -> None:
     server = serve(school)
     chosen = {"endpoints": ["orgs", "enrollments"], "deleted": how, "history": True}
@@ -234,6 +245,7 @@ def test_a_new_year_is_loaded_and_the_old_one_waits(serve, sync, school, warehou
 # where it shows
 
 
+@pytest.mark.slow
 def test_a_decision_is_for_the_schools_and_endpoints_of_its_run(serve, sync, warehouse) -> None:
     schools = [secondary_school(7, estab, pupils=20) for estab in ("1", "2")]
     server = serve(*schools)
@@ -284,6 +296,7 @@ def test_the_command_says_what_waits_and_ends_with_one(
     assert "held" not in run("status")[1]
 
 
+@pytest.mark.slow
 def test_shards_hold_too(serve, school, postgres) -> None:
     from oneroster_source import Report, Warehouse
 

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support import postgres as postgres_server
+from support.program import PATIENCE
 from support.settings import settings
 from support.small_school import enrollment, small_school
 from support.truth import opened
@@ -290,6 +291,7 @@ def versions_as_of(ask: Callable[[str], list[Row]], table: str, moment: datetime
     return set(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "examples"),
     [
@@ -336,6 +338,7 @@ def test_every_answer_of_every_night_is_what_the_run_could_know(kind, examples, 
     print(f"{kind}: {told}")  # noqa: T201
 
 
+@pytest.mark.slow
 def test_a_fleet_keeps_its_versions_in_one_dataset(place: str) -> None:
     schools = [small_school(f"{n:02}") for n in range(20)]
     with Simulator(schools) as server:
@@ -405,6 +408,7 @@ def test_versions_that_are_wanted_later_or_were_dropped_begin_with_all_rows(
     story.check()
 
 
+@pytest.mark.slow
 def test_a_table_that_was_dropped_after_a_kill_ends_no_version(serve, warehouse) -> None:
     school = small_school()
     story = Story(serve(school), [school], warehouse)
@@ -442,13 +446,14 @@ Warehouse(sys.argv[1]).load(Report(), **json.loads(sys.argv[2]))
 """A load by a version that knew one attribute less."""
 
 
+@pytest.mark.slow
 def test_a_column_that_is_new_gets_into_the_versions_too(serve, warehouse) -> None:
     school = small_school()
     school.change("users", "p1", middleName="Quill")
     story = Story(serve(school), [school], warehouse)
     chosen = settings(story.server, school) | {"endpoints": SOME, "history": True}
     command = [sys.executable, "-c", OLDER, warehouse.name, json.dumps(chosen)]
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True)
     story.run()
     story.check()
     with opened(warehouse.name) as ask:
@@ -466,6 +471,7 @@ def test_history_that_stands_still_is_told(serve, sync, caplog) -> None:
     assert "of this load no versions are kept" in caplog.text
 
 
+@pytest.mark.slow
 def test_files_keep_no_versions(serve, school, tmp_path) -> None:
     pytest.importorskip("deltalake", reason="Delta tables need oneroster-source[delta]")
     from oneroster_source.destination.backends.delta import Delta

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.faulty_rosters import FAULTS
 from support.postgres import execute
+from support.program import PATIENCE
 from support.small_school import PUPILS, STAFF, load, moved, small_school
 from typer.testing import CliRunner
 
@@ -201,6 +202,7 @@ FRAME = """<script>onmessage = e => document.body.setAttribute('data-found', e.d
 <body><iframe src="asked.html" width="{width}" height="900" style="border: 0"></iframe></body>"""
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_it_within_the_width_of_the_screen(
     database: str, tmp_path: Path, width: int
@@ -218,7 +220,7 @@ def test_a_browser_shows_it_within_the_width_of_the_screen(
         [browser(), *options, "--dump-dom", (tmp_path / "frame.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     found = re.search(r'data-found="(\d+),(\d+),(\d+),(\d+)"', done.stdout)

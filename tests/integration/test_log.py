@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.program import TIME, Run
+from support.program import PATIENCE, TIME, Run, spawn
 from support.settings import environment
 
 from oneroster_source import log
@@ -95,12 +95,13 @@ def test_lines_with_times_go_to_stderr_where_that_is_no_terminal(
     assert [line["event"] for line in objects(done)] == ["run_started", "school_read", "run_ended"]
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Path) -> None:
     env = {**os.environ, **environment(serve(school), school), "TERM": "dumb"}
     screen, program = pty.openpty()
     words = ("sync", "--endpoint", "orgs,users")
     school.forbidden.add("users")
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, "-m", "oneroster_source", *words], stdout=program, stderr=program, env=env
     )
     os.close(program)
@@ -113,7 +114,7 @@ def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Pa
         pass
     finally:
         os.close(screen)
-    assert process.wait(timeout=120) == 1
+    assert process.wait(timeout=PATIENCE) == 1
     text = said.decode()
     assert "Failed: users" in text and "1 of 2 collections loaded" in text
     # what failed is told once, at the end
@@ -167,6 +168,7 @@ def test_warnings_are_told_once_for_all_schools(run: Run, serve) -> None:
     assert "and 2 more, orgs: kept in the column extra: mascot" in told[0]["message"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("words", "code", "kind"),
     [
@@ -189,7 +191,12 @@ def test_an_error_has_the_format_of_the_other_lines(
         process = [sys.executable, "-m", "oneroster_source", *JSON]
         with early("duckdb", "oneroster"):
             done = subprocess.run(
-                process, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+                process,
+                env={**os.environ, **env},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
             )
     else:
         done = run(*JSON, *words, env=env)

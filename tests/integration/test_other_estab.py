@@ -79,6 +79,7 @@ def warned(report: Report) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -101,12 +102,14 @@ def test_a_school_that_gets_another_estab_is_told_once(load, options) -> None:
     assert warned(load(new, other, full=True, **options)) == {}
 
 
+@pytest.mark.slow
 def test_it_is_told_on_postgres_too(load, postgres) -> None:
     old = small_school("1")
     assert warned(load(old, to=postgres)) == {}
     assert warned(load(same_as(old, "2"), to=postgres)).keys() == {"2"}
 
 
+@pytest.mark.slow
 def test_a_school_that_has_changed_much_since_is_still_known(load) -> None:
     old = small_school("1")
     load(old)
@@ -127,6 +130,7 @@ def test_schools_whose_ids_are_small_numbers_stay_silent(load) -> None:
     assert warned(load(numbered("3", 2), numbered("5", 5), only=["5"])) == {}
 
 
+@pytest.mark.slow
 def test_configured_schools_that_share_people_stay_silent(load) -> None:
     one = small_school("1")
     two = same_as(one, "2")
@@ -134,6 +138,7 @@ def test_configured_schools_that_share_people_stay_silent(load) -> None:
     assert warned(load(one, two)) == {}
 
 
+@pytest.mark.slow
 def test_a_teacher_at_two_schools_makes_no_other_school(load) -> None:
     one, two = small_school("1"), numbered("2", 2)
     for row in one.rows("users")[:2]:

@@ -59,6 +59,7 @@ def test_a_destination_that_does_not_exist_is_not_made(serve, school, tmp_path) 
     }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("database", ["warehouse", "postgres"])
 @pytest.mark.parametrize("how", ["keep", later("remove")])
 def test_a_plan_is_what_the_load_then_does_and_writes_nothing(
@@ -116,6 +117,7 @@ def test_a_plan_says_what_would_wait_and_why(serve, school, sync, warehouse) -> 
     assert numbers(preview(warehouse, server, school)) == {}
 
 
+@pytest.mark.slow
 def test_rows_that_come_back_live_again(serve, school, sync, warehouse) -> None:
     server = serve(school)
     sync(server, school, endpoints=SOME)
@@ -127,6 +129,7 @@ def test_rows_that_come_back_live_again(serve, school, sync, warehouse) -> None:
     assert numbers(report) == {(ESTAB, "users"): (0, 3, 0, 0)}
 
 
+@pytest.mark.slow
 def test_a_table_that_was_dropped_is_planned_as_it_would_be_read(
     serve, school, sync, warehouse
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_table_that_was_dropped_is_planned_as_it_would_be_read(
     assert users.plan is not None and users.plan.added == users.live
 
 
+@pytest.mark.slow
 def test_the_command_shows_counts_and_no_person(serve, monkeypatch, tmp_path) -> None:
     schools = [small_school("1"), small_school("2")]
     server = serve(*schools)

@@ -47,6 +47,7 @@ def differ(postgres: str) -> Callable[..., dict[str, object]]:
     return differ
 
 
+@pytest.mark.slow
 def test_a_first_load_and_a_second_of_unchanged_data(serve, sync, school, differ) -> None:
     server = serve(school)
     assert sync(server, school, page_size=100, endpoints=ALL).good
@@ -88,6 +89,7 @@ def test_deleted_rows_are_removed_kept_and_removed_again(serve, sync, school, di
     assert differ(server, school, keep=False) == {}
 
 
+@pytest.mark.slow
 def test_schools_with_the_same_ids_do_not_meet(serve, sync, differ) -> None:
     schools = [secondary_school(7, estab, pupils=10) for estab in ("1", "2")]
     server = serve(*schools)
@@ -131,6 +133,7 @@ def test_what_a_full_pass_does_not_contain_is_deleted(
     assert differences(postgres, truth) == {}
 
 
+@pytest.mark.slow
 def test_what_is_not_sound_is_told_and_a_full_pass_heals_it(
     serve, sync, school, differ, postgres
 ) -> None:
@@ -189,6 +192,7 @@ def test_characters_that_postgres_refuses_stop_no_load(
     assert differ(server, school) == {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "sent",
     ["1e200000", "[" * 9000 + "]" * 9000, "9" * 5000],
@@ -210,6 +214,7 @@ def test_json_that_postgres_or_python_refuses_stops_no_load(serve, sync, postgre
             school.purge("users", "a")
 
 
+@pytest.mark.slow
 def test_one_school_that_fails_leaves_the_rows_and_cursors_of_the_others(
     serve, sync, differ, warehouse, postgres
 ) -> None:
@@ -275,7 +280,7 @@ def plans(postgres: str) -> Callable[[], Iterator[tuple[int, str]]]:
 
     def plans() -> Iterator[tuple[int, str]]:
         nonlocal seen
-        with open(log, "rb") as file:
+        with log.open("rb") as file:
             file.seek(seen)
             told = file.read()
         seen += len(told)
@@ -286,6 +291,7 @@ def plans(postgres: str) -> Callable[[], Iterator[tuple[int, str]]]:
     return plans
 
 
+@pytest.mark.slow
 def test_no_statement_goes_through_all_staged_rows_for_each_row(
     serve, sync, warehouse, postgres, plans
 ) -> None:

@@ -140,6 +140,7 @@ def rich(school: School) -> School:
     ],
     ids=["the default", "pseudonymous, of twenty schools"],
 )
+@pytest.mark.sample(2)
 def test_each_profile_keeps_what_it_says(
     serve, load, warehouse, count, chosen, left_out, hashed
 ) -> None:
@@ -234,6 +235,7 @@ def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
     assert after.isdisjoint(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     serve, load, warehouse, tmp_path
@@ -255,6 +257,7 @@ def test_what_is_left_out_later_goes_also_from_rows_that_are_not_read_again(
     assert gone["givenName"] in values(place, "users.given_name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_what_a_run_that_dies_has_brought_goes_too(
     serve, load, warehouse, tmp_path, monkeypatch
@@ -283,6 +286,7 @@ def test_what_a_run_that_dies_has_brought_goes_too(
     assert found(files(tmp_path), [b"letmein", b"07700900001"]) == []
 
 
+@pytest.mark.slow
 def test_columns_that_are_wanted_again_come_back_whoever_took_them_away(serve, tmp_path) -> None:
     schools = [rich(secondary_school(n, str(n), pupils=2)) for n in (1, 2)]
     server = serve(*schools)
@@ -308,6 +312,7 @@ def test_columns_that_are_wanted_again_come_back_whoever_took_them_away(serve, t
     assert set(load(endpoints=SOME).values()) == {"delta"}
 
 
+@pytest.mark.slow
 def test_an_attribute_in_an_odd_form_goes_with_its_column(serve, tmp_path) -> None:
     school = small_school()
     deep = "[" * 900 + "]" * 900
@@ -449,6 +454,7 @@ def dumped(place: str) -> Iterator[tuple[str, bytes]]:
         yield "states", repr([decompress_state(packed) for (packed,) in states]).encode()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("warehouse", "fault"),
     [
@@ -502,6 +508,7 @@ def test_nothing_of_a_marked_pupil_is_anywhere_but_as_pseudonyms(
         assert "rejected_rows" in repr([*texts]) and pseudonym(f"{MARK}id") in repr(texts)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_in_no_kept_folder_of_dlt_nor_on_an_error(
     serve, tmp_path, pipeline, caplog
 ) -> None:
@@ -526,6 +533,7 @@ def test_what_is_left_out_is_in_no_kept_folder_of_dlt_nor_on_an_error(
     assert any("work" in name for name in texts)
 
 
+@pytest.mark.slow
 def test_the_contacts_of_a_marked_pupil_are_nowhere_by_default(serve, tmp_path) -> None:
     school, marks = marked()
     server = serve(school)

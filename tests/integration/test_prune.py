@@ -20,6 +20,7 @@ import duckdb
 import psycopg2
 import pytest
 from support import later
+from support.program import PATIENCE
 from support.settings import settings
 from support.small_school import enrollment, ref, small_school
 from support.truth import opened
@@ -200,6 +201,7 @@ def load(place: str, server: Simulator, *schools: School, **options: Any) -> Rep
     return report
 
 
+@pytest.mark.sample(1)
 def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> None:
     school = make("1")
     server = serve(school)
@@ -277,6 +279,7 @@ def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> 
     assert warehouse.leavers(NOW - YEAR) == found
 
 
+@pytest.mark.slow
 def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
     school = make("1")
     server = serve(school)
@@ -303,11 +306,12 @@ def test_what_is_deleted_after_a_prune_is_told(serve, warehouse) -> None:
         assert not told & {"7A-old", "7A/Ma-old", "8A/Ma-old"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["duckdb", later("postgres")], indirect=True)
 def test_examples_that_no_row_has_any_more_go_when_they_are_old(serve, place) -> None:
     school = small_school("1")
     school.change("users", "p1", email="p2@school.example")
-    own = {name: "alone" for name in ("sourcedId", "username", "identifier", "email")}
+    own = dict.fromkeys(("sourcedId", "username", "identifier", "email"), "alone")
     school.add("users", school.get("users", "p3") | own)
     server = serve(school)
     load(place, server, school, deleted="remove")
@@ -452,6 +456,7 @@ def test_what_is_no_span_of_time_is_refused(text: str) -> None:
         duration(text)
 
 
+@pytest.mark.slow
 def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
     school = make("1")
     load("roster.duckdb", serve(school), school, endpoints=["users"])
@@ -482,7 +487,9 @@ def test_the_command_shows_first_and_then_counts_again(serve, tmp_path) -> None:
 def test_the_demo_is_pruned(tmp_path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "oneroster_source", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
 
     assert run("demo", "--pupils", "20", "--weeks", "1").returncode == 0
     before = tables("roster.duckdb")

@@ -105,6 +105,7 @@ def test_a_fault_is_found_and_nothing_else(found_after: Ask, name: str) -> None:
     assert found_after(*FAULTS[name][0]) == expected(name)
 
 
+@pytest.mark.slow
 def test_all_faults_are_found_on_postgres_too(postgres: str, tmp_path: Path) -> None:
     load(postgres, small_school("1"), small_school("2"))
     Warehouse(postgres).check_quality()
@@ -201,6 +202,7 @@ def test_results_are_in_the_dataset_run_by_run(clean: Path, tmp_path: Path) -> N
         ("class_too_large", 0, "Which classes have more than 40 pupils today?"),
     ],
 )
+@pytest.mark.sample(2)
 def test_the_command_ends_as_grave_as_what_it_found(
     clean: Path, tmp_path: Path, fault: str | None, code: int, said: str
 ) -> None:
@@ -233,6 +235,7 @@ def test_what_was_never_loaded_cannot_be_checked(warehouse) -> None:
         warehouse.check_quality()
 
 
+@pytest.mark.slow
 def test_a_load_after_a_check_is_as_any_other(serve, warehouse) -> None:
     school = small_school()
     found = settings(serve(school), school)

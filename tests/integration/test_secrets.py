@@ -14,7 +14,7 @@ from pathlib import Path
 import dlt
 import duckdb
 import pytest
-from support.program import Run
+from support.program import PATIENCE, Run
 from support.settings import environment, settings
 from support.traces import files, found, parts
 
@@ -39,6 +39,7 @@ def hidden(server: Simulator, school: School) -> list[bytes]:
     return [SECRET.encode(), basic, *tokens]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -54,6 +55,7 @@ def hidden(server: Simulator, school: School) -> list[bytes]:
         ),
     ],
 )
+@pytest.mark.sample(1)
 def test_a_run_of_the_command_shows_and_leaves_no_secret(
     serve, guarded: School, tmp_path: Path, fault: Fault | None
 ) -> None:
@@ -74,7 +76,7 @@ def test_a_run_of_the_command_shows_and_leaves_no_secret(
             "TMPDIR": str(temporary),
         },
         capture_output=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == (1 if fault else 0), done.stderr
@@ -114,6 +116,7 @@ def test_no_secret_is_in_a_kept_working_folder_the_trace_or_the_log(
     assert found(texts, hidden(server, guarded)) == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -186,6 +189,7 @@ PLACES = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("words", [("sync", "--report", "report.json"), ("status",)], ids="-".join)
 def test_a_password_in_a_destination_is_shown_nowhere(

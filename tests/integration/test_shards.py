@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support import later
 from support.postgres import query
+from support.program import PATIENCE
 from support.settings import settings
 from support.truth import STAGING, Truth, differences, held
 
@@ -63,6 +64,7 @@ def others() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.slow
 def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": SOME, "history": True}
@@ -74,7 +76,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
             whole = Report()
             parts = [others.submit(load, postgres, shard, options) for shard in shards]
             for part in parts:
-                whole.outcomes += part.result(120).outcomes
+                whole.outcomes += part.result(PATIENCE).outcomes
             warehouse.finish(shards, whole, history=True)
         assert whole.good, whole.problems
         return whole
@@ -106,6 +108,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
     assert {(o.mode, o.changed) for o in report.outcomes} == {("delta", 0)}
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": SOME}
@@ -136,6 +139,7 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
     assert differences(postgres, Truth(server.base_url, schools, endpoints=SOME)) == {}
 
 
+@pytest.mark.slow
 def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     serve, schools, postgres
 ) -> None:
@@ -162,6 +166,7 @@ def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     assert differences(postgres, Truth(server.base_url, schools, endpoints=("users",))) == {}
 
 
+@pytest.mark.slow
 def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": ["enrollments"]}
@@ -172,6 +177,7 @@ def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
     assert warehouse.plan(9, only=["02"], **options)[0].estabs == ("02",)
 
 
+@pytest.mark.slow
 def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postgres) -> None:
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": ["users"], "lock_timeout": 1}
@@ -190,13 +196,14 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
             lambda: other.finish(shards),
         ):
             with pytest.raises(DestinationBusy):
-                thread.submit(what).result(60)
-        thread.submit(other.load, Report(), shard=shards[1], **options).result(60)
+                thread.submit(what).result(PATIENCE)
+        thread.submit(other.load, Report(), shard=shards[1], **options).result(PATIENCE)
     other.finish(shards)
     with warehouse.divided(), ThreadPoolExecutor(1) as thread, pytest.raises(DestinationBusy):
-        thread.submit(other.divided().__enter__).result(60)
+        thread.submit(other.divided().__enter__).result(PATIENCE)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_path, kind) -> None:
     place = (
@@ -239,6 +246,7 @@ def test_many_schools_are_summed_up_and_failures_are_told_apart(school) -> None:
     assert len(lines) < 10
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("kind", "count"),
     [

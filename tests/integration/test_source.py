@@ -81,6 +81,7 @@ def test_settings_come_by_dlts_own_injection(serve, school, pipeline, monkeypatc
     assert len(pipeline.dataset().orgs.fetchall()) == len(school.rows("orgs"))
 
 
+@pytest.mark.slow
 def test_a_kept_working_folder_does_as_well(serve, school, pipeline, tmp_path) -> None:
     server = serve(school)
     for _ in range(2):
@@ -180,6 +181,7 @@ def test_a_row_from_the_future_does_not_blind_the_next_deltas(
     assert "Changed" in {row[7] for row in held(warehouse.name, "users")}
 
 
+@pytest.mark.slow
 def test_rejected_values_leave_the_table_when_the_provider_mends_them(
     serve, school, sync, warehouse
 ) -> None:
@@ -202,6 +204,7 @@ def test_rejected_values_leave_the_table_when_the_provider_mends_them(
     assert held(warehouse.name, "rejected_rows") == []
 
 
+@pytest.mark.slow
 def test_attributes_that_nobody_declared_are_kept_and_named(serve, school, sync, warehouse) -> None:
     server = serve(school)
     school.change("users", school.rows("users")[0]["sourcedId"], upn="A123", houseGroup={"id": 1})
@@ -212,6 +215,7 @@ def test_attributes_that_nobody_declared_are_kept_and_named(serve, school, sync,
     assert "left out along with the column extra: houseGroup, upn" in repr(list(warnings(report)))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -259,6 +263,7 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+@pytest.mark.slow
 def test_rows_of_the_year_1_do_not_stop_later_runs(serve, school, sync, warehouse) -> None:
     server = serve(school)
     for org in school.rows("orgs"):
@@ -285,6 +290,7 @@ def test_a_filter_of_ones_own_that_the_server_ignores_is_told(serve, school, syn
     }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "text",
     ["dateLastModified>'2001-01-01'", "beginDate!='soon'", "primary>='false'"],
@@ -318,6 +324,7 @@ def test_a_school_that_is_given_takes_the_place_of_a_list_that_is_configured(mon
     assert [s.estab for s in resolve(schools=given).schools] == ["4"]
 
 
+@pytest.mark.slow
 def test_dlt_is_given_no_more_tables_for_many_schools_than_for_one(serve, pipeline) -> None:
     """Each takes dlt some milliseconds, however few rows are in it."""
     schools = [secondary_school(n, str(n), pupils=5) for n in range(3)]

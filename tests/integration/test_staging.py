@@ -66,6 +66,7 @@ def write(place: str, text: str) -> None:
             connection.execute(text)
 
 
+@pytest.mark.slow
 def test_a_dataset_may_have_the_name_of_anothers_staging(serve, place) -> None:
     names = ("oneroster", "oneroster_staging")
     schools = {
@@ -110,6 +111,7 @@ def test_a_dataset_may_have_the_name_of_anothers_staging(serve, place) -> None:
                 assert wrong(name, keep=act is delta) == {}, f"{act.__name__} of {name}"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_an_earlier_version_has_staged_is_dropped(
     serve, school, place, monkeypatch, killed
@@ -130,6 +132,7 @@ def test_what_an_earlier_version_has_staged_is_dropped(
     assert differences(place, truth) == {}
 
 
+@pytest.mark.sample(1)
 def test_a_dataset_that_looks_like_staging_by_its_name_alone_is_left_alone(
     serve, school, place
 ) -> None:
@@ -151,6 +154,7 @@ def test_a_dataset_that_looks_like_staging_by_its_name_alone_is_left_alone(
     assert after == before
 
 
+@pytest.mark.sample(1)
 def test_rows_are_not_staged_where_something_was_loaded(serve, school, place, monkeypatch) -> None:
     server = serve(school)
     load(place, "oneroster_staging", server, school)
@@ -163,8 +167,10 @@ def test_rows_are_not_staged_where_something_was_loaded(serve, school, place, mo
     assert dump(place, "oneroster_staging") == before
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("layout", [None, OLD], ids=["ours", "of an earlier version"])
 @pytest.mark.parametrize("name", ["oneroster", "trust_" * 9 + "x", "trust_" * 10])
+@pytest.mark.slow
 def test_erased_bytes_stay_in_no_staging_dataset_however_long_its_name(
     serve, postgres, monkeypatch, name, layout
 ) -> None:

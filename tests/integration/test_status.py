@@ -125,6 +125,7 @@ ALERTS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("database", ["warehouse", "postgres"])
 def test_a_history_of_nights(database: str, serve, request: pytest.FixtureRequest) -> None:
     """The view, the alerts of the guide, the JSON, and what people see: all tell the same."""
@@ -185,6 +186,7 @@ def check_screen(said: str) -> None:
 # real runs
 
 
+@pytest.mark.slow
 def test_a_school_that_fails_and_is_mended(serve, warehouse) -> None:
     schools = [small_school(estab) for estab in ("1", "2", "3")]
     server = serve(*schools)
@@ -226,6 +228,7 @@ def test_a_school_that_fails_and_is_mended(serve, warehouse) -> None:
     assert (found["2"]["state"], found["2"]["failing_since"]) == ("good", None)
 
 
+@pytest.mark.slow
 def test_what_pipelines_of_other_names_have_loaded_is_shown(serve, tmp_path: Path) -> None:
     """Each has its own state in the dataset: a user's own, or one for each share of the schools.
 

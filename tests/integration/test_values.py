@@ -88,6 +88,7 @@ NAMELESS = [
 ]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("full", [False, True])
 def test_a_collection_of_which_nothing_can_be_read_fails_and_says_why(serve, sync, full) -> None:
     long = {"sourcedId": "x" * 1001, "dateLastModified": MODIFIED}
@@ -106,6 +107,7 @@ def test_a_collection_of_which_nothing_can_be_read_fails_and_says_why(serve, syn
         report.raise_for_failures()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("full", [False, True])
 def test_rows_that_lose_all_their_ids_fail_and_leave_what_is_there(
     serve, sync, warehouse, full
@@ -153,6 +155,7 @@ def database(request, tmp_path) -> str:
     return str(tmp_path / "roster.duckdb")
 
 
+@pytest.mark.slow
 def test_ids_that_are_too_long_for_an_index_stop_nothing_else(serve, database) -> None:
     # random, since Postgres would compress others
     long = random.Random(1).randbytes(4000).hex()
@@ -196,7 +199,9 @@ def twins() -> list[dict[str, Any]]:
     return [*rows, rows[-1]]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("page_size", [3, 10, 1000])
+@pytest.mark.slow
 def test_ids_that_come_on_several_rows_are_told(serve, database, page_size) -> None:
     school = listed("1", users=twins())
     server = serve(school)
@@ -223,6 +228,7 @@ def test_ids_that_come_on_several_rows_are_told(serve, database, page_size) -> N
     assert report.good and ask(database, "SELECT * FROM oneroster.rejected_rows") == []
 
 
+@pytest.mark.sample(1)
 def test_what_was_rejected_is_forgotten_once_a_full_pass_reads_it_well(serve, database) -> None:
     school, other = small_school("1"), small_school("2")
     server = serve(school, other)

@@ -225,6 +225,7 @@ def test_where_a_date_could_not_be_read_the_state_is_unknown_and_nobody_is_count
     assert {s for (s,) in ask("enrollment_states", "state", "estab = '1'")} == {"current"}
 
 
+@pytest.mark.slow
 def test_an_enrollment_whose_dates_are_mended_counts_again(serve, sync, warehouse) -> None:
     school = unread(small_school("7"))
     server = serve(school)
@@ -398,6 +399,7 @@ REFERS = {("classes", "enrollment_states")}
 """The ids of these rows are known from others, which refer to them."""
 
 
+@pytest.mark.slow
 def test_deleted_rows_show_in_no_view(tmp_path) -> None:
     path = str(tmp_path / "roster.duckdb")
     load(path, small_school())
@@ -448,6 +450,7 @@ def _as_text(row: tuple[Any, ...]) -> list[str]:
     return list(map(str, row))
 
 
+@pytest.mark.slow
 def test_a_view_is_made_where_its_tables_are(serve, sync, warehouse) -> None:
     school = small_school()
     server = serve(school)
@@ -503,6 +506,7 @@ def test_what_has_not_changed_is_left_alone_and_what_is_missing_comes_back(
     assert versions().keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_views_of_an_older_kind_are_replaced(serve, postgres: str) -> None:
     school = small_school()
     found = settings(serve(school), school)
@@ -534,6 +538,7 @@ def test_a_view_that_cannot_be_made_is_told_and_the_rows_are_loaded(serve, postg
         assert connected("SELECT count(*) FROM oneroster.staff") == [(len(STAFF),)]
 
 
+@pytest.mark.slow
 def test_postgres_gets_its_indexes_once_and_statistics_of_what_was_loaded(
     serve, postgres: str
 ) -> None:

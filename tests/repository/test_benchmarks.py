@@ -14,6 +14,7 @@ from typing import Any
 
 import dlt
 import pytest
+from support.program import PATIENCE
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -53,12 +54,13 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return program
 
 
+@pytest.mark.slow
 def test_the_benchmark_that_the_document_begins_with_runs_as_it_says_there() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks", *ALONE.split()],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -68,6 +70,7 @@ def test_the_benchmark_that_the_document_begins_with_runs_as_it_says_there() -> 
 
 
 @pytest.mark.parametrize("command", TINY, ids=lambda command: command.split()[0])
+@pytest.mark.sample(1)
 def test_every_benchmark_runs(benchmarks: dict[str, Any], command: str) -> None:
     done = CliRunner().invoke(benchmarks["app"], command.split(), catch_exceptions=False)
     assert done.exit_code == 0, done.output

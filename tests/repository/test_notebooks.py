@@ -122,6 +122,7 @@ def test_there_are_some() -> None:
     assert NOTEBOOKS
 
 
+@pytest.mark.sample(1)
 @every_notebook
 def test_it_shows_what_it_is_kept_with(path, database, tmp_path, jupyter) -> None:
     assert shown(run(path, database, tmp_path, jupyter)) == shown(kept(path))
@@ -134,10 +135,12 @@ def test_it_shows_what_it_is_kept_with(path, database, tmp_path, jupyter) -> Non
         for path in NOTEBOOKS
     ],
 )
+@pytest.mark.slow
 def test_it_runs_where_nothing_is(path, nothing, tmp_path, jupyter) -> None:
     assert shown(run(path, nothing, tmp_path, jupyter)) == shown(kept(path))
 
 
+@pytest.mark.slow
 def test_without_a_check_it_says_what_to_run(nothing, tmp_path, jupyter) -> None:
     unchecked = Path(shutil.copy(nothing, tmp_path / "unchecked.duckdb"))
     execute(str(unchecked), "DROP TABLE oneroster.quality_results")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.program import PATIENCE
 from support.settings import environment
 from support.truth import Truth, differences
 from typer.main import get_command
@@ -42,7 +43,7 @@ def run(
         },
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -99,7 +100,7 @@ def test_systemd_takes_the_unit_files(tmp_path: Path) -> None:
     units = sorted(map(str, tmp_path.glob("oneroster.*")))
     assert len(units) == 2
     done = subprocess.run(
-        [program, "verify", *units], capture_output=True, text=True, timeout=60, check=False
+        [program, "verify", *units], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -128,7 +129,7 @@ def test_cron_mails_what_failed_and_not_that_another_run_is_loading(
     program.chmod(0o700)
     line = line.replace("/srv/rosters", str(tmp_path)).replace("/opt/oneroster/bin", str(tmp_path))
     done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     said = f"oneroster sync ended with {code}:\n2026-11-25 told\n" if mail else ""
     assert (done.stdout, done.stderr) == (said, "")

@@ -7,10 +7,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from support.program import PATIENCE
 
 import oneroster_source
 
@@ -158,9 +161,11 @@ def test_the_inner_modules_of_dlt_are_imported_in_few_places(path: Path) -> None
         assert not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("dlt.")
 
 
-EXTRAS = {"html_report": "report", "dask_cluster": "dask", "simulator": "simulator"}
+EXTRAS = {"html_report": "report", "dask_cluster": "dask", "simulator": "demo"}
 """Modules and packages that need what is in an extra."""
-PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+_PYPROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+PROJECT = _PYPROJECT["project"]
+DEV = _PYPROJECT["dependency-groups"]["dev"]
 
 
 def _declared(requirements: list[str]) -> set[str]:
@@ -194,14 +199,49 @@ def test_what_is_declared_is_imported() -> None:
     used = {name.lower() for path in MODULES for root in _others(path) for name in owners[root]}
     # uvicorn's parser; a version that dlt can do with is all that matters of the other
     assert _declared(PROJECT["dependencies"]) <= used
-    assert _declared(PROJECT["optional-dependencies"]["simulator"]) <= used | {"httptools"}
+    assert _declared(PROJECT["optional-dependencies"]["demo"]) <= used | {"httptools"}
+
+
+def _installed_with(requirements: list[str]) -> set[str]:
+    """The packages that these bring, and all that those bring in turn."""
+    found: set[str] = set()
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        wanted = waiting.pop()
+        names = {f"{canonicalize_name(wanted.name)}[{extra}]" for extra in wanted.extras or {""}}
+        if names <= found:
+            continue
+        found |= names
+        try:
+            needed = requires(wanted.name) or []
+        except PackageNotFoundError:
+            # for another platform or Python
+            continue
+        for other in map(Requirement, needed):
+            extras = wanted.extras | {""}
+            if not other.marker or any(other.marker.evaluate({"extra": e}) for e in extras):
+                waiting.append(other)
+    return {name.partition("[")[0] for name in found}
+
+
+def test_the_package_alone_brings_no_web_server() -> None:
+    servers = _declared(PROJECT["optional-dependencies"]["demo"])
+    assert servers >= {"starlette", "uvicorn"}
+    base = _installed_with(PROJECT["dependencies"])
+    assert {"dlt", "duckdb", "pyarrow", "orjson"} <= base
+    assert base.isdisjoint(servers | {"h11", "flask", "werkzeug", "tornado", "aiohttp"})
+
+
+def test_a_clone_can_run_the_demo() -> None:
+    wanted = {requirement.name: requirement for requirement in map(Requirement, DEV)}
+    assert "demo" in wanted["oneroster-source"].extras
 
 
 @pytest.mark.parametrize(
     ("words", "missing", "extra"),
     [
-        (["simulate"], "uvicorn", "simulator"),
-        (["demo"], "starlette", "simulator"),
+        (["simulate"], "uvicorn", "demo"),
+        (["demo"], "starlette", "demo"),
         (["report"], "jinja2", "report"),
     ],
 )
@@ -217,7 +257,7 @@ def test_a_command_says_which_extra_it_needs(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 2
@@ -232,7 +272,7 @@ def test_all_else_works_without_any_extra(tmp_path: Path) -> None:
         "import oneroster_source.extract.check;"
         "sys.argv = ['oneroster', 'fields']; from oneroster_source.cli.app import main; main()"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=PATIENCE)
 
 
 def test_no_test_imports_another_test() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from support.program import ALONE
+from support.program import ALONE, PATIENCE
 from support.settings import settings
 from support.truth import Truth, differences
 
@@ -76,7 +76,7 @@ def two_runs(
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -109,6 +109,7 @@ NO_ROOM = "DestinationError there is no room in "
         ),
     ],
 )
+@pytest.mark.sample(1)
 def test_a_disk_that_is_full_is_told_and_harms_nothing(
     serve, tmp_path, small, size, in_memory, said
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_disk_of_any_size(serve, tmp_path, small) -> None:
     assert len(ends) > 1, "some were too small, some were not"
 
 
+@pytest.mark.slow
 def test_a_database_that_was_deleted_is_loaded_anew(serve, sync, school, warehouse) -> None:
     server = serve(school)
     sync(server, school, endpoints=["orgs"])

@@ -308,7 +308,7 @@ def spelt(sent: Members, names: Iterable[str]) -> Members:
 
 def spelt_row(standard: Standard, sent: Members) -> Members:
     """A row with all names that mean something as the standard writes them."""
-    inside = {n: ("type", "identifier") for n in " ".join(standard.object_lists).split()}
+    inside = dict.fromkeys(" ".join(standard.object_lists).split(), ("type", "identifier"))
     references = " ".join(standard.references + standard.reference_lists)
     inside |= dict.fromkeys(references.split(), (*IDS, "type", "href"))
 
@@ -381,7 +381,7 @@ def expected(standard: Standard, sent: Any) -> Row:
 
 
 def _nested(standard: Standard, names: str, sent: Members, row: Row) -> None:
-    name = names.split()[0]
+    name = names.split(maxsplit=1)[0]
     given = [alias for alias in names.split() if not empty(sent.get(alias))]
     value = sent.get(given[0]) if given else []
     items = value if isinstance(value, list) else [value]

@@ -35,6 +35,7 @@ from dlt.common.versioned_state import decompress_state
 from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from support import later
 from support.postgres import execute, query
+from support.program import PATIENCE, spawn
 from support.settings import settings
 from support.truth import STAGING, Truth, differences, held, opened, staged
 
@@ -145,7 +146,7 @@ class Runs:
     """Starts runs, one after the other, and kills them."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        self._process = spawn(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._lines: queue.Queue[str] = queue.Queue()
@@ -157,10 +158,10 @@ class Runs:
         """Ends the process that starts the others."""
         self._process.stdin.close()
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=PATIENCE)
         finally:
             self._process.kill()
-            self._reader.join(timeout=30)
+            self._reader.join(timeout=PATIENCE)
             self._process.stdout.close()
 
     def __call__(

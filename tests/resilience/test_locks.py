@@ -28,6 +28,7 @@ import duckdb
 import psycopg2
 import pytest
 from support.postgres import query
+from support.program import PATIENCE, spawn
 from support.settings import environment, settings
 from support.truth import Truth, differences
 
@@ -65,7 +66,7 @@ def left(folder: Path) -> list[str]:
 @contextmanager
 def python(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Another process, which is there when it has printed a line, and is killed at the end."""
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
         stdin=subprocess.PIPE,
@@ -77,13 +78,13 @@ def python(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
 
 
 def elsewhere(work: Callable[[], object]) -> object:
     """What comes of something in another thread: to a lock, another run."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result(timeout=60)
+        return pool.submit(work).result(timeout=PATIENCE)
 
 
 def differs(database: str, server: Simulator, school: School) -> dict[str, object]:
@@ -114,7 +115,7 @@ def run_both(
             env={**os.environ, **environment(server, school)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         return done.returncode, time.monotonic() - begun, done.stderr
@@ -220,6 +221,7 @@ def test_a_name_means_what_is_configured_where_it_is_said(tmp_path, monkeypatch)
     assert list(tmp_path.glob("there/*")) == []
 
 
+@pytest.mark.slow
 def test_a_script_and_a_configured_file_are_kept_out_too(
     serve, school, tmp_path, monkeypatch
 ) -> None:
@@ -248,7 +250,7 @@ def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path, temporary: Path
             with pytest.raises(DestinationBusy, match=f"process {process.pid}"):
                 enter(name)
             process.send_signal(signal.SIGKILL)
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
         assert len(left(tmp_path)) == 3, "its lock, its folder, and the package in it"
         enter(name)
         with working_folder():
@@ -256,6 +258,7 @@ def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path, temporary: Path
         assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_no_two_processes_are_ever_in_together(tmp_path: Path) -> None:
     """Also while the lock file is made and removed over and over."""
     code = (
@@ -274,7 +277,7 @@ def test_no_two_processes_are_ever_in_together(tmp_path: Path) -> None:
         for process in (one, two, three):
             process.stdin.write("go\n")
             process.stdin.flush()
-        assert [process.wait(timeout=60) for process in (one, two, three)] == [0, 0, 0]
+        assert [process.wait(timeout=PATIENCE) for process in (one, two, three)] == [0, 0, 0]
     assert left(tmp_path) == []
 
 
@@ -295,6 +298,7 @@ def on_first_page(school: School, work: Callable[[], None]) -> None:
     school.on_page = lambda *_: (setattr(school, "on_page", None), work())  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 def test_two_machines_do_not_load_into_one_postgres_dataset(
     serve, school, postgres, tmp_path
 ) -> None:
@@ -313,7 +317,7 @@ def test_two_machines_do_not_load_into_one_postgres_dataset(
             env={**os.environ, "TMPDIR": str(tmp_path / "other")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         said.append(done.stderr)
@@ -326,6 +330,7 @@ def test_two_machines_do_not_load_into_one_postgres_dataset(
     assert counts == [(len(school.rows("orgs")),)]
 
 
+@pytest.mark.slow
 def test_a_long_silence_while_schools_are_read_loses_no_lock(serve, school, postgres) -> None:
     query(postgres, "ALTER ROLE loader SET idle_in_transaction_session_timeout = '300ms'")
     try:
@@ -396,8 +401,10 @@ def test_a_file_that_is_held_at_the_start_is_waited_for(serve, sync, school, war
     with python(HOLD, warehouse.name, "True") as holder, on_wait(holder.kill) as said:
         sync(server, school, **ORGS)
     assert said == [
-        f"{Path(warehouse.name).name} is held open by process {holder.pid} ({program}):"
-        " waiting up to 60 s"
+        (
+            f"{Path(warehouse.name).name} is held open by process {holder.pid} ({program}):"
+            " waiting up to 60 s"
+        )
     ]
     assert differs(warehouse.name, server, school) == {}
     with python(HOLD, warehouse.name, "False") as holder, on_wait(holder.kill) as said:
@@ -422,7 +429,7 @@ def test_a_file_is_free_while_schools_are_read_and_waited_for_before_the_load(
 ) -> None:
     server = serve(school)
     held = held_from_the_first_page(school, warehouse)
-    with held as holders, on_wait(lambda: holders[0].kill()) as said:
+    with held as holders, on_wait(holders[0].kill) as said:
         sync(server, school, **ORGS)
     assert [f"process {holders[0].pid} " in text for text in said] == [True]
     assert differs(warehouse.name, server, school) == {}
@@ -445,6 +452,7 @@ def test_a_file_that_stays_held_ends_the_run_with_nothing_lost(
     assert left(tmp_path) == ["roster.duckdb"]
 
 
+@pytest.mark.slow
 def test_a_file_that_stays_held_is_not_waited_for_again_for_each_school(
     serve, warehouse, sync
 ) -> None:
@@ -468,6 +476,7 @@ def test_a_file_that_stays_held_is_not_waited_for_again_for_each_school(
     assert sync(server, *schools, full=True, **ORGS).good
 
 
+@pytest.mark.slow
 def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> None:
     env = {**environment(serve(school), school), "SOURCES__ONEROSTER__LOCK_TIMEOUT": "0.5"}
     duckdb.connect(warehouse.name).close()
@@ -477,7 +486,7 @@ def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> No
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.returncode == 1
@@ -486,6 +495,7 @@ def test_the_command_says_once_whom_it_waits_for(serve, school, warehouse) -> No
     assert "ERROR   run_failed: " in error and str(holder.pid) in error and "What to do" in error
 
 
+@pytest.mark.slow
 def test_no_program_steps_in_between_two_connections_of_a_run(
     serve, sync, school, warehouse
 ) -> None:
@@ -506,8 +516,10 @@ def test_no_program_steps_in_between_two_connections_of_a_run(
     ("said", "holder"),
     [
         (
-            'IO Error: Could not set lock on file "/d/r.duckdb": Conflicting lock is held in'
-            " /usr/bin/python3.11 (PID 42). See also https://duckdb.org",
+            (
+                'IO Error: Could not set lock on file "/d/r.duckdb": Conflicting lock is held in'
+                " /usr/bin/python3.11 (PID 42). See also https://duckdb.org"
+            ),
             "process 42 (python3.11)",
         ),
         ('Could not set lock on file "x": Conflicting lock is held in PID 42', "process 42"),
@@ -573,22 +585,23 @@ def test_the_folder_of_a_run_that_is_alive_is_not_swept(serve, sync, school, tmp
     assert not mine.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_gone_after_the_next(
     serve, school, sync, warehouse, tmp_path
 ) -> None:
     server = serve(school)
     reading, go_on = threading.Event(), threading.Event()
-    school.on_page = lambda *_: (reading.set(), go_on.wait(60))  # type: ignore[assignment]
-    process = subprocess.Popen(
+    school.on_page = lambda *_: (reading.set(), go_on.wait(PATIENCE))  # type: ignore[assignment]
+    process = spawn(
         [sys.executable, "-m", "oneroster_source", "sync"],
         env={**os.environ, **environment(server, school)},
         stderr=subprocess.PIPE,
     )
     try:
-        assert reading.wait(60)
+        assert reading.wait(PATIENCE)
     finally:
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         school.on_page = None
         go_on.set()
     assert "roster.duckdb.lock" in left(tmp_path)
@@ -640,6 +653,7 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_what_the_server_still_does_for_a_run_that_was_killed_is_waited_for(
     serve, school, postgres, caplog
 ) -> None:
@@ -690,14 +704,15 @@ def at_work(database: str) -> list[int]:
     return [pid for (pid,) in found]
 
 
-def wait_until(there: Callable[[], object], seconds: float) -> None:
+def wait_until(there: Callable[[], object]) -> None:
     """Waits until something is so."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not there():
         assert time.monotonic() < end, "it is not so in time"
         time.sleep(0.05)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("table", "sent"),
     [
@@ -708,6 +723,7 @@ def wait_until(there: Callable[[], object], seconds: float) -> None:
         ("users_history", signal.SIGKILL),
     ],
 )
+@pytest.mark.slow
 def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     serve, school, postgres, tmp_path, table, sent
 ) -> None:
@@ -718,24 +734,22 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     more = {"SOURCES__ONEROSTER__HISTORY": "true", "SOURCES__ONEROSTER__PRIVACY": "full"}
     with slow_statement(postgres, table):
         words = ["--full", "--endpoints", "users", "--destination", postgres]
-        run = subprocess.Popen(
+        run = spawn(
             [sys.executable, "-m", "oneroster_source", "sync", *words],
             cwd=tmp_path,
             env={**os.environ, **environment(server, school), **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # a shell lets what it starts in the background ignore Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         try:
-            wait_until(lambda: at_work(postgres), 60)
+            wait_until(lambda: at_work(postgres))
             run.send_signal(sent)
-            said, _ = run.communicate(timeout=30)
-            wait_until(lambda: not at_work(postgres), 30)
+            said, _ = run.communicate(timeout=PATIENCE)
+            wait_until(lambda: not at_work(postgres))
         finally:
             run.kill()
-            run.wait(timeout=30)
+            run.wait(timeout=PATIENCE)
     if sent != signal.SIGKILL:
         assert run.returncode == 130 and "Stopped. Nothing was lost" in said
         assert "Traceback" not in said
@@ -747,6 +761,7 @@ def test_the_server_works_no_longer_than_the_run_that_asked_it_to(
     assert rows == [(len(school.rows("users")),)]
 
 
+@pytest.mark.slow
 def test_it_is_told_who_is_waited_for_and_how_to_end_it(serve, school, postgres, caplog) -> None:
     found = settings(serve(school), school)
     Warehouse(postgres).load(Report(), **ORGS, **found)

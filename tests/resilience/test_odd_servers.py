@@ -61,6 +61,7 @@ def loaded(folder: Path) -> dict[str, str]:
         return dict(rows.fetchall())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("ties", ["request", "connection"])
 @pytest.mark.parametrize("collation", ["case", "accents", "punctuation", "numbers"])
 def test_ids_that_are_equal_to_a_collation_are_all_read(
@@ -72,6 +73,7 @@ def test_ids_that_are_equal_to_a_collation_are_all_read(
         assert loaded(tmp_path) == provider.truth()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("total", ["right", "none"])
 @pytest.mark.parametrize("page_size", [50, 100, 1000])
@@ -81,6 +83,7 @@ def test_a_window_is_an_error(serve, load, total, counted, page_size) -> None:
     assert outcome.state == "failed" and "nothing beyond the first 100" in outcome.error
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("down", ["right", "ignored", "400"])
 @pytest.mark.parametrize("total", ["right", "none"])
 def test_offsets_that_are_clamped_cost_few_requests(serve, load, tmp_path, total, down) -> None:
@@ -114,6 +117,7 @@ NOTHING = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("body", "status"), NOTHING.values(), ids=NOTHING)
 @pytest.mark.parametrize("total", ["right", "none"])
 @pytest.mark.parametrize("rows", [0, 1, 2, 60])
@@ -128,6 +132,7 @@ def test_the_end_is_said_in_many_ways(serve, load, tmp_path, rows, total, body, 
     assert loaded(tmp_path) == provider.truth()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "body", ['{"data": []}', '{"users": [], "imsx_codeMajor": "failure"}', '{"error": "x"}', "3"]
 )
@@ -135,6 +140,7 @@ def test_what_says_something_else_is_no_empty_collection(serve, load, body) -> N
     assert load(serve(0, nothing=body)).state == "failed"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("filters", ["nothing", "upper", "day"])
 def test_a_filter_that_leaves_out_what_is_known_is_not_believed(
     serve, load, tmp_path, filters
@@ -150,6 +156,7 @@ def test_a_filter_that_leaves_out_what_is_known_is_not_believed(
     assert loaded(tmp_path) == provider.truth()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rows", [40, 130])
 def test_the_first_id_may_come_again_from_a_server_that_does_not_sort(
     serve, load, tmp_path, rows
@@ -172,6 +179,7 @@ def test_nothing_is_asked_in_vain_where_no_total_is_stated(serve, load, tmp_path
     assert provider.requests <= 4
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("most", [50, 99, 100, 700])
 def test_a_refused_limit_is_halved(serve, load, tmp_path, most) -> None:
     provider = serve(120, most=most)
@@ -185,6 +193,7 @@ def test_a_limit_of_less_than_fifty_is_not_tried(serve, load) -> None:
     assert outcome.state == "failed" and "400" in outcome.error
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("status", ["400", "422", "403", "404", "500", "501"])
 def test_a_sort_that_is_refused_in_any_way_is_done_without(serve, load, tmp_path, status) -> None:
     provider = serve(120, sorts=status, down=status)
@@ -193,6 +202,7 @@ def test_a_sort_that_is_refused_in_any_way_is_done_without(serve, load, tmp_path
     assert any("refuses to sort" in warning for warning in outcome.warnings)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("total", ["right", "none"])
 @pytest.mark.parametrize("status", ["502", "503", "504"])
 def test_a_server_that_fails_to_sort_from_the_end_is_read(
@@ -203,6 +213,7 @@ def test_a_server_that_fails_to_sort_from_the_end_is_read(
     assert loaded(tmp_path) == provider.truth()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("habits", "said"),
     [

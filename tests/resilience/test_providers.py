@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
-from support import later
+from support import later, slow
 from support.provider import (
     COLLATIONS,
     DAY,
@@ -388,6 +388,7 @@ WEAKENED: dict[str, list[tuple[object, str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", WEAKENED)
+@pytest.mark.sample(2)
 def test_a_program_that_lacks_one_care_is_found_out(kind: str, monkeypatch) -> None:
     """So that the servers stay as nasty as they have to be: within 30 trials."""
     for where, name, instead in WEAKENED[kind]:
@@ -403,7 +404,7 @@ def test_a_program_that_lacks_one_care_is_found_out(kind: str, monkeypatch) -> N
     pytest.fail("nothing was found")
 
 
-@pytest.mark.parametrize("trials", [2, later(100)])
+@pytest.mark.parametrize("trials", [1, slow(2), later(100)])
 def test_nothing_is_lost_without_a_word(trials: int) -> None:
     form = "{:14}{:>8}{:>8}{:>8}{:>12}{:>8}"
     print("", form.format("kind", "trials", "runs", "failed", "requests", "faults"), sep="\n")  # noqa: T201

@@ -2,8 +2,8 @@
 
 Airflow brings a hundred packages, and pins of its own, so that it is in no extra:
 
-    uv run --isolated --no-project --python 3.11 --with 'apache-airflow>=3.1,<4' --with pytest \
-        --with '.[postgres,simulator]' \
+    uv run --isolated --no-project --python 3.11 --with 'apache-airflow>=3.1,<4' \
+        --with pytest --with hypothesis --with '.[postgres,demo]' \
         pytest -c /dev/null --rootdir . tests/schedulers/test_airflow.py
 """
 

@@ -2,8 +2,8 @@
 
 It is in no extra, for the same reason as Airflow:
 
-    uv run --isolated --no-project --python 3.11 --with 'dagster>=1.13,<2' --with pytest \
-        --with '.[postgres,simulator]' \
+    uv run --isolated --no-project --python 3.11 --with 'dagster>=1.13,<2' \
+        --with pytest --with hypothesis --with '.[postgres,demo]' \
         pytest -c /dev/null --rootdir . tests/schedulers/test_dagster.py
 """
 

@@ -19,6 +19,8 @@ import duckdb
 import psycopg2
 import pytest
 
+from support.program import PATIENCE, spawn
+
 _OPTIONS = ("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 _SETTINGS = ("fsync=off", "unix_socket_directories=", "shared_buffers=32MB")
 
@@ -38,7 +40,8 @@ def server() -> Iterator[str]:
         data = Path(folder, "data")
         subprocess.run(
             [programs / "initdb", "-D", data, "-U", "loader", *_OPTIONS],
-            **{"check": True, "capture_output": True, "timeout": 60, "cwd": folder, **who},
+            check=True,
+            **{"capture_output": True, "timeout": PATIENCE, "cwd": folder, **who},
         )
         with _running(programs / "postgres", data, who) as url:
             yield url
@@ -91,9 +94,11 @@ def _running(program: Path, data: Path, who: dict[str, Any]) -> Iterator[str]:
             port = free.getsockname()[1]
         url = f"postgresql://loader:hunter2@127.0.0.1:{port}"
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        with open(data.parent / "log", "wb") as log:
-            process = subprocess.Popen(
+        with (data.parent / "log").open("wb") as log:
+            # at the end of a killed test run it shuts down at once
+            process = spawn(
                 [program, "-D", data, "-p", str(port), *settings],
+                at_the_end=signal.SIGQUIT,
                 **{"stdout": log, "stderr": log, "cwd": data.parent, **who},
             )
         try:
@@ -103,13 +108,13 @@ def _running(program: Path, data: Path, who: dict[str, Any]) -> Iterator[str]:
         finally:
             # not SIGTERM, which waits for everybody to leave
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
     pytest.fail(f"Postgres does not start: {(data.parent / 'log').read_text()[-1000:]}")
 
 
 def _ready(process: subprocess.Popen[bytes], url: str, data: Path) -> bool:
     """Whether it is this server that answers there, as soon as that is known."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         try:
             return query(f"{url}/postgres", "SHOW data_directory") == [(str(data),)]

@@ -311,8 +311,11 @@ def _holds(
         if field == "dateLastModified":
             # texts of one form compare as the instants do
             digits = 10 if by_the_day else 19
-            sent, value = sent[:digits] + ("" if by_the_day else sent[19:-1]), value[:digits]
-        if not _OPERATORS[operator](sent, value):
+            sent = sent[:digits] + ("" if by_the_day else sent[19:-1])
+            wanted = value[:digits]
+        else:
+            wanted = value
+        if not _OPERATORS[operator](sent, wanted):
             return False
     return True
 

@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.line import IDS, PAGE, USERS, Line, ids, text
+from support.program import PATIENCE
 from support.settings import ESTAB
 
 from oneroster_source.client import auth
@@ -137,10 +138,10 @@ def test_a_token_is_renewed_shortly_before_its_end(line, clock, life, still_good
 
 
 def test_tokens_that_live_for_a_moment_are_renewed_in_the_middle_of_a_run(line) -> None:
-    line.school.token_life = 0.6
+    line.school.token_life = 1.0
     for _ in range(4):
         assert line.users() == IDS
-        time.sleep(0.6)
+        time.sleep(1.0)
     assert logins(line) >= 3 and line.waits == []
 
 
@@ -198,7 +199,7 @@ def test_requests_that_use_up_each_others_tokens_all_get_through(dial, uses) -> 
     line = dial(latency=0.01, concurrency=4)
     line.school.token_uses = uses
     asked = [line.server.pool.submit(line.users) for _ in range(24)]
-    assert [future.result(60) for future in asked] == [IDS] * 24
+    assert [future.result(PATIENCE) for future in asked] == [IDS] * 24
     assert logins(line) <= 2 * 24 and len(line.received("users")) <= 4 * 24
 
 
@@ -485,15 +486,16 @@ def test_what_does_not_pass_becomes_its_own_error(line, fault, kind, said) -> No
 
 
 def test_a_server_that_hangs_is_left_and_asked_again(dial) -> None:
-    line = dial(request_timeout=0.6)
-    line.happens(Fault("users", kind="hang", seconds=2))
+    line = dial(request_timeout=1.5)
+    line.happens(Fault("users", kind="hang", seconds=4))
     assert line.users() == IDS and len(line.waits) == 1
-    line.happens(Fault("users", kind="hang", seconds=2, times=99))
+    line = dial(request_timeout=1.5, retry_budget=0)
+    line.happens(Fault("users", kind="hang", seconds=4, times=99))
     assert "did not answer in time" in line.fails(ServerUnavailable).what
 
 
 def test_a_server_that_drips_is_left(dial) -> None:
-    line = dial(request_timeout=0.4, retry_budget=0)
+    line = dial(request_timeout=0.6, retry_budget=0)
     line.users()
     line.happens(Fault("users", kind="drip", seconds=0.05))
     assert "did not finish" in line.fails(ServerUnavailable).what
@@ -703,7 +705,7 @@ def test_a_pause_is_one_for_all_schools_and_logins_of_a_server(serve, caplog) ->
         asked = [pool.submit(line.users) for line in lines for _ in range(2)]
         time.sleep(0.3)
         assert len(server.requests) == seen or time.monotonic() - began > 1.5
-        assert [future.result(30) for future in asked] == [IDS] * 12
+        assert [future.result(PATIENCE) for future in asked] == [IDS] * 12
     assert time.monotonic() - began > 2
     # once, though twelve requests waited for it
     ((host, until),) = told
@@ -810,7 +812,7 @@ def test_there_are_never_more_turns_than_the_limit_of_the_moment(events, most) -
                 under_way[0] -= 1
 
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(work, events, timeout=30))
+        list(pool.map(work, events, timeout=PATIENCE))
     assert max(seen, default=0) <= most and 1 <= limiter.limit <= most
     with limiter:
         pass
@@ -961,17 +963,17 @@ def test_who_waits_for_another_try_keeps_nobody_else_waiting(dial) -> None:
 
     def wait(seconds: float) -> None:
         waiting.set()
-        assert served.wait(60)
+        assert served.wait(PATIENCE)
 
     line.client._sleep = wait
     line.happens(Fault("users", status=503))
     first = line.server.pool.submit(line.users)
-    assert waiting.wait(60)
+    assert waiting.wait(PATIENCE)
     try:
-        assert line.server.pool.submit(line.users).result(10) == IDS
+        assert line.server.pool.submit(line.users).result(PATIENCE) == IDS
     finally:
         served.set()
-    assert first.result(10) == IDS
+    assert first.result(PATIENCE) == IDS
 
 
 def test_what_waits_for_its_turn_when_the_run_ends_is_not_asked(dial) -> None:
@@ -981,18 +983,21 @@ def test_what_waits_for_its_turn_when_the_run_ends_is_not_asked(dial) -> None:
 
     def hold(*page: object) -> None:
         come.set()
-        assert go.wait(60)
+        assert go.wait(PATIENCE)
 
     line.school.on_page = hold
     asked = [line.server.pool.submit(line.users) for _ in range(5)]
-    assert come.wait(60)
+    assert come.wait(PATIENCE)
     with ThreadPoolExecutor(1) as other:
         closing = other.submit(line.server.close)
         while not line.server.pool._shutdown:
             time.sleep(0.001)
         go.set()
-        closing.result(10)
-    assert sum(future.exception() is None for future in asked) == 1
+        closing.result(PATIENCE)
+    # the one that had begun has its answer, unless that came in pieces
+    stopped = [error for future in asked if (error := future.exception())]
+    assert len(stopped) in (4, 5)
+    assert all(str(error).endswith("the run was stopped") for error in stopped)
     assert len(line.received("users")) == 2
 
 

@@ -14,6 +14,7 @@ import dlt
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
+from support.program import PATIENCE
 from support.settings import refused
 from support.traces import everything
 
@@ -437,7 +438,9 @@ def test_a_broken_file_is_one_of_our_errors_and_names_the_file(tmp_path, name) -
         "try:\n    resolve()\nexcept ConfigurationError as error:\n    print(error)\n"
     )
     # in a process of its own: dlt reads the files when it is first asked for anything
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert run.returncode == 0, run.stderr.splitlines()[-3:]
     assert f"{name}.toml" in run.stdout and "canary" not in run.stdout + run.stderr
 

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from support.program import PATIENCE
 from support.settings import refused
 from support.traces import everything
 from support.truth import Truth, differences
@@ -168,7 +169,7 @@ def test_a_school_without_a_secret_fails_and_stops_no_other(three, tmp_path, war
             cwd=tmp_path,
             env={**os.environ, **env, **more},
             capture_output=True,
-            timeout=90,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -133,3 +134,22 @@ def test_another_provider_or_client_is_read_from_the_start(settings, changed, mo
     (school,) = settings.schools
     moved = replace(settings, schools=(replace(school, **changed),))
     assert cursors(moved, state).next_request("1", full=False, now=NOW).mode == mode
+
+
+def test_a_delta_with_nothing_new_keeps_the_cursor_and_notes_another_answer(settings) -> None:
+    state = after(settings)
+    before = deepcopy(state)
+    same: Any = SimpleNamespace(answer="")
+    cursor = cursors(settings, state).stay("1", same)
+    assert state == before and cursor == cursors(settings, state).cursor("1")
+    another: Any = SimpleNamespace(answer="more")
+    assert cursors(settings, state).stay("1", another) == cursor
+    assert state != before
+
+
+def test_what_came_is_noted_of_a_school_that_was_read_and_of_no_other(settings) -> None:
+    state = after(settings)
+    day = NOW.date()
+    cursors(settings, state).note_came("1", day, 3)
+    cursors(settings, state).note_came("2", day, 3)
+    assert [cursors(settings, state).came(estab, day) for estab in "12"] == [3, 0]

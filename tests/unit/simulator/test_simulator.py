@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import requests
 
-import oneroster_source.simulator as simulator
+from oneroster_source import simulator
 from oneroster_source.simulator import (
     COLLECTIONS,
     Fault,
