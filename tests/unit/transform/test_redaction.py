@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.line import SHAPER, text
+from support.line import PARSER, text
 
 from oneroster_source.config.options import Options
 from oneroster_source.config.privacy import Key, privacy
@@ -20,7 +20,7 @@ def redaction(**given: object) -> Redaction:
 
 
 def test_a_list_of_which_nothing_is_kept_is_no_list_any_more() -> None:
-    wide = SHAPER.parse(
+    wide = PARSER.parse(
         text(users=[{"sourcedId": "a", "userIds": [{"type": "MIS", "identifier": "1"}]}])
     )
     own = {"users__user_ids": {"exclude": ["type", "identifier"]}}
@@ -31,7 +31,7 @@ def test_a_list_of_which_nothing_is_kept_is_no_list_any_more() -> None:
 
 def test_attributes_that_hide_nothing_stay_as_they_were_sent() -> None:
     sent = [{"sourcedId": "a", "nobody": {"knows": 1}}, {"sourcedId": "b"}]
-    wide = SHAPER.parse(text(users=sent))
+    wide = PARSER.parse(text(users=sent))
     left = redaction(columns={"users": {"exclude": ["phone"]}})(wide)
     assert left.column("extra").to_pylist() == wide.column("extra").to_pylist()
     assert left.column("extra")[0].as_py() == '{"nobody":{"knows":1}}'
@@ -42,6 +42,6 @@ def test_of_json_only_what_names_an_erased_person_goes(said: str, kept: bool) ->
     key = Key(KEY.encode())
     erased = Suppression(key, "1", [digest(key, "1", "erased")], V1P1)
     sent = {"sourcedId": "a", "metadata": {"userSourcedId": said, "house": "red"}}
-    wide = SHAPER.parse(text(users=[sent]))
+    wide = PARSER.parse(text(users=[sent]))
     metadata = erased.without(USERS, wide).column("metadata")[0].as_py()
     assert (f'"{said}"' in metadata) is kept and '"red"' in metadata
