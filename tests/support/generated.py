@@ -187,7 +187,9 @@ def _options(command: typer.core.TyperCommand) -> Iterator[str]:
 def _value(param: typer.core.TyperOption) -> str:
     """What stands for the value of an option."""
     choices = get_args(param.type_descriptor.annotation)
-    return r"\|".join(choices) if choices else param.metavar or (param.name or "").upper()
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return r"\|".join(choices)
+    return param.metavar or (param.name or "").upper()
 
 
 def _default(param: typer.core.TyperOption) -> str:
