@@ -120,12 +120,12 @@ class _Stderr(logging.Handler):
         try:
             sys.stderr.write(self.format(record) + "\n")
             sys.stderr.flush()
-        except Exception:
+        except Exception:  # noqa: BLE001 - a log must not end what it tells of
             self.handleError(record)
 
 
 class _Form(logging.Formatter):
-    def formatException(self, ei: Any) -> str:
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
         return _trace(super().formatException(ei))
 
 

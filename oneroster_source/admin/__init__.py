@@ -1,2 +1,3 @@
 """Removal from a dataset that is loaded: people, leavers, schools, and columns; and what is held on
-a person."""
+a person.
+"""

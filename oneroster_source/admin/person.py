@@ -129,7 +129,8 @@ class Person:
 
     def counts(self) -> dict[str, int]:
         """Counts the rows that belong to the person, by table, and the values in others' rows that
-        name them, by table and column; what there is none of is left out."""
+        name them, by table and column; what there is none of is left out.
+        """
         return self._counted(self._mentions())
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
@@ -189,7 +190,8 @@ class Person:
     @cached_property
     def _ids(self) -> tuple[str, ...]:
         """The person's id in each form that the dataset may hold: it may be a pseudonym in rows
-        that were loaded with other settings."""
+        that were loaded with other settings.
+        """
         if self._key is None:
             return (self._user,)
         found = {self._user, self._key.digest(self._user)}
@@ -285,7 +287,8 @@ class Person:
 
     def _versions(self, endpoint: Endpoint, own: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """The condition of versions that belong to the person: a row may have been somebody else's
-        before, or since."""
+        before, or since.
+        """
         if endpoint.name == self._dialect.people:
             return _any([("sourced_id", own)])
         refs = self._refs(endpoint)

@@ -171,7 +171,8 @@ class Retention:
 
     def _collected(self, endpoint: Endpoint) -> Iterator[str]:
         """Creates tables of the keys of rows that are removed, and of keys without a row whose
-        versions are removed; yields the names of these tables."""
+        versions are removed; yields the names of these tables.
+        """
         keys = "SELECT {estab} AS going_estab, {sourced_id} AS going_id FROM"
         wheres = [
             f"{{_deleted}} = %s AND {self._ended(endpoint)} < %s AND {self._of_schools}",
@@ -255,7 +256,8 @@ class Retention:
 
     def _examples(self) -> Iterator[_Shorter]:
         """Yields the rows of `quality_results` that name ids that are removed, or that are as old
-        and name ids that no row has any more."""
+        and name ids that no row has any more.
+        """
         if QUALITY_RESULTS.name not in self._there:
             return
         columns = ", ".join(f"{{{name}}}" for name in QUALITY_RESULTS.key)

@@ -41,7 +41,7 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
-def xporter(school: School, settings: Settings) -> TokenRequest:
+def xporter(school: School, _settings: Settings) -> TokenRequest:
     """Xporter: Basic with `rp|estab` and the shared secret, no body."""
     return TokenRequest(
         f"{school.base_url}/auth/token",

@@ -186,7 +186,8 @@ class Client:
 
 def _backoff(tries: int) -> float:
     """Returns the seconds to wait after so many failed tries. Random, so that schools that fail
-    together do not come back together."""
+    together do not come back together.
+    """
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1)) if tries else 0.0
     return longest * random.uniform(0.5, 1.0)
 

@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 _SEPARATOR = "\n"
 _PUNCTUATION = {ord(c): None for c in map(chr, range(128)) if not c.isalnum() and c != _SEPARATOR}
-_MARKS = {c: None for c in range(0x300, 0x370)}
+_MARKS = dict.fromkeys(range(768, 880))
 _LIKE = str.maketrans("øđłæœþðħ\u0131", "odlaotdhi")
 """Letters that databases sort as others, and Unicode does not decompose."""
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -26,7 +26,8 @@ def _plain(text: str) -> str:
 
 def coarse(key: str) -> str:
     """Returns what the coarsest collation sees of an id: equal for ids that a server may sort in
-    any order."""
+    any order.
+    """
     return _LEADING_ZEROS.sub("", "".join(c for c in _plain(key) if c.isalnum()))
 
 

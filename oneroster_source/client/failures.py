@@ -1,5 +1,6 @@
 """Turns failures of requests into our errors, which hold text alone: an exception of `requests`
-would hold the token and the page."""
+would hold the token and the page.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _DESCRIPTIONS = ("error_description", "imsx_description", "description", "messag
 
 def with_words(error: E, words: str) -> E:
     """Adds the server's own words to an error. They may quote rows or secrets, so that only
-    `oneroster check` shows them, and no message does."""
+    `oneroster check` shows them, and no message does.
+    """
     if not words:
         return error
     more = "`oneroster check` shows what the server says to it"
@@ -33,7 +35,8 @@ def with_words(error: E, words: str) -> E:
 
 def located(error: E, where: str, what: str = "") -> E:
     """Makes a new error that says where it happened, unless the first one does; it has no cause and
-    no context."""
+    no context.
+    """
     new = type(error)(what or error.what, where=error.where or where, todo=error.todo)
     new.words, new.status = error.words, error.status
     if isinstance(error, ServerUnavailable) and isinstance(new, ServerUnavailable):

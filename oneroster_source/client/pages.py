@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
-T_in = TypeVar("T_in", contravariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,18 @@ class Page(Generic[T]):
     """How many rows the server says that there are."""
 
 
-class RowBuffer(Protocol[T_in]):
+class RowBuffer(Protocol[T_contra]):
     """Collects the rows of a pass; cleared when a pass has to begin again."""
 
     def clear(self) -> None: ...
 
-    def add(self, content: T_in, start: int) -> None:
+    def add(self, content: T_contra, start: int) -> None:
         """Adds the rows of a page from index `start` on."""
 
     def keys(self) -> set[str]:
         """Returns what names the added rows, which need not be the keys of their pages."""
 
-    def keys_of(self, content: T_in) -> list[str]:
+    def keys_of(self, content: T_contra) -> list[str]:
         """Returns the same for the rows of a page."""
 
     def expect_repeats(self) -> None:

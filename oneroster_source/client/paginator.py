@@ -180,7 +180,8 @@ class _Passes(Generic[T]):
 
     def _is_counted(self, page: Page[T]) -> bool:
         """Whether a page with room for more rows holds all: a shorter page states the same total,
-        which is then no count of the page's own rows."""
+        which is then no count of the page's own rows.
+        """
         rows = len(page.keys)
         if not 1 < rows < self._limit:
             return False

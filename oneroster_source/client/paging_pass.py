@@ -356,7 +356,8 @@ class PagingPass(Generic[T]):
 
     def _page(self, offset: int, *, ahead: bool = True) -> tuple[int, Page[T]]:
         """The page at `offset`, or one that was requested before and begins a few rows earlier, and
-        where it begins; those that should follow are requested at the same time."""
+        where it begins; those that should follow are requested at the same time.
+        """
         limit = self._position.limit
         # of the first one it is not known what will follow: no other thread need be woken for it
         if not self.seen.pages:

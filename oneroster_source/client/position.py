@@ -69,7 +69,8 @@ class Observations:
 
     def agrees(self, rows: int) -> bool:
         """Whether the total, unless it changed meanwhile, is that of so many different ids, or of
-        the rows that came."""
+        the rows that came.
+        """
         return self.total != self.last_total or self.total in (None, rows, self.rows)
 
     def compare(self, keys: list[str]) -> None:
@@ -135,13 +136,15 @@ class Position:
 
     def is_total(self, new: int) -> bool:
         """Whether the rows taken and some new ones of the last page are the total, and none came or
-        left meanwhile."""
+        left meanwhile.
+        """
         seen = self.seen
         return not seen.moved and self._total == seen.total == seen.rows + new
 
     def overlaps(self) -> Iterator[int]:
         """Gives how many of the last rows to request again: all that may be equal, and the one
-        before; where pages are too small for that, or end before these, the last row alone."""
+        before; where pages are too small for that, or end before these, the last row alone.
+        """
         wanted, widest = len(self.tied) + 1, self.seen.widest
         if wanted >= self.limit and widest >= self.limit and len(set(self.tied)) > 1:
             self.limit = 2 * wanted

@@ -1,5 +1,6 @@
 """The HTTP session of a server. It follows no redirects, keeps no cookies, reads no netrc file, and
-ends answers that take too long, however steadily they drip."""
+ends answers that take too long, however steadily they drip.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class TooSlow(TimeoutError):
 
 class _Timed(io.RawIOBase):
     """A socket's stream that ends when the time of its request is over: a socket's own timeout
-    begins again with each byte."""
+    begins again with each byte.
+    """
 
     def __init__(self, raw: Any, sock: Any) -> None:
         self._raw = raw

@@ -225,7 +225,7 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
             if unpacker is None or unpacker.eof:
                 unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
             yield unpacker.decompress(chunk, _CHUNK)
-            chunk = unpacker.unconsumed_tail or unpacker.unused_data
+            chunk = unpacker.unconsumed_tail or unpacker.unused_data  # noqa: PLW2901 - the rest of it
     if unpacker is not None and not unpacker.eof:
         raise zlib.error("cut short")
 

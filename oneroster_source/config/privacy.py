@@ -177,22 +177,7 @@ def _chosen(
     for name, choice in chosen.items():
         if name not in tables:
             raise wrong("columns", f"names {name!r}, which is not a table")
-        ways = [*choice] if isinstance(choice, Mapping) else []
-        if ways not in (["include"], ["exclude"]):
-            raise wrong("columns", f"needs either include or exclude for {name}")
-        (way,), (named,) = ways, choice.values()
-        may = {column.name for column in own_columns(tables[name])}
-        if not isinstance(named, list | tuple) or not all(isinstance(c, str) for c in named):
-            raise wrong("columns", f"needs a list of columns for {name}")
-        known = {column.name for column in tables[name].columns}
-        for column in named:
-            if column not in known:
-                raise wrong("columns", f"names {name}.{column}, which is not a column")
-            if way == "exclude" and column not in may:
-                raise wrong("columns", f"leaves out {name}.{column}, which identifies rows")
-        found[name] = frozenset(may.difference(named) if way == "include" else named)
-        if way == "exclude":
-            found[name] |= left_out[name]
+        found[name] = _chosen_of(tables[name], choice, left_out[name])
     for endpoint in dialect.endpoints:
         for ref in endpoint.refs:
             # the child table of a reference repeats its id
@@ -200,6 +185,24 @@ def _chosen(
                 child = endpoint.child_name(ref)
                 found[child] = frozenset(column.name for column in own_columns(tables[child]))
     return found
+
+
+def _chosen_of(table: Table, choice: object, left_out: frozenset[str]) -> frozenset[str]:
+    """The columns of one table that are left out, by its entry in the setting `columns`."""
+    ways = [*choice] if isinstance(choice, Mapping) else []
+    if not isinstance(choice, Mapping) or ways not in (["include"], ["exclude"]):
+        raise wrong("columns", f"needs either include or exclude for {table.name}")
+    (way,), (named,) = ways, choice.values()
+    if not isinstance(named, list | tuple) or not all(isinstance(c, str) for c in named):
+        raise wrong("columns", f"needs a list of columns for {table.name}")
+    may = {column.name for column in own_columns(table)}
+    known = {column.name for column in table.columns}
+    for column in named:
+        if column not in known:
+            raise wrong("columns", f"names {table.name}.{column}, which is not a column")
+        if way == "exclude" and column not in may:
+            raise wrong("columns", f"leaves out {table.name}.{column}, which identifies rows")
+    return frozenset(may.difference(named)) if way == "include" else left_out.union(named)
 
 
 def _pseudonymized(options: Options, dialect: Dialect) -> dict[str, frozenset[str]]:

@@ -69,7 +69,8 @@ def require_database() -> None:
 
 def _backend() -> Backend:
     """The destination of the running pipeline; the pipeline itself gives a client only after its
-    first run."""
+    first run.
+    """
     pipeline = dlt.current.pipeline()
     client, _ = get_destination_clients(
         dlt.current.source_schema(),
@@ -164,7 +165,8 @@ class ExistingRows:
 
     def suppressed(self) -> list[tuple[str, str, str]]:
         """The list of erased people: estab, digest, and the name of the key; empty if there is
-        none."""
+        none.
+        """
         if not self.tables([SUPPRESSED_USERS.name]):
             return []
         query = "SELECT {estab}, {user_digest}, {key_name} FROM {table}"

@@ -62,7 +62,8 @@ def _staged(*keys: str, nullable: str = "", only: str = "", more: str = "") -> s
 
 def _staged_or_whole(*keys: str, whole: str, nullable: str = "") -> str:
     """The condition that the keys of a row are staged; or all but the last key, in a staged row for
-    which `whole` holds: it stands for all rows with these."""
+    which `whole` holds: it stands for all rows with these.
+    """
     *others, _ = keys
     whole = _staged(*others, only=whole)
     values = ", ".join(f"COALESCE({key}, '')" if key == nullable else key for key in keys)

@@ -7,7 +7,8 @@ empty must have exactly the rows that were loaded, which are correct as they are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class Written:
 def problems(
     client: SqlClient,
     endpoints: Collection[Endpoint],
-    changed: Set[str],
+    changed: AbstractSet[str],
     report: Report,
     written: Written,
 ) -> Iterator[str]:

@@ -197,7 +197,7 @@ def _place(destination: str, dataset: str) -> tuple[Path, str]:
         return hidden(destination, dataset), "this destination"
     # in another folder the same name may mean another place
     configured = sorted(f"{key}={os.environ[key]}" for key in os.environ if "DESTINATION__" in key)
-    return hidden(destination, dataset, os.getcwd(), *configured), destination
+    return hidden(destination, dataset, str(Path.cwd()), *configured), destination
 
 
 def _destinations_are_configured() -> bool:

@@ -74,7 +74,8 @@ def _scheme(text: str) -> str:
 
 def _address(rest: str) -> str:
     """The address of a Postgres database. Its password may hold characters that should be encoded:
-    the driver would take what follows an '@' for the name of a server, and print it."""
+    the driver would take what follows an '@' for the name of a server, and print it.
+    """
     place, mark, query = rest.partition("?")
     if "@" in query and ":" in place and not {"@", "/"} & set(place):
         place, mark, query = rest, "", ""

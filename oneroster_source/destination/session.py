@@ -171,7 +171,7 @@ class Target:
 
 
 def require_database(client: JobClientBase, name: str) -> DatabaseClient:
-    """dlt's client of a destination that takes SQL.
+    """Dlt's client of a destination that takes SQL.
 
     Args:
         client: dlt's client.

@@ -80,7 +80,8 @@ def divided_by(state: Any) -> str:
 
 def divide_by(state: Any, run_id: str) -> None:
     """Notes the run that divided the schools, or with an empty text that none did: then shards of
-    earlier runs may not be loaded, nor their cursors be taken over."""
+    earlier runs may not be loaded, nor their cursors be taken over.
+    """
     resources(state)
     if run_id:
         state["sources"]["oneroster"]["run_id"] = run_id
@@ -169,6 +170,7 @@ def require_current(whole: Any, shard: Shard) -> None:
 
 def entries_of(pipeline: dlt.Pipeline, shard: Shard) -> dict[str, dict[str, Any]]:
     """The cursors that a shard has left in the destination, by endpoint and estab; none if it was
-    not loaded in this run."""
+    not loaded in this run.
+    """
     state = _of_pipeline(pipeline, pipeline_name(shard))
     return cursors(state) if divided_by(state) == shard.run_id else {}

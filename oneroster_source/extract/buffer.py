@@ -75,7 +75,8 @@ class Buffer:
 
     def fingerprint(self, since: datetime) -> str:
         """Returns a fingerprint of the rows that changed after an instant, as they were sent; empty
-        if there are rows without a stamp, or too many."""
+        if there are rows without a stamp, or too many.
+        """
         return self._recent.fingerprint(since)
 
     def clear(self) -> None:
@@ -201,7 +202,8 @@ class Buffer:
 
     def tables(self) -> Iterator[pa.Table]:
         """Gives the rows, each sourcedId once, page by page, or together where pages are small. A
-        row for which others were dropped has a problem more."""
+        row for which others were dropped has a problem more.
+        """
         outdated = self._outdated() if self._doubled else set()
         conflicts = pa.array(sorted(self.conflicting_ids()), pa.string())
         few: list[pa.RecordBatch] = []
@@ -258,7 +260,8 @@ Batches = Callable[[], Iterable[pa.RecordBatch]]
 
 def _unlike(batches: Batches, *, of_one_stamp: bool = False) -> set[str]:
     """Returns the sourcedIds of rows that differ in more than their stamps; with `of_one_stamp`, of
-    those alone whose stamps are equal."""
+    those alone whose stamps are equal.
+    """
     counts = Counter(
         sourced_id for rows in batches() for sourced_id in rows.column("sourced_id").to_pylist()
     )

@@ -70,7 +70,8 @@ def _check_school(school: School, settings: Settings, server: Server) -> Iterato
 
 def _check_endpoint(client: Client, parser: PageParser, settings: Settings) -> Finding:
     """Sends the first request of a sync: with its filter, order and page size; where that is
-    refused, the simpler ones that a sync tries."""
+    refused, the simpler ones that a sync tries.
+    """
     estab, endpoint = client.school.estab, parser.endpoint
     own = settings.filters.get(endpoint.name, Filter())
     recent = own & where("dateLastModified", ">", datetime.now(UTC) - timedelta(days=1))

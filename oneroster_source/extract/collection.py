@@ -137,7 +137,8 @@ class Collection:
 
     def deleted(self, *columns: str) -> pa.Table | None:
         """Returns some columns of the rows that are marked as deleted and have a sourcedId; None
-        where no rows were read."""
+        where no rows were read.
+        """
         parts = [
             wide.filter(pc.and_(wide.column("_deleted"), pc.is_valid(wide.column("sourced_id"))))
             for wide in self._buffer.tables()
@@ -239,7 +240,7 @@ def collect(
             outcome.warn("none of the rows that changed could be read; all rows were read")
             reading.read_everything(request)
         if buffer.has_no_ids:
-            raise _no_ids(buffer)
+            raise _no_ids(buffer)  # noqa: TRY301 - one place closes the buffer
         conflicts = len(buffer.conflicting_ids())
         if conflicts:
             outcome.warn(

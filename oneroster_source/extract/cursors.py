@@ -163,14 +163,16 @@ class Cursors:
 
     def hold(self, estab: str, *, of: int) -> str:
         """Notes that deletions wait for a decision: until then, or until the rows come back, each
-        run reads everything. Returns the cursor, which stays."""
+        run reads everything. Returns the cursor, which stays.
+        """
         entry = self._schools.get(estab, {})
         self._schools[estab] = {**entry, "read_as": self._read_as(estab), "held": of}
         return self.cursor(estab)
 
     def came(self, estab: str, since: date | None) -> int:
         """Returns how many new rows earlier runs brought that have not yet replaced any, in the
-        change of year that began on a day."""
+        change of year that began on a day.
+        """
         kept = self._schools.get(estab, {}).get("rollover", {})
         return int(kept["came"]) if since and kept.get("since") == since.isoformat() else 0
 
@@ -211,7 +213,7 @@ class Cursors:
 
 def _identity(school: School) -> str:
     """Identifies provider and client: others give other rows, and have another clock."""
-    return _digest("\n".join((school.base_url, school.rp, school.client_id)))
+    return _digest(f"{school.base_url}\n{school.rp}\n{school.client_id}")
 
 
 def _digest(text: str) -> str:

@@ -395,7 +395,8 @@ class Decider:
         self, endpoint: Endpoint, collection: Collection, estab: str
     ) -> dict[str, pa.Table]:
         """Deletes existing rows that are now about an erased person, which a full pass does by
-        itself."""
+        itself.
+        """
         table, ids = endpoint.table, collection.erased
         if not len(ids) or table.name not in self.in_storage():
             return {}

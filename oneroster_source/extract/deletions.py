@@ -48,7 +48,8 @@ def objection(*, live: int, ending: int, left: int, share: float) -> str:
 
 def credible(now: datetime) -> tuple[datetime, datetime]:
     """Returns the first and last instant at which a row can have been deleted: other stamps are not
-    believed."""
+    believed.
+    """
     return _FIRST, now + SKEW
 
 

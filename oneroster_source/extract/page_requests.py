@@ -87,7 +87,8 @@ class ReadRequest:
 
     def misses(self, rows: int, oldest: datetime | None) -> bool:
         """Whether rows seem to be missing from a delta. It reaches back before the newest known
-        row, which must be in it, unless it was changed again or removed."""
+        row, which must be in it, unless it was changed again or removed.
+        """
         if self.known is None or self.since is None:
             return False
         # a filter that goes by the day leaves out the first day, which may be all there is
@@ -189,18 +190,27 @@ class PageRequests:
         if reply.value is None:
             raise SameAnswer
         self.accepted = True
-        with self._lock:
-            self._outcome.pages += 1
-            if reply.date is not None:
-                self.started = min(self.started or reply.date, reply.date)
-        if self._expected is not None:
-            oldest = pc.min(reply.value.column("date_last_modified")).as_py()
-            if oldest is not None and oldest < self._expected:
-                raise FilterIgnored
-            with self._lock:
-                self.oldest = min(filter(None, (oldest, self.oldest)), default=None)
+        self._note(reply.value, reply.date)
         keys = reply.value.column("_key").to_pylist()
         return Page(keys, self._redact(reply.value), reply.total)
+
+    def _note(self, wide: pa.Table, date: datetime | None) -> None:
+        """Counts a page, and checks that its rows are as new as those that were requested.
+
+        Raises:
+            FilterIgnored: They are not.
+        """
+        with self._lock:
+            self._outcome.pages += 1
+            if date is not None:
+                self.started = min(self.started or date, date)
+        if self._expected is None:
+            return
+        oldest = pc.min(wide.column("date_last_modified")).as_py()
+        if oldest is not None and oldest < self._expected:
+            raise FilterIgnored
+        with self._lock:
+            self.oldest = min(filter(None, (oldest, self.oldest)), default=None)
 
     def unfiltered_total(self) -> int | None:
         """Requests the total without any filter."""

@@ -233,7 +233,8 @@ class Run:
         self, future: Future[Collection], cursors: Cursors, outcome: Outcome, batch: Batch
     ) -> Iterator[None]:
         """Puts a complete collection into the batch, yielding now and then for it to be given out;
-        then moves its cursor: both are in the same load."""
+        then moves its cursor: both are in the same load.
+        """
         with ExitStack() as stack:
             try:
                 collection = future.result()

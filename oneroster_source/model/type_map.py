@@ -12,7 +12,8 @@ from oneroster_source.model import Kind, Table
 @dataclass(frozen=True, slots=True)
 class KindRow:
     """One kind: `sql` reads the JSON member `{raw}`, with days in the time zone `{zone}`; `label`
-    completes "not …" in a message."""
+    completes "not …" in a message.
+    """
 
     sql: str
     arrow: pa.DataType

@@ -38,7 +38,7 @@ def api(
         async def answer(request: Request) -> Response:
             try:
                 response: Response = await endpoint(request)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told to the test
                 return await unexpected(request, error)
             return response
 

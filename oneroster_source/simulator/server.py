@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -115,7 +116,7 @@ class Simulator:
             raise RuntimeError(f"the simulator did not stop within {PATIENCE:.0f} s")
         self._server = self._thread = None
 
-    def __enter__(self) -> Simulator:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -179,7 +180,7 @@ class _Server(uvicorn.Server):
             task.cancel()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        while self.server_state.connections:
+        while self.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import Any
 
@@ -74,7 +75,7 @@ def check_integrity(
     pipeline: dlt.Pipeline,
     client: DestinationClient,
     report: Report,
-    changed: Set[str],
+    changed: AbstractSet[str],
     written: Written | None = None,
 ) -> None:
     """Adds to the report what does not hold in the destination.

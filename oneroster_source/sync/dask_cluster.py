@@ -120,7 +120,7 @@ def _spread(
                 yield running.pop(future), _result(future)
             if _workers(client):
                 seen = time.monotonic()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the shard is lost
         reason = f"the scheduler was lost: {type(error).__name__}"
     finally:
         with suppress(Exception):
@@ -137,7 +137,7 @@ def _result(future: Any) -> Report:
         return done
     except KilledWorker:
         return Report(error="every worker that was given it died")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the shard is lost
         return Report(error=f"the cluster gave it up: {type(error).__name__}")
 
 
@@ -180,7 +180,7 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
             raise
         except OneRosterError as error:
             report.error = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the shard is lost
             report.error = f"internal error: {type(error).__name__}"
         return report
 
@@ -193,7 +193,8 @@ def load_shard(shard: Shard, place: str, dataset: str, options: dict[str, Any]) 
 
 def _lost(report: Report, done: Report, shard: Shard, settings: Settings) -> list[Outcome]:
     """The outcomes of a shard that was not loaded, each a failure: whatever was read, nothing of it
-    was committed."""
+    was committed.
+    """
     found = {(outcome.estab, outcome.endpoint): outcome for outcome in done.outcomes}
     lost = []
     for estab in shard.estabs:
@@ -217,7 +218,7 @@ def _connected(address: str) -> Iterator[Any]:
         ) from None
     try:
         client = Client(address, timeout=_TIMEOUT, set_as_default=False)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the shard is lost
         # of many kinds: by the address, by what listens there, by what it speaks
         raise ConfigurationError(
             f"no Dask scheduler answers at {address} ({type(error).__name__})",

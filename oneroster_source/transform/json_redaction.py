@@ -43,7 +43,8 @@ _PEOPLE = frozenset({"users", "students", "teachers"})
 
 def unmistakable(text: str) -> bool:
     """Whether an id is unmistakable wherever it stands, unlike 7, 7A or red: it has 8 characters or
-    more, with letters and digits, or 16 of any kind; and no space."""
+    more, with letters and digits, or 16 of any kind; and no space.
+    """
     return _UNMISTAKABLE.fullmatch(text) is not None
 
 
@@ -154,7 +155,7 @@ class _Division:
     def _take(self, token: str, start: int, end: int) -> None:
         place = self._open[-1]
         if token in ("{", "["):
-            inner = _Container(start, len(self._mixed), token == "{", len(self._open) > 1)
+            inner = _Container(start, len(self._mixed), token == "{", len(self._open) > 1)  # noqa: S105 - JSON's, no secret
             inner.refers = place.refers
             inner.thing = place.thing if place.name is None else _is_thing(place.name)
             self._open.append(inner)

@@ -1,5 +1,6 @@
 """Removes from rows what is not to be kept, before anything is written, even to a temporary
-file."""
+file.
+"""
 
 from __future__ import annotations
 

@@ -194,7 +194,8 @@ class Backend:
 @contextmanager
 def connected(client: SqlClient) -> Iterator[None]:
     """Opens a connection, and raises dlt's error if that fails: some of dlt's clients let the
-    driver's own error through."""
+    driver's own error through.
+    """
     try:
         client.open_connection()
     except Exception as error:

@@ -195,7 +195,8 @@ class _Job(DeltaLoadFilesystemJob):
 
 class _SqlClient(FilesystemSqlClient):
     """Runs queries in DuckDB on the files that deltalake finds and fsspec reads: DuckDB's own
-    readers of Delta and of buckets are extensions, which it would download."""
+    readers of Delta and of buckets are extensions, which it would download.
+    """
 
     def create_secret(
         self,

@@ -63,7 +63,7 @@ def compact(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
         for spilled in Path(f"{file}.tmp").glob("duckdb_temp_*"):
             spilled.unlink(missing_ok=True)
         with suppress(OSError):
-            os.rmdir(f"{file}.tmp")
+            Path(f"{file}.tmp").rmdir()
         # from now on nothing is written to the old file: closing it would remove the log of that
         # name, which is the new file's by then
         connection.execute("CHECKPOINT; PRAGMA disable_checkpoint_on_shutdown")
@@ -74,9 +74,9 @@ def compact(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
         for owner in ((-1, before.st_gid), (before.st_uid, -1)):
             with suppress(PermissionError):
                 os.chown(copy, *owner)
-        os.chmod(copy, before.st_mode & 0o7777)
+        copy.chmod(before.st_mode & 0o7777)
         _sync(copy)
-        os.replace(copy, file)
+        copy.replace(file)
         _sync(file.parent)
         mark(file).unlink(missing_ok=True)
     except (OSError, duckdb.IOException) as error:
@@ -129,7 +129,8 @@ def _copy(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
 
 def _require_no_foreign_keys(fetch: Any, database: str) -> None:
     """Checks that no table has foreign keys: DuckDB copies the tables in an order of its own, in
-    which rows come before those that they refer to. Ours have none."""
+    which rows come before those that they refer to. Ours have none.
+    """
     found = fetch(
         "SELECT schema_name, table_name FROM duckdb_constraints()"
         " WHERE database_name = ? AND constraint_type = 'FOREIGN KEY' ORDER BY ALL LIMIT 1",

@@ -53,7 +53,8 @@ class DuckDBFile(Backend):
     @contextmanager
     def opened(self, patience: float) -> Iterator[None]:
         """Opens the file. As long as it is open, no other process gets in between two of dlt's
-        connections."""
+        connections.
+        """
         sql = self.client.sql_client
         require_distinct_names(self._database, sql.dataset_name, sql.staging_dataset_name)
         path = Path(self._database)
@@ -107,7 +108,8 @@ class DuckDBFile(Backend):
     @contextmanager
     def _only_connection(self, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
         """Opens the one connection to the file: as long as it lasts no other process, and nothing
-        else in this one, has the file open."""
+        else in this one, has the file open.
+        """
 
         def connect() -> duckdb.DuckDBPyConnection:
             try:
@@ -138,7 +140,7 @@ class DuckDBFile(Backend):
 
 def catalog(database: str) -> str:
     """What DuckDB calls a file's database: the file's name up to the first dot."""
-    name = next(filter(None, os.path.basename(database).split(".")), "")
+    name = next(filter(None, Path(database).name.split(".")), "")
     return f"{name}_db" if name in ("main", "temp", "system") else name
 
 

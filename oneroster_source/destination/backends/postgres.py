@@ -56,7 +56,7 @@ class Postgres(postgres):
 
     @property
     def client_class(self) -> Any:
-        """dlt's client of it; imported here, since it needs the driver."""
+        """Dlt's client of it; imported here, since it needs the driver."""
         from oneroster_source.destination.backends.postgres_client import Client
 
         return Client
@@ -90,7 +90,8 @@ class PostgresDataset(Backend):
         self, name: str, patience: float, part: str = ""
     ) -> Iterator[Callable[[], object]]:
         """Locks the dataset, or one shard of it, against this user's other runs by a file, and
-        against those of other machines in the database."""
+        against those of other machines in the database.
+        """
         sql = self._sql
         with exclusive(self.lock_file(part), name), self._transaction():
             self._take_lock(name, shared=bool(part))
@@ -111,7 +112,8 @@ class PostgresDataset(Backend):
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Opens a connection in a transaction, to which its locks belong: those of a session would
-        outlive it in a connection pool."""
+        outlive it in a connection pool.
+        """
         with connected(self._sql):
             self._sql.native_connection.autocommit = False
             # nothing happens on this connection while the schools are read

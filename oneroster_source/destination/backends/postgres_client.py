@@ -58,7 +58,8 @@ class _Merge(SqlMergeFollowupJob):
         cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]
     ) -> list[str]:
         """Makes Postgres count the staged rows. By statistics of an earlier load, which may have
-        been small, it would scan them all for each row of the table."""
+        been small, it would scan them all for each row of the table.
+        """
         found = []
         for table in table_chain:
             _, staged = sql_client.get_qualified_table_names(str(table["name"]))

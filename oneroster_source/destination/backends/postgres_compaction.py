@@ -72,7 +72,8 @@ def compact(client: DatabaseClient, patience: float) -> str:
 
 def _replace_samples(sql: SqlClient, table: str, columns: Mapping[str, Any]) -> None:
     """Replaces the samples of a table that is empty now: ANALYZE keeps them where it finds no row,
-    so the table gets one meanwhile."""
+    so the table gets one meanwhile.
+    """
     row = {
         sql.escape_column_name(name): _BLANKS.get(column["data_type"], "CURRENT_TIMESTAMP")
         for name, column in columns.items()
@@ -122,6 +123,7 @@ def _vacuum(sql: SqlClient, table: str, how: str, end: float) -> None:
 
 def _kept_rows(notice: str) -> bool:
     """Whether VACUUM says that it had to keep deleted rows: its second line begins with how many,
-    in any language."""
+    in any language.
+    """
     found = re.search(r"\n\D*(\d+)", notice)
     return found is not None and int(found[1]) > 0

@@ -141,7 +141,8 @@ def _relations(check: Statement) -> list[str]:
 
 def _reads(check: Statement) -> set[str]:
     """The columns that a check reads, as `table.column`: its own, and those that its head names
-    because it reads them through a view."""
+    because it reads them through a view.
+    """
     named = check.about.get("asks", "").split(", ")
     return {*named, *(f"{table}.{name}" for table in check.tables for name in check.columns)}
 

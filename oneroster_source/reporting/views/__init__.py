@@ -42,7 +42,7 @@ def make(client: DatabaseClient) -> list[Statement]:
     sql = client.sql_client
     wanted = {view.name: view.written(sql) for view in views}
     guide = " UNION ALL ".join(_guide_row(view, wanted[view.name]) for view in views)
-    if not views or _is_current(sql, existing, views, wanted):
+    if not views or _is_current(sql, existing, wanted):
         return views
     try:
         with sql.begin_transaction():
@@ -62,9 +62,7 @@ def _define(sql: SqlClient, name: str, text: str) -> None:
     sql.execute_sql(f"CREATE OR REPLACE VIEW {sql.make_qualified_table_name(name)} AS {text}")
 
 
-def _is_current(
-    sql: SqlClient, existing: set[str], views: list[Statement], wanted: dict[str, str]
-) -> bool:
+def _is_current(sql: SqlClient, existing: set[str], wanted: dict[str, str]) -> bool:
     if not existing.issuperset([GUIDE, *wanted]):
         return False
     found = sql.execute_sql(
