@@ -70,6 +70,20 @@ def test_nothing_points_upward(path: Path) -> None:
         assert name in ORDER[:place], f"{_part(path)} imports {name}"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and node.body[1:] else node.body[0]
+            assert (node.end_lineno or 0) - first.lineno < 60, node.name
+
+
+def test_few_modules_stand_beside_the_packages() -> None:
+    assert len([path for path in PACKAGE.iterdir() if path.suffix == ".py"]) <= 7
+
+
 def test_no_module_takes_the_name_of_another() -> None:
     """A module that is run, or whose folder is on the path, would stand in its place."""
     others = sys.stdlib_module_names | {
