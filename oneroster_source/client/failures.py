@@ -23,11 +23,11 @@ _DESCRIPTIONS = ("error_description", "imsx_description", "description", "messag
 
 def with_words(error: E, words: str) -> E:
     """Adds the server's own words to an error. They may quote rows or secrets, so that only
-    `oneroster check` shows them, and no message does.
+    `oneroster check-connection` shows them, and no message does.
     """
     if not words:
         return error
-    more = "`oneroster check` shows what the server says to it"
+    more = "`oneroster check-connection` shows what the server says to it"
     error = type(error)(error.what, where=error.where, todo=f"{error.todo}; {more}")
     error.words = words
     return error

@@ -147,7 +147,12 @@ class Runs:
 
     def __init__(self) -> None:
         self._process = spawn(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # it imports what tests share, as they do
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)

@@ -413,7 +413,7 @@ def test_nothing_is_lost_without_a_word(trials: int) -> None:
         tally = Tally()
         for seed in range(trials):
             go_through(kind, seed, tally)
-        over = f"{tally.requests / tally.ideal - 1:+.0%}"
+        over = f"{tally.requests / max(1, tally.ideal) - 1:+.0%}"
         print(form.format(kind, tally.trials, tally.runs, tally.failed, over, len(tally.faults)))  # noqa: T201
         faults += tally.faults
     assert not faults, "\n".join(faults[:50])
