@@ -1,7 +1,7 @@
 """School rosters from OneRoster 1.1 APIs, as a dlt source.
 
-`Warehouse` loads them into a database and answers for it; `oneroster` is the source alone, for a
-dlt pipeline of your own, with `make_views` and `keep_history` to call after it has run.
+`Warehouse` loads them into a database, and queries and manages it; `oneroster` is the source alone,
+for a dlt pipeline of your own, with `make_views` and `keep_history` to call after it has run.
 
 Examples:
     >>> from oneroster_source import ENDPOINTS, Warehouse

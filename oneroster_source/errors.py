@@ -1,8 +1,8 @@
-"""All errors of this package, and how texts from elsewhere become safe to show.
+"""All errors of this package, and how external text is made safe to display.
 
     OneRosterError
     ├── ConfigurationError        a setting is missing or wrong
-    │   └── FilterError           a filter expression that OneRoster's grammar does not know
+    │   └── FilterError           an invalid filter expression
     ├── LoginError                the token endpoint refused, or its answer holds no token
     ├── RequestRefused            400: the server does not accept the query
     ├── AccessDenied              401 with a fresh token, or 403
@@ -48,9 +48,9 @@ _NAME = re.compile(r"[A-Za-z_@$][A-Za-z0-9_:$-]{0,39}")
 _TODO = "\n  What to do: "
 HIDDEN = "***"
 MOST_LETTERS = 2_000
-"""Of a part of a message."""
+"""Longest part of a message, in characters."""
 MOST_ITEMS = 20
-"""Of a list in a message."""
+"""Most items of a list in a message."""
 
 
 def clean(text: object, *, secrets: tuple[str, ...] = (), limit: int = 200) -> str:
@@ -233,7 +233,7 @@ class IncompleteRead(OneRosterError):
 
 
 class MassDeletion(OneRosterError):
-    """More rows would be deleted than `max_delete_share` allows; these deletions wait."""
+    """More rows would be deleted than `max_delete_share` allows, or no live row would be left."""
 
 
 class DestinationError(OneRosterError):

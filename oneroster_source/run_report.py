@@ -21,7 +21,7 @@ Mode = Literal["full", "delta", "window"]
 MOST_NAMES = 1_000
 """Names of attributes that are kept of a collection."""
 State = Literal["waiting", "reading", "read", "held", "failed"]
-"""The state of a collection; one that is `held` is loaded, but for deletions that wait for a
+"""The state of a collection; one that is `held` is loaded, except for deletions that wait for a
 decision."""
 
 
@@ -69,7 +69,8 @@ class Outcome:
     gone: int = 0
     """Rows that a full pass found missing at the server, and that are deleted now."""
     kept: int = 0
-    """Rows that a full pass did not contain, and that stay, since it may be incomplete."""
+    """Rows that a full pass did not contain, and that stay, because rows without a
+    sourcedId may be these."""
     held: int = 0
     """Rows whose deletion waits for a decision, and that stay as they were."""
     live: int = 0
@@ -82,7 +83,7 @@ class Outcome:
     undeclared: list[str] = field(default_factory=list)
     """Attributes that are not in the standard, or hold more than it allows: see column `extra`."""
     keeps_extra: bool = True
-    """Whether these are kept."""
+    """Whether the column `extra` is kept."""
     error: str = ""
     """Why it failed, or why its deletions wait."""
     cursor: str = ""
@@ -133,7 +134,7 @@ def new_run_id(begun: datetime) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """What a run did. Given to the source, it lets the others go on where a collection fails.
+    """What a run did. Given to the source, collections that fail do not stop the others.
 
     Examples:
         >>> from oneroster_source import Report, Warehouse
@@ -153,13 +154,13 @@ class Report:
     error: str = ""
     """Why the run as a whole failed, if it did."""
     problems: list[str] = field(default_factory=list)
-    """What does not hold in the destination after the load."""
+    """Integrity checks that failed after the load."""
     privacy: str = ""
     """What was kept of people, in words."""
     pauses: dict[str, datetime] = field(default_factory=dict, repr=False)
     """When the last pause that a server asked for ends, by server: what a run is waiting for."""
     _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
-    """The outcomes of each school of which one has not ended."""
+    """Outcomes of schools still in progress."""
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or new_run_id(self.started)
@@ -195,7 +196,7 @@ class Report:
 
     @property
     def held(self) -> list[Outcome]:
-        """The outcomes of what is loaded, but for deletions that wait for a decision."""
+        """The outcomes of what is loaded, except for deletions that wait for a decision."""
         return [outcome for outcome in self.outcomes if outcome.state == "held"]
 
     @property
@@ -288,7 +289,7 @@ class Report:
         }
 
     def totals(self) -> dict[str, int]:
-        """The run as numbers."""
+        """Totals of the run."""
         return {
             "schools": len({outcome.estab for outcome in self.outcomes}),
             "schools_failed": len({outcome.estab for outcome in self.failed}),

@@ -56,7 +56,7 @@ def oneroster(
     allow_deletes: bool = False,
     only: Sequence[str] | None = None,
     report: Report | None = None,
-    plan: bool = False,
+    dry_run: bool = False,
     **settings: Any,
 ) -> list[DltResource]:
     """Reads school rosters from OneRoster 1.1 APIs: a dlt source with a resource per endpoint.
@@ -81,11 +81,11 @@ def oneroster(
             leave the cursors where they are. With a time zone.
         until: Read rows changed before this instant. With a time zone.
         full: Read everything again, whatever the cursors say.
-        allow_deletes: Skip the mass-deletion guard of a full pass.
+        allow_deletes: Skip the mass-deletion guard.
         only: The estabs to read, of the schools that are configured.
         report: Filled with what was read. With a report, a collection that fails is noted there and
             the others go on: call `report.raise_for_failures()`. Without one, a failure raises.
-        plan: Read and compare, and load nothing: see `Outcome.plan` in the report.
+        dry_run: Read and compare, and load nothing: see `Outcome.plan` in the report.
         **settings: Any other setting, as the reference of settings lists them.
 
     Returns:
@@ -119,7 +119,7 @@ def oneroster(
         "deleted": deleted,
     }
     options = RunOptions(
-        since=since, until=until, full=full, allow_deletes=allow_deletes, only=only, plan=plan
+        since=since, until=until, full=full, allow_deletes=allow_deletes, only=only, dry_run=dry_run
     )
     return _resources(Run(resolve(**given, **settings), options, report))
 

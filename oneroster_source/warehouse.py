@@ -27,20 +27,22 @@ class Warehouse:
 
     Args:
         destination: A path or URL of a DuckDB file, a Postgres URL, or the name of any dlt
-            destination that is configured in dlt's way. One of files gets Delta tables.
+            destination that is configured in dlt's way. `duckdb` alone is the file `roster.duckdb`;
+            a filesystem destination gets Delta tables.
         dataset: The dataset, or schema, that holds the tables.
 
     Attributes:
         place: The destination, as it was given.
         dataset: The dataset.
-        name: The destination for people: there is no password in it.
+        name: The display name of the destination, without any password.
 
     Raises:
-        ConfigurationError: There can be no such destination or dataset.
+        ConfigurationError: The destination or dataset is invalid.
 
-    Every method raises `DestinationError` if the destination cannot be opened; all but `load` and
-    `preview`, if nothing was ever loaded into it; those that query or remove rows, if it takes no
-    SQL. Methods that write raise `DestinationBusy` while another run is loading.
+    Every method raises `DestinationError` if the destination cannot be opened. All but `load` and
+    `preview` also raise it if nothing was ever loaded, and those that query or remove rows if the
+    destination takes no SQL. Methods that write raise `DestinationBusy` while another run is
+    loading.
 
     Examples:
         With the school in the environment, or in dlt's configuration:
@@ -70,13 +72,13 @@ class Warehouse:
         only: Sequence[str] | None = None,
         **settings: Any,
     ) -> Report:
-        """Reads the schools and loads what changed since the last time; everything at first.
+        """Reads the schools and loads what has changed; everything on the first run.
 
         Files that the process makes meanwhile, in any thread, are for their owner only.
 
         Args:
             report: Filled while the run goes on, and also when it raises; a new one if not given.
-            shard: Load only this one of the shards that `plan` has made, perhaps beside others.
+            shard: Load only this one of the shards that `divide` has made, perhaps beside others.
                 `finish` must follow.
             since: With or without `until`: load rows changed after this instant, and leave the
                 cursors where they are. With a time zone.
@@ -87,7 +89,8 @@ class Warehouse:
             **settings: Any setting, such as `schools` or `endpoints`, as `oneroster` takes it.
 
         Returns:
-            What the run did. A school that failed stops no other: call `raise_for_failures`.
+            What the run did. One school's failure does not stop the others: call
+            `raise_for_failures`.
 
         Raises:
             ConfigurationError: A setting is missing or wrong.
@@ -115,7 +118,7 @@ class Warehouse:
     ) -> Report:
         """Reads and decides as `load` does, and writes nothing: no rows, tables or cursors.
 
-        Another run may load meanwhile; then some numbers are of before it, and some of after.
+        Another run may load meanwhile; then some counts may predate it.
 
         Args:
             report: As `load` takes it.
@@ -171,10 +174,10 @@ class Warehouse:
         report = report or Report()
         return dask_cluster.load(self._target, report, address, shards=shards, only=only, **options)
 
-    def plan(
+    def divide(
         self, count: int, *, only: Sequence[str] | None = None, **settings: Any
     ) -> list[Shard]:
-        """Makes the tables, and divides the schools into shards of about as many rows.
+        """Makes the tables, and divides the schools into shards with roughly equal row counts.
 
         Args:
             count: How many shards, at most.
@@ -192,12 +195,12 @@ class Warehouse:
         Examples:
             >>> from oneroster_source import Warehouse
             >>> warehouse = Warehouse("roster.duckdb")
-            >>> shards = warehouse.plan(4, endpoints=["users"])
+            >>> shards = warehouse.divide(4, endpoints=["users"])
             >>> reports = [warehouse.load(shard=shard, endpoints=["users"]) for shard in shards]
             >>> warehouse.finish(shards).good
             True
         """
-        return sharding.plan(self._target, resolve(**settings), RunOptions(only=only), count)
+        return sharding.divide(self._target, resolve(**settings), RunOptions(only=only), count)
 
     def divided(self) -> AbstractContextManager[None]:
         """Keeps other runs from dividing the schools too, while shards are loaded side by side.
@@ -207,7 +210,7 @@ class Warehouse:
 
         Raises:
             ConfigurationError: The destination takes one writer at a time.
-            DestinationBusy: Another run does.
+            DestinationBusy: Another run is already dividing the schools.
         """
         return sharding.divided(self._target)
 
@@ -221,17 +224,17 @@ class Warehouse:
     ) -> Report:
         """Puts the shards together: takes over their cursors, then checks and makes the views.
 
-        A shard that was not loaded leaves its schools' cursors where they were. Until this is done,
-        so do all: the next run reads again what they have read, and loses nothing.
+        A shard that was not loaded leaves its schools' cursors where they were. Until `finish`
+        runs, no cursor moves: the next run reads the same changes again, and loses nothing.
 
         Args:
-            shards: All that `plan` has made.
+            shards: All that `divide` has made.
             report: The run's, with the outcomes of all shards. Without any, all tables are checked.
             lost: Outcomes that no shard has written into `sync_run_details`: they are added there.
             history: The setting, if it is given to the shards and not configured.
 
         Returns:
-            The report, with what does not hold in the destination.
+            The report, with the integrity checks that failed.
 
         Raises:
             DestinationBusy: Another run is loading into this destination, or a shard still is.
@@ -247,7 +250,7 @@ class Warehouse:
         )
 
     def status(self) -> Status:
-        """Looks up what the dataset holds, and which schools need a person.
+        """Looks up what the dataset holds, and which schools need attention.
 
         Returns:
             Rows by table and school, cursors, and the status of each school.
@@ -286,7 +289,6 @@ class Warehouse:
         Returns:
             A result for each check and school, good or not.
 
-
         Examples:
             >>> from oneroster_source import Warehouse
             >>> warehouse = Warehouse("roster.duckdb")
@@ -318,7 +320,7 @@ class Warehouse:
             What was removed. A school that is still configured is loaded completely the next time.
 
         Raises:
-            DestinationError: The rows are removed, and their bytes could not be.
+            DestinationError: The rows were removed, but the database could not be compacted.
         """
         return forget.forget(self._target, estabs)
 
@@ -352,8 +354,8 @@ class Warehouse:
             What was removed.
 
         Raises:
-            DestinationError: Another pipeline has loaded the dataset; or the rows are removed, and
-                their bytes could not be.
+            DestinationError: Another pipeline has loaded the dataset; or the rows were removed,
+                but the database could not be compacted.
         """
         return prune.prune(self._target, before, estabs)
 
@@ -365,7 +367,7 @@ class Warehouse:
         Args:
             estab: The school.
             user: The person's sourcedId, as the provider gives it or as the dataset holds it.
-            to_erase: Whether to refuse what `erase` refuses.
+            to_erase: Whether to raise where `erase` would.
             **settings: Those of privacy, such as `privacy_key`.
 
         Returns:
@@ -380,7 +382,7 @@ class Warehouse:
     def erase(self, estab: str, user: str, **settings: Any) -> Removed:
         """Removes a person for good: rows, versions, mentions in others' rows, and their bytes.
 
-        No load brings them back. To erase a person again finishes what was cut short.
+        No load brings them back. Calling it again completes an interrupted erasure.
 
         Args:
             estab: The school.
@@ -393,7 +395,7 @@ class Warehouse:
         Raises:
             ConfigurationError: There is nobody with this id, or no key, or another key than the one
                 that people were erased under before.
-            DestinationError: The rows are removed, and their bytes could not be.
+            DestinationError: The rows were removed, but the database could not be compacted.
         """
         return erase.erase(self._target, estab, user, **settings)
 

@@ -28,8 +28,8 @@ START = {"start_date": datetime(2026, 1, 1, tzinfo=UTC), "catchup": False}
 @dag(schedule="30 4 * * *", **START, max_active_runs=1, default_args=RETRIES)
 def oneroster() -> None:
     @task
-    def plan() -> list[dict]:
-        return [asdict(shard) for shard in Warehouse(DESTINATION).plan(SHARDS)]
+    def divide() -> list[dict]:
+        return [asdict(shard) for shard in Warehouse(DESTINATION).divide(SHARDS)]
 
     @task(max_active_tis_per_dagrun=LANES)
     def load(shard: dict) -> None:
@@ -50,7 +50,7 @@ def oneroster() -> None:
     def tell() -> None:
         raise RuntimeError("schools failed: the logs of the tasks `load` name them")
 
-    shards = plan()
+    shards = divide()
     load.expand(shard=shards) >> [finish(shards), tell()]
 
 

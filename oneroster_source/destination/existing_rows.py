@@ -48,7 +48,7 @@ def require_merge() -> None:
                 f"the destination {dlt.current.pipeline().destination.destination_name!r} cannot"
                 f" replace and delete rows in {wanted or 'its'} tables",
                 todo="load into a database, or into Delta tables: with"
-                " oneroster_source.destination.backends.delta.Delta as the destination, or with"
+                " oneroster_source.Delta as the destination, or with"
                 " `oneroster sync --destination filesystem`",
             )
 

@@ -59,7 +59,7 @@ class RunOptions:
         full: Read everything again, whatever the cursors say.
         allow_deletes: Skip the mass-deletion guard.
         only: The estabs to read; None for all that are configured.
-        plan: Read and compare, and hand nothing over.
+        dry_run: Read and compare, and hand nothing over.
 
     Raises:
         ConfigurationError: They contradict each other, or an instant has no time zone.
@@ -70,7 +70,7 @@ class RunOptions:
     full: bool = False
     allow_deletes: bool = False
     only: Sequence[str] | None = None
-    plan: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("since", self.since), ("until", self.until)):
@@ -122,10 +122,10 @@ class Run:
         self._options = options
         self._report = report or Report()
         self._strict = report is None
-        self._exclusive = exclusive and not options.plan
+        self._exclusive = exclusive and not options.dry_run
         self._nobody_erased = nobody_erased
         self._done = "all else is loaded, and {:,} deletions wait"
-        if options.plan:
+        if options.dry_run:
             self._done = "a load would let these {:,} deletions wait, and load all else"
         elif self._strict:
             self._done = "nothing was loaded"
@@ -182,7 +182,7 @@ class Run:
                     for _ in self._finish(future, cursors, reading.pop(future), batch):
                         if batch.rows >= BATCH_ROWS:
                             yield from batch.given_out()
-            if not self._options.plan:
+            if not self._options.dry_run:
                 yield from batch.given_out()
         finally:
             for future in reading:
@@ -241,7 +241,7 @@ class Run:
                 stack.callback(collection.close)
                 # before anything is handed over, since it may fail
                 decision = self._decide(collection, cursors, outcome, batch)
-                if self._options.plan:
+                if self._options.dry_run:
                     outcome.plan = self._planned(collection, outcome, batch.endpoint, decision)
             except OneRosterError as error:
                 self._report.end(outcome, error)
@@ -254,7 +254,7 @@ class Run:
                 # nobody would read that deletions wait
                 self._report.end(outcome, held)
                 raise held
-            if not self._options.plan:
+            if not self._options.dry_run:
                 yield from self._hand_over(collection, cursors, outcome, batch, decision)
         self._report.end(outcome, held)
         batch.note(outcome)
@@ -380,7 +380,7 @@ class Run:
             now=self._now,
             allow_deletes=self._options.allow_deletes,
             prunes=prunes,
-            exact=self._options.plan,
+            exact=self._options.dry_run,
         )
 
     def _erased_people(self) -> dict[str, Suppression]:

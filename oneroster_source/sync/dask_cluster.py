@@ -73,7 +73,7 @@ def load(
         # the limit is the servers', however many workers ask
         options["concurrency"] = settings.concurrency // lanes
         count = shards or max(lanes, -(-len(wanted.schools) // SCHOOLS_IN_SHARD))
-        plan = sharding.plan(target, settings, chosen, count)
+        parts = sharding.divide(target, settings, chosen, count)
         lost: list[Outcome] = []
 
         def submit(shard: Shard) -> Any:
@@ -81,7 +81,7 @@ def load(
             place = (target.place, target.dataset)
             return client.submit(load_shard, shard, *place, options, key=key, pure=False)
 
-        for shard, done in _spread(client, plan, lanes, submit):
+        for shard, done in _spread(client, parts, lanes, submit):
             report.outcomes += done.outcomes
             report.problems += done.problems
             if done.error:
@@ -91,7 +91,7 @@ def load(
         _patient(
             lambda: sharding.finish(
                 target,
-                plan,
+                parts,
                 report,
                 lost,
                 history=settings.history,
@@ -102,12 +102,12 @@ def load(
 
 
 def _spread(
-    client: Any, plan: Sequence[Shard], lanes: int, submit: Callable[[Shard], Any]
+    client: Any, parts: Sequence[Shard], lanes: int, submit: Callable[[Shard], Any]
 ) -> Iterator[tuple[Shard, Report]]:
     """Has all shards loaded, several at once; yields each with its report, also when it is lost."""
     from distributed import wait
 
-    waiting, running = deque(plan), dict[Any, Shard]()
+    waiting, running = deque(parts), dict[Any, Shard]()
     seen, reason = time.monotonic(), "no worker is left in the cluster"
     try:
         while (waiting or running) and time.monotonic() - seen < PATIENCE:

@@ -60,7 +60,7 @@ def load(
         settings: The settings, with all schools that are configured.
         options: What this run is to do.
         report: Filled with what was done, also when the run fails.
-        shard: Load only this one of the shards that `sharding.plan` has made, perhaps beside
+        shard: Load only this one of the shards that `sharding.divide` has made, perhaps beside
             others. What needs the complete dataset is then left to `sharding.finish`.
 
     Returns:
@@ -113,7 +113,7 @@ def load(
 
 def preview(target: Target, settings: Settings, options: RunOptions, report: Report) -> Report:
     """Reads and decides as `load` does, and writes nothing: see `Warehouse.preview`."""
-    run = Run(settings, replace(options, plan=True), report)
+    run = Run(settings, replace(options, dry_run=True), report)
     with target.pipeline(may_make_file=False) as pipeline:
         client = pipeline.destination_client()
         with backend_of(client).opened(settings.lock_timeout):

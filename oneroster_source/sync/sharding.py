@@ -14,7 +14,8 @@ from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.hints import RUN_MERGE, hints
 from oneroster_source.destination.queries import existing_tables
 from oneroster_source.destination.session import Target, require_database
-from oneroster_source.destination.shards import Shard, divide
+from oneroster_source.destination.shards import Shard
+from oneroster_source.destination.shards import divide as divided_evenly
 from oneroster_source.destination.state import (
     changed,
     cursors,
@@ -37,8 +38,8 @@ from oneroster_source.sync.after_load import (
 from oneroster_source.sync.load import load
 
 
-def plan(target: Target, settings: Settings, options: RunOptions, count: int) -> list[Shard]:
-    """Makes the tables, and divides the schools into shards: see `Warehouse.plan`."""
+def divide(target: Target, settings: Settings, options: RunOptions, count: int) -> list[Shard]:
+    """Makes the tables, and divides the schools into shards: see `Warehouse.divide`."""
     schools = settings.only(options.only).schools
     # the tables that the shards need: no two of them may make one at the same time
     report = load(target, settings, replace(options, only=()), Report())
@@ -49,7 +50,9 @@ def plan(target: Target, settings: Settings, options: RunOptions, count: int) ->
         if SCHOOL_LOADS.tables.issubset(existing_tables(client, SCHOOL_LOADS.tables)):
             sql = require_database(client, target.name).sql_client
             known = {row["estab"]: row["rows_at_last_full"] for row in SCHOOL_LOADS.rows(sql)}
-    parts = divide({school.estab: int(known.get(school.estab) or 0) for school in schools}, count)
+    parts = divided_evenly(
+        {school.estab: int(known.get(school.estab) or 0) for school in schools}, count
+    )
     return [Shard(report.run_id, i, tuple(estabs)) for i, estabs in enumerate(parts)]
 
 

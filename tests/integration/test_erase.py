@@ -518,7 +518,7 @@ def test_a_shard_brings_nobody_back(serve, warehouse: Warehouse) -> None:
     load(warehouse.name, server, school, endpoints=SOME)
     warehouse.erase("1", ID, privacy_key=KEY)
     chosen = settings(server, school) | {"endpoints": SOME, "privacy_key": KEY, "full": True}
-    shards = warehouse.plan(1, **chosen)
+    shards = warehouse.divide(1, **chosen)
     report = Report()
     warehouse.load(report, shard=shards[0], **{k: v for k, v in chosen.items() if k != "only"})
     warehouse.finish(shards, report)

@@ -306,7 +306,7 @@ def test_shards_hold_too(serve, school, postgres) -> None:
     warehouse = Warehouse(postgres)
 
     def run() -> list[str]:
-        shards, whole = warehouse.plan(2, **options), Report()
+        shards, whole = warehouse.divide(2, **options), Report()
         for shard in shards:
             part = Report()
             warehouse.load(part, shard=shard, **options)

@@ -411,7 +411,7 @@ def test_shards_know_what_was_pruned(serve, postgres) -> None:
     load(postgres, server, *schools)
     warehouse = Warehouse(postgres)
     warehouse.prune(NOW - YEAR)
-    shards = warehouse.plan(2, **options)
+    shards = warehouse.divide(2, **options)
     whole = Report()
     for shard in shards:
         report = Report()

@@ -72,7 +72,7 @@ def test_shards_side_by_side_are_one_run(serve, schools, postgres, others) -> No
 
     def run() -> Report:
         with warehouse.divided():
-            shards = warehouse.plan(2, **options)
+            shards = warehouse.divide(2, **options)
             whole = Report()
             parts = [others.submit(load, postgres, shard, options) for shard in shards]
             for part in parts:
@@ -113,7 +113,7 @@ def test_a_shard_that_was_not_finished_loses_nothing(serve, schools, postgres) -
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": SOME}
     warehouse = Warehouse(postgres)
-    shards = warehouse.plan(2, **options)
+    shards = warehouse.divide(2, **options)
     assert load(postgres, shards[0], options).good
     # the other died, and whoever waited for it finishes
     whole = Report()
@@ -146,7 +146,7 @@ def test_shards_of_an_older_division_are_not_loaded_and_leave_no_cursor(
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": ["users"]}
     warehouse = Warehouse(postgres)
-    shards = warehouse.plan(2, **options)
+    shards = warehouse.divide(2, **options)
     # all that a shard writes to is there
     stored = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'oneroster'"
     before = query(postgres, stored)
@@ -172,9 +172,9 @@ def test_the_heaviest_schools_are_spread(serve, schools, postgres) -> None:
     options = {**settings(server, *schools), "endpoints": ["enrollments"]}
     warehouse = Warehouse(postgres)
     warehouse.load(Report(), **options)
-    first, second = warehouse.plan(2, **options)
+    first, second = warehouse.divide(2, **options)
     assert {"05", "04"} - set(first.estabs) and {"05", "04"} - set(second.estabs)
-    assert warehouse.plan(9, only=["02"], **options)[0].estabs == ("02",)
+    assert warehouse.divide(9, only=["02"], **options)[0].estabs == ("02",)
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
     server = serve(*schools)
     options = {**settings(server, *schools), "endpoints": ["users"], "lock_timeout": 1}
     warehouse = Warehouse(postgres)
-    shards = warehouse.plan(2, **options)
+    shards = warehouse.divide(2, **options)
     other = Warehouse(postgres)
     with (
         Target(postgres, "oneroster").pipeline(shards[0]) as pipeline,

@@ -183,7 +183,7 @@ def test_erased_bytes_stay_in_no_staging_dataset_however_long_its_name(
     before = datasets(postgres)
     load(postgres, name, server, *schools)
     load(postgres, name, server, *schools, full=True)
-    for shard in warehouse.plan(2, **options):
+    for shard in warehouse.divide(2, **options):
         # whoever waits for them is killed before they are put together
         warehouse.load(report := Report(), shard=shard, full=True, **options)
         assert report.good

@@ -97,7 +97,7 @@ def test_nights_load_all_shards_and_a_school_that_fails_stops_no_other(
     schools = [secondary_school(n, str(n), pupils=n, shared_secret=SECRET) for n in range(1, 8)]
     server = serve(*schools)
     states, said = night(home, postgres, server, schools)
-    good = {"state": "success", "plan": ["success"], "load": ["success"] * 3}
+    good = {"state": "success", "divide": ["success"], "load": ["success"] * 3}
     assert states == {**good, "finish": ["success"], "tell": ["skipped"]}, said[-3000:]
     assert differences(postgres, Truth(server.base_url, schools)) == {}
     assert query(postgres, "SELECT count(*) FROM oneroster.school_summary") == [(7,)]
@@ -110,7 +110,7 @@ def test_nights_load_all_shards_and_a_school_that_fails_stops_no_other(
     loads = sorted(states.pop("load"))  # type: ignore[call-overload]
     assert loads == ["failed", "success", "success"]
     assert states == {
-        **{"state": "failed", "plan": ["success"], "finish": ["success"], "tell": ["failed"]}
+        **{"state": "failed", "divide": ["success"], "finish": ["success"], "tell": ["failed"]}
     }
     assert "school 3, users at offset 0: the server answered 403" in said
     # all but what failed is there
