@@ -138,7 +138,7 @@ class Decider:
         prunes: Mapping[str, Mapping[str, str]],
         exact: bool = False,
     ) -> None:
-        self._held = there
+        self._existing_rows = there
         self._settings = settings
         self._now = now
         self._allow_deletes = allow_deletes
@@ -194,7 +194,7 @@ class Decider:
                 else "",
             )
         if existing is None:
-            tables = {} if full else self._taken_over(endpoint, collection, estab)
+            tables = {} if full else self._delete_erased(endpoint, collection, estab)
             return Decision(tables, left_out=pruned, came=came)
         found = self._decide_on(existing, endpoint, collection, estab, came=came, waiting=waiting)
         left_out = pa.chunked_array([*pruned.chunks, *found.left_out.chunks], pa.string())
@@ -221,7 +221,7 @@ class Decider:
         if why:
             dead = without(_absent(existing, read).column("sourced_id"), diff.missing)
             return Decision(
-                self._beside_what_stays(endpoint, estab, dead) if full else {},
+                self._keep_missing(endpoint, estab, dead) if full else {},
                 left_out=diff.ended,
                 held=diff.ending,
                 of=of,
@@ -242,7 +242,7 @@ class Decider:
         tables, cleared = (
             self._after_full(endpoint, estab, existing, read)
             if full
-            else (self._taken_over(endpoint, collection, estab), False)
+            else (self._delete_erased(endpoint, collection, estab), False)
         )
         return Decision(
             tables,
@@ -284,17 +284,17 @@ class Decider:
         if table.name not in self.in_storage():
             return arrow_schema(table).empty_table()
         if collection.mode == "full" or self._exact or waiting or self.since(endpoint):
-            return self._held.ids(table, estab)
+            return self._existing_rows.ids(table, estab)
         ending = len(_marked(collection)) + len(collection.erased)
         if not ending:
             return None
         if table.name not in self._live:
-            self._live[table.name] = self._held.count_live(table)
+            self._live[table.name] = self._existing_rows.count_live(table)
         live = self._live[table.name].get(estab, 0)
         share = self._settings.max_delete_share
         if not objection(live=live, ending=ending, left=max(live - ending, 0), share=share):
             return None
-        return self._held.ids(table, estab)
+        return self._existing_rows.ids(table, estab)
 
     def _after_full(
         self, endpoint: Endpoint, estab: str, existing: pa.Table, read: pa.ChunkedArray
@@ -307,8 +307,10 @@ class Decider:
         table = endpoint.table
         absent = _absent(existing, read)
         if self._keep and len(absent):
-            rows = self._held.rows(table, estab, alive(absent).column("sourced_id").to_pylist())
-            stays = self._beside_what_stays(endpoint, estab, _NO_IDS)
+            rows = self._existing_rows.rows(
+                table, estab, alive(absent).column("sourced_id").to_pylist()
+            )
+            stays = self._keep_missing(endpoint, estab, _NO_IDS)
             return {**stays, table.name: deleted(rows, at=self._now)}, False
         # no child row of the school may remain, neither of a load that was interrupted, nor in a
         # table that is no longer loaded
@@ -323,7 +325,7 @@ class Decider:
             table.name: removal(table, estab, absent.column("sourced_id")),
         }, True
 
-    def _beside_what_stays(
+    def _keep_missing(
         self, endpoint: Endpoint, estab: str, dead: pa.ChunkedArray
     ) -> dict[str, pa.Table]:
         """Keeps the live rows that are missing from a full pass, with their child rows.
@@ -342,7 +344,7 @@ class Decider:
             if child.name in self.in_storage():
                 parents = _EVERYTHING
                 if child.name in self._children(endpoint):
-                    orphans = self._held.orphans(child, endpoint.table, estab)
+                    orphans = self._existing_rows.orphans(child, endpoint.table, estab)
                     parents = pa.chunked_array([*orphans.chunks, *dead.chunks], pa.string())
                 found[child.name] = tombstones_of(child, estab, parents)
         return found
@@ -387,11 +389,11 @@ class Decider:
 
     def ids(self, table: Table, estab: str) -> pa.ChunkedArray | None:
         """Returns the ids of a school's existing rows; None if there is no such table."""
-        if table.name not in self._held.tables([table.name]):
+        if table.name not in self._existing_rows.tables([table.name]):
             return None
-        return self._held.ids(table, estab).column("sourced_id")
+        return self._existing_rows.ids(table, estab).column("sourced_id")
 
-    def _taken_over(
+    def _delete_erased(
         self, endpoint: Endpoint, collection: Collection, estab: str
     ) -> dict[str, pa.Table]:
         """Deletes existing rows that are now about an erased person, which a full pass does by
@@ -401,7 +403,7 @@ class Decider:
         if not len(ids) or table.name not in self.in_storage():
             return {}
         if self._keep:
-            rows = self._held.rows(table, estab, ids.to_pylist())
+            rows = self._existing_rows.rows(table, estab, ids.to_pylist())
             return {table.name: deleted(alive(rows), at=self._now)}
         found = {child.name: tombstones_of(child, estab, ids) for child in endpoint.child_tables()}
         there = {name: rows for name, rows in found.items() if name in self.in_storage()}
@@ -418,7 +420,7 @@ class Decider:
             tables = (
                 t.name for e in self._settings.endpoints for t in self._settings.dialect[e].tables()
             )
-            self._stored = self._held.tables(tables)
+            self._stored = self._existing_rows.tables(tables)
         return self._stored
 
 

@@ -130,7 +130,7 @@ class Run:
         elif self._strict:
             self._done = "nothing was loaded"
         self._now = datetime.now(UTC)
-        self._held = ExistingRows(settings.lock_timeout)
+        self._existing_rows = ExistingRows(settings.lock_timeout)
         self._keep = settings.deleted == "keep"
         self._engine = engine()
         self._lock = threading.Lock()
@@ -298,10 +298,10 @@ class Run:
         if not sent.rows:
             return Plan(0, 0, decision.deleted)
         try:
-            with self._held.open():
+            with self._existing_rows.open():
                 there = self._decider.ids(endpoint.table, estab)
                 known = [] if there is None else there.to_pylist()
-                found = existing(self._held, endpoint, children, estab)
+                found = existing(self._existing_rows, endpoint, children, estab)
         except QueriesNotSupported:
             return Plan(deleted=decision.deleted)
         return Plan(*sent.changes(found, known), decision.deleted)
@@ -350,7 +350,9 @@ class Run:
         try:
             there = self._decider.in_storage()
             return not any(
-                self._held.is_filled(table) for table in endpoint.tables() if table.name in there
+                self._existing_rows.is_filled(table)
+                for table in endpoint.tables()
+                if table.name in there
             )
         except (QueriesNotSupported, DestinationError):
             return False
@@ -375,7 +377,7 @@ class Run:
     def _new_decider(self, prunes: Mapping[str, Mapping[str, str]]) -> Decider:
         """Makes what decides in one run; it caches what it has queried from the destination."""
         return Decider(
-            self._held,
+            self._existing_rows,
             self.settings,
             now=self._now,
             allow_deletes=self._options.allow_deletes,
@@ -392,7 +394,7 @@ class Run:
         if self._nobody_erased:
             return {}
         try:
-            listed = self._held.suppressed()
+            listed = self._existing_rows.suppressed()
         except QueriesNotSupported:
             # nobody can be erased from a destination that takes no queries
             return {}

@@ -7,7 +7,7 @@ from oneroster_source.model.quoting import literal
 ACTIVE = "active"
 TO_BE_DELETED = "tobedeleted"
 DELETED = (TO_BE_DELETED, "inactive")
-"""1.1's word for it, and 1.0's."""
+"""As OneRoster 1.1 and 1.0 have it; in small letters and without the characters of `IGNORED`."""
 IGNORED = "-_ \t\n\f\r"
 """Characters that make no difference, nor does case: providers write `to be deleted` too."""
 

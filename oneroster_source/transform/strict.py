@@ -31,6 +31,7 @@ _YEARS = {
 }
 """Arrow has more years than Python and Postgres."""
 _FLAGS = {"true", "false", None}
+# pages with any other status are read the tolerant way, which knows all that mean deleted
 _STATUSES = {ACTIVE, TO_BE_DELETED, None}
 ODDITIES = {
     "extra": pa.string(),
