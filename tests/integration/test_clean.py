@@ -52,6 +52,7 @@ def fit(text: str) -> None:
         assert name not in text
 
 
+@pytest.mark.slow
 def test_no_command_shows_what_a_server_says_as_it_is(
     run: Run,
     serve,

@@ -216,6 +216,7 @@ def test_a_cluster_that_is_lost_ends_the_run_and_loses_nothing(
     assert differences(postgres, truth) == {}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("place", "said"),
     [

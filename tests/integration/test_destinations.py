@@ -323,6 +323,7 @@ def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read
             getattr(Warehouse(place, dataset), command)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "dataset"),
     [
@@ -334,7 +335,6 @@ def test_names_that_duckdb_cannot_tell_apart_are_refused_before_anything_is_read
         ("one roster.v2.duckdb", "oneroster_rewritten"),
     ],
 )
-@pytest.mark.sample(1)
 def test_names_that_duckdb_can_tell_apart_work(serve, school, file, dataset) -> None:
     server, warehouse = serve(school), Warehouse(file, dataset)
     some = {**settings(server, school), "endpoints": ["users"]}

@@ -92,6 +92,7 @@ class Case(NamedTuple):
     report: Report
 
 
+@pytest.mark.sample(6)
 @pytest.mark.xdist_group("cases")
 @pytest.mark.parametrize("name", CASES)
 def test_every_table_equals_the_servers_rows(cases, name) -> None:

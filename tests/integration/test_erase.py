@@ -265,6 +265,7 @@ def _never_comes_back(database: str, server: Simulator, school: School, folder: 
         assert traces(database, folder) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_right_is_refused_and_changes_nothing(
     serve,
     run: Run,

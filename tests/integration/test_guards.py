@@ -72,7 +72,7 @@ def test_a_storm_of_marks_deletes_nothing_and_a_backup_brings_nothing_back_to_br
     assert wrong(warehouse, truth) == {}
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 1100, None])
 def test_a_row_without_an_id_that_can_be_read_makes_no_yes_vain(
     serve, sync, school, warehouse, name
@@ -93,7 +93,7 @@ def test_a_row_without_an_id_that_can_be_read_makes_no_yes_vain(
     assert len(live(warehouse)) == len(rows) - 30
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["keep", "remove"])
 def test_what_is_held_goes_when_somebody_says_yes(serve, sync, school, warehouse, how) -> None:
     server = serve(school)

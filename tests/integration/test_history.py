@@ -387,6 +387,7 @@ def test_versions_begin_as_the_rows_are_and_a_new_stamp_makes_none(serve, pipeli
         assert client.sql_client.execute_sql(query) == [(at, later), (later, None)]
 
 
+@pytest.mark.slow
 def test_versions_that_are_wanted_later_or_were_dropped_begin_with_all_rows(
     serve, sync, warehouse
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_school_that_has_changed_much_since_is_still_known(load) -> None:
     assert warned(load(new)).keys() == {"2"}
 
 
+@pytest.mark.slow
 def test_schools_whose_ids_are_small_numbers_stay_silent(load) -> None:
     """Those that are configured, and those that another configuration loads into the dataset."""
     load(numbered("1", 0), numbered("2", 1))

@@ -98,6 +98,7 @@ def test_a_plan_is_what_the_load_then_does_and_writes_nothing(
     assert numbers(preview(warehouse, server, school, full=True, **chosen)) == {}
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_would_wait_and_why(serve, school, sync, warehouse) -> None:
     server = serve(school)
     sync(server, school, endpoints=SOME)

@@ -103,6 +103,7 @@ def test_schools_with_the_same_ids_do_not_meet(serve, sync, differ) -> None:
     assert differ(server, *schools) == {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["keep", later("remove")])
 def test_what_a_full_pass_does_not_contain_is_deleted(
     serve, sync, postgres, warehouse, how

@@ -196,6 +196,7 @@ def test_chosen_columns_are_pseudonyms_of_their_own(serve, load, warehouse) -> N
     assert differences(str(warehouse.place), truth) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warehouse", ["duckdb", later("postgres")], indirect=True)
 def test_rows_with_other_pseudonyms_are_refused_until_they_are_forgotten(
     serve, load, warehouse

@@ -100,6 +100,7 @@ def test_there_is_a_fault_for_every_check() -> None:
         assert check.about["severity"] in SEVERITIES, check.name
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_and_nothing_else(found_after: Ask, name: str) -> None:
     assert found_after(*FAULTS[name][0]) == expected(name)

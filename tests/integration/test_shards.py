@@ -246,7 +246,7 @@ def test_many_schools_are_summed_up_and_failures_are_told_apart(school) -> None:
     assert len(lines) < 10
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "count"),
     [

@@ -111,7 +111,7 @@ def test_a_dataset_may_have_the_name_of_anothers_staging(serve, place) -> None:
                 assert wrong(name, keep=act is delta) == {}, f"{act.__name__} of {name}"
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_an_earlier_version_has_staged_is_dropped(
     serve, school, place, monkeypatch, killed

@@ -121,7 +121,7 @@ ORDER = ["failing", "never", "waits", "by hand", "stale", "again", "good", "fewe
 ALERTS = {
     "failed for more than two nights": ["failing", "never"],
     "without a good load since": ["failing", "never", "stale"],
-    "a tenth less": ["again"],
+    "10 % fewer rows": ["again"],
 }
 
 

@@ -228,7 +228,7 @@ def test_ids_that_come_on_several_rows_are_told(serve, database, page_size) -> N
     assert report.good and ask(database, "SELECT * FROM oneroster.rejected_rows") == []
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_what_was_rejected_is_forgotten_once_a_full_pass_reads_it_well(serve, database) -> None:
     school, other = small_school("1"), small_school("2")
     server = serve(school, other)

@@ -73,6 +73,7 @@ def tuesday_of(moment: date) -> date:
 # what each view says
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("view", VIEWS, ids=NAMES)
 def test_a_view_has_the_grain_that_it_states(view, database: str) -> None:
     assert view.about["question"].endswith("?") and view.about["grain"].startswith("one row per ")

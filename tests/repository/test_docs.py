@@ -166,6 +166,8 @@ def _function(test: str) -> str:
     return test.partition("::")[2].partition("[")[0]
 
 
+# what is collected for it is collected once
+@pytest.mark.xdist_group("campaigns")
 @pytest.mark.parametrize(
     "line", [line for line in _lines() if "pytest -" in line or "tests/test_" in line]
 )

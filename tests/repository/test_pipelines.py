@@ -48,6 +48,7 @@ def run(
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_loads_what_the_server_holds_and_leaves_nothing_else(
     script: Path, serve, tmp_path: Path

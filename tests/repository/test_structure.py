@@ -19,6 +19,8 @@ import oneroster_source
 
 PACKAGE = Path(oneroster_source.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+OWNERS = packages_distributions()
+"""Distributions by the packages that they bring."""
 
 # the stages; each may import only what stands before it: nothing points upward
 ORDER = (
@@ -87,9 +89,7 @@ def test_few_modules_stand_beside_the_packages() -> None:
 def test_no_module_takes_the_name_of_another() -> None:
     """A module that is run, or whose folder is on the path, would stand in its place."""
     others = sys.stdlib_module_names | {
-        root
-        for root, owners in packages_distributions().items()
-        if "oneroster-source" not in owners
+        root for root, owners in OWNERS.items() if "oneroster-source" not in owners
     }
     names = {path.parent.name if path.stem == "__init__" else path.stem for path in MODULES}
     assert names.isdisjoint(others - {"__main__"})
@@ -203,13 +203,13 @@ def test_what_is_imported_is_declared(path: Path) -> None:
     declared = _declared(PROJECT["dependencies"])
     for extra in {EXTRAS[name] for name in (path.stem, path.parent.name) if name in EXTRAS}:
         declared |= _declared(PROJECT["optional-dependencies"][extra])
-    owners = packages_distributions()
+    owners = OWNERS
     for root in _others(path):
         assert declared & {name.lower().replace("_", "-") for name in owners[root]}, root
 
 
 def test_what_is_declared_is_imported() -> None:
-    owners = packages_distributions()
+    owners = OWNERS
     used = {name.lower() for path in MODULES for root in _others(path) for name in owners[root]}
     # uvicorn's parser; a version that dlt can do with is all that matters of the other
     assert _declared(PROJECT["dependencies"]) <= used

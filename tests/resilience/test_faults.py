@@ -264,7 +264,7 @@ SOON = {"request_timeout": 0.4, "retry_budget": 0}
 
 @pytest.mark.parametrize("path", ["users", "auth/token"])
 @pytest.mark.parametrize("parts", DRIPS.values(), ids=DRIPS)
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 def test_a_server_that_drips_whatever_it_sends_is_left(dial, serve, users, parts, path) -> None:
     def talk(connection: socket.socket) -> None:
         while got := head(connection):
@@ -350,6 +350,7 @@ def test_a_proxy_that_drips_is_left(dial, serve, users, monkeypatch) -> None:
     assert "did not finish its answer in time" in error.what
 
 
+@pytest.mark.slow
 def test_the_time_for_an_answer_begins_again_with_each_request(dial, serve, users) -> None:
     line = dial(serve(users), request_timeout=0.5)
     assert line.users() == IDS
@@ -413,6 +414,7 @@ class _LimitedHandler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_counts_requests_is_loaded_whole(warehouse) -> None:
     """Each pause counts once, though all that have come meanwhile wait for it: the pauses of all
     requests together would be some times the budget of retries."""

@@ -427,6 +427,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("database", "moment"),
     [
@@ -447,6 +448,7 @@ def test_a_first_load_and_a_delta_that_die(runs, serve, small, tmp_path, databas
         change(small, choose)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("database", ["duckdb", "postgres"], indirect=True)
 def test_a_merge_that_cannot_insert_deletes_nothing(serve, small, database) -> None:
     """Deleted and inserted at once: a run that is killed in between takes nothing away."""
@@ -525,6 +527,7 @@ def kills(figures: Figures, *steps: str, which: Sequence[str] = ("run", "recover
     return sum(figures[run, step] for run in which for step in steps or AIMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("database", "some"), [("duckdb", 4), later("postgres", 2)], indirect=["database"]
 )

@@ -73,7 +73,7 @@ def test_ids_that_are_equal_to_a_collation_are_all_read(
         assert loaded(tmp_path) == provider.truth()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("total", ["right", "none"])
 @pytest.mark.parametrize("page_size", [50, 100, 1000])
@@ -93,6 +93,7 @@ def test_offsets_that_are_clamped_cost_few_requests(serve, load, tmp_path, total
     assert provider.requests <= 20
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("total", ["right", "page"])
 def test_a_page_that_holds_all_wherever_it_begins_is_taken_if_its_total_is_a_count(
     serve, load, tmp_path, total

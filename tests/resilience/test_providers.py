@@ -404,6 +404,7 @@ def test_a_program_that_lacks_one_care_is_found_out(kind: str, monkeypatch) -> N
     pytest.fail("nothing was found")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [1, slow(2), later(100)])
 def test_nothing_is_lost_without_a_word(trials: int) -> None:
     form = "{:14}{:>8}{:>8}{:>8}{:>12}{:>8}"

@@ -51,6 +51,7 @@ def test_every_public_method_says_what_it_does() -> None:
                 assert method.__doc__, f"{name}.{member}"
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_runs(
     name: str, serve, school: School, monkeypatch: pytest.MonkeyPatch, tmp_path

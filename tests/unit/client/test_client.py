@@ -137,6 +137,7 @@ def test_a_token_is_renewed_shortly_before_its_end(line, clock, life, still_good
     assert {status for _, status in line.statuses} == {200}
 
 
+@pytest.mark.slow
 def test_tokens_that_live_for_a_moment_are_renewed_in_the_middle_of_a_run(line) -> None:
     line.school.token_life = 1.0
     for _ in range(4):
@@ -485,6 +486,7 @@ def test_what_does_not_pass_becomes_its_own_error(line, fault, kind, said) -> No
         assert len(line.received("users")) == TRIES
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_left_and_asked_again(dial) -> None:
     line = dial(request_timeout=1.5)
     line.happens(Fault("users", kind="hang", seconds=4))
@@ -494,6 +496,7 @@ def test_a_server_that_hangs_is_left_and_asked_again(dial) -> None:
     assert "did not answer in time" in line.fails(ServerUnavailable).what
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_left(dial) -> None:
     line = dial(request_timeout=0.6, retry_budget=0)
     line.users()

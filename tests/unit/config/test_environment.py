@@ -38,6 +38,7 @@ def settings_file(tmp_path: Path) -> Iterator[Path]:
     dlt.current.run_context().reload()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("where", ["", "SOURCES__", "SOURCES__ONEROSTER__", "config.toml"])
 def test_nothing_but_an_argument_steers_a_run(
     serve,

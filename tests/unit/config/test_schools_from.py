@@ -150,6 +150,7 @@ def test_a_table_may_be_in_the_file_that_is_loaded_into_and_is_read_at_each_run(
             database.execute("INSERT INTO schools VALUES ('002', now())")
 
 
+@pytest.mark.slow
 def test_a_school_without_a_secret_fails_and_stops_no_other(three, tmp_path, warehouse) -> None:
     server, schools = three
     write_csv(tmp_path / "schools.csv", [{"estab": s.estab} for s in schools])

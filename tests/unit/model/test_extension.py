@@ -96,6 +96,7 @@ def address() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.sample(1)
 def test_a_new_attribute_and_a_new_endpoint_are_loaded(address: str, tmp_path: Path) -> None:
     assert len(FIELD.strip().splitlines()) == 1
     assert len(ENDPOINT.strip().splitlines()) <= 10

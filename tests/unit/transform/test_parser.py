@@ -689,6 +689,7 @@ def _usual(endpoint: str) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({"sourcedId": st.text(max_size=3)}, optional=members)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_row_is_read_alike_whatever_else_is_in_its_page(data: st.DataObject) -> None:
@@ -850,6 +851,7 @@ def _equal(sent: Any, read: Any) -> bool:
     return bool(sent == read)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_json_loads_whole_or_is_reported(data: st.DataObject) -> None:
