@@ -161,6 +161,8 @@ class Report:
     """When the last pause that a server asked for ends, by server: what a run is waiting for."""
     _unfinished: dict[str, list[Outcome]] = field(default_factory=dict, repr=False)
     """Outcomes of schools still in progress."""
+    _expected: int = field(default=1, repr=False)
+    """Outcomes of each school, as far as that is known: `expect`."""
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or new_run_id(self.started)
@@ -172,13 +174,25 @@ class Report:
         self._unfinished.setdefault(estab, []).append(outcome)
         return outcome
 
+    def expect(self, endpoints: int) -> None:
+        """Notes how many outcomes each school will have: it is logged when all have ended."""
+        self._expected = endpoints
+
     def end(self, outcome: Outcome, error: OneRosterError | None = None) -> None:
         """Ends an outcome; with the last one of a school, logs all of them."""
         outcome.end(error)
         found = self._unfinished[outcome.estab]
-        if all(each.ended for each in found):
-            del self._unfinished[outcome.estab]
-            _tell(self.run_id, outcome.estab, found)
+        if len(found) >= self._expected and all(each.ended for each in found):
+            self._log(outcome.estab)
+
+    def end_reading(self) -> None:
+        """Logs the schools of which fewer endpoints were read than expected."""
+        for estab, found in list(self._unfinished.items()):
+            if all(each.ended for each in found):
+                self._log(estab)
+
+    def _log(self, estab: str) -> None:
+        _tell(self.run_id, estab, self._unfinished.pop(estab))
 
     def tell(self, estabs: Iterable[str]) -> None:
         """Logs schools that were read by other processes."""

@@ -121,6 +121,7 @@ class Run:
         """Which rows were handed over."""
         self._options = options
         self._report = report or Report()
+        self._report.expect(len(self.settings.endpoints))
         self._strict = report is None
         self._exclusive = exclusive and not options.dry_run
         self._nobody_erased = nobody_erased
@@ -412,6 +413,7 @@ class Run:
         pool.shutdown(wait=False, cancel_futures=True)
         clients.close()
         pool.shutdown()
+        self._report.end_reading()
 
 
 def _discard(future: Future[Collection]) -> None:

@@ -23,6 +23,7 @@ from oneroster_source import log
 from oneroster_source.cli import render
 from oneroster_source.cli import run as one_run
 from oneroster_source.destination.locks import early
+from oneroster_source.errors import OneRosterError
 from oneroster_source.run_report import Report
 from oneroster_source.simulator import Fault, School, Simulator, secondary_school
 
@@ -75,6 +76,25 @@ def test_a_run_in_json_tells_each_school_and_the_whole(run: Run, serve) -> None:
         *("run_ended", "error", False, 3, 2)
     ]
     assert len({line["run_id"] for line in (started, ended, *middle)}) == 1
+
+
+def test_a_school_that_fails_at_once_is_told_once_for_all_its_endpoints(caplog) -> None:
+    report = Report()
+    report.expect(2)
+    error = OneRosterError("refused")
+    with caplog.at_level(logging.INFO, logger="oneroster_source"):
+        # the second endpoint of the school is begun when the first has failed
+        for endpoint in ("orgs", "users"):
+            outcome = report.outcome("1", endpoint)
+            outcome.begin()
+            report.end(outcome, error)
+        lone = report.outcome("2", "orgs")
+        lone.begin()
+        report.end(lone, error)
+        assert len(caplog.records) == 1
+        report.end_reading()
+    (both, one) = (record.fields["reasons"] for record in caplog.records)
+    assert list(both) == ["orgs", "users"] and list(one) == ["orgs"]
 
 
 def test_lines_with_times_go_to_stderr_where_that_is_no_terminal(
