@@ -98,6 +98,7 @@ def state(report: Report) -> tuple[str, int]:
     return outcome.state, outcome.held
 
 
+@pytest.mark.slow
 def test_a_new_year_replaces_the_old_one(serve, sync, school) -> None:
     server = serve(school)
     sync(server, school, **ENROLLMENTS)

@@ -270,6 +270,7 @@ def test_a_decision_is_for_the_schools_and_endpoints_of_its_run(serve, sync, war
     assert standing["2"].stale is False and "wait" in str(standing["2"].reason)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_waits_and_ends_with_one(
     serve, school, tmp_path, monkeypatch
 ) -> None:

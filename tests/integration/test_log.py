@@ -246,6 +246,7 @@ def test_what_libraries_say_has_the_format_too(capsys: pytest.CaptureFixture[str
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_line_holds_a_secret_or_a_name(
     run: Run,

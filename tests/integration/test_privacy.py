@@ -455,7 +455,7 @@ def dumped(place: str) -> Iterator[tuple[str, bytes]]:
         yield "states", repr([decompress_state(packed) for (packed,) in states]).encode()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("warehouse", "fault"),
     [

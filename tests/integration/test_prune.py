@@ -262,6 +262,7 @@ def _bare(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(str({k: v for k, v in row.items() if k not in dlts}) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_table_of_an_earlier_version_is_pruned_by_its_stamps(serve, place) -> None:
     school = make("1")
     load(place, serve(school), school, endpoints=["users"])
@@ -353,6 +354,7 @@ def test_each_check_tells_whose_ids_it_shows() -> None:
     }
 
 
+@pytest.mark.slow
 def test_postgres_compares_no_row_with_each(serve, postgres) -> None:
     school = small_school("1")
     some = {"endpoints": ["users", "enrollments"], "history": True}

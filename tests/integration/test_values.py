@@ -107,7 +107,7 @@ def test_a_collection_of_which_nothing_can_be_read_fails_and_says_why(serve, syn
         report.raise_for_failures()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 def test_rows_that_lose_all_their_ids_fail_and_leave_what_is_there(
     serve, sync, warehouse, full
@@ -124,6 +124,7 @@ def test_rows_that_lose_all_their_ids_fail_and_leave_what_is_there(
     assert now == there
 
 
+@pytest.mark.slow
 def test_a_delta_of_which_nothing_can_be_read_is_made_up_for(serve, sync, warehouse) -> None:
     school = listed("1")
     users = school.rows("users")

@@ -521,6 +521,7 @@ def test_views_of_an_older_kind_are_replaced(serve, postgres: str) -> None:
         assert connected("SELECT count(*) FROM oneroster.students") == [(len(PUPILS),)]
 
 
+@pytest.mark.slow
 def test_a_view_that_cannot_be_made_is_told_and_the_rows_are_loaded(serve, postgres: str) -> None:
     school = small_school()
     found = settings(serve(school), school)

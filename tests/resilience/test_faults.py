@@ -338,6 +338,7 @@ def test_a_server_that_drips_while_tls_is_agreed_on_is_left(dial, serve, users, 
     assert "in time" in error.what
 
 
+@pytest.mark.slow
 def test_a_proxy_that_drips_is_left(dial, serve, users, monkeypatch) -> None:
     def talk(connection: socket.socket) -> None:
         head(connection)

@@ -427,7 +427,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("database", "moment"),
     [

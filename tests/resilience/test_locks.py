@@ -435,6 +435,7 @@ def test_a_file_is_free_while_schools_are_read_and_waited_for_before_the_load(
     assert differs(warehouse.name, server, school) == {}
 
 
+@pytest.mark.slow
 def test_a_file_that_stays_held_ends_the_run_with_nothing_lost(
     serve, sync, school, warehouse, tmp_path
 ) -> None:

@@ -108,6 +108,7 @@ def given_schools(path: str, **more: Any) -> tuple[tuple[str, str, str], ...]:
 # a run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["schools.csv", "schools.parquet"])
 def test_schools_of_a_file_are_loaded_as_their_server_has_them(
     three, tmp_path, warehouse, secrets, name

@@ -204,6 +204,7 @@ def test_credentials_are_no_bearer_token(server: Simulator) -> None:
     assert requests.get(f"{server.base_url}/users", headers=headers, timeout=60).status_code == 401
 
 
+@pytest.mark.slow
 def test_a_token_expires_when_its_life_is_over(server: Simulator) -> None:
     server[ESTAB].token_life = 1.5
     caller = Caller(server)

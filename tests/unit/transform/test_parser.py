@@ -728,6 +728,7 @@ MOMENTS = _day | st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [50, slow(300)])
 def test_a_moment_is_read_alike_alone_and_next_to_an_odd_row(examples: int) -> None:
     settings(max_examples=examples, deadline=None)(given(MOMENTS)(_is_read_alike))()
