@@ -201,7 +201,7 @@ def load(place: str, server: Simulator, *schools: School, **options: Any) -> Rep
     return report
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_leavers_go_with_all_that_hangs_on_them_and_stay_away(serve, place) -> None:
     school = make("1")
     server = serve(school)

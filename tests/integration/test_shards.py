@@ -203,7 +203,7 @@ def test_a_shard_and_a_run_of_the_whole_exclude_each_other(serve, schools, postg
         thread.submit(other.divided().__enter__).result(PATIENCE)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_a_school_that_is_forgotten_leaves_nothing(serve, schools, request, tmp_path, kind) -> None:
     place = (

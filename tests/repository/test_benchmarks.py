@@ -69,8 +69,8 @@ def test_the_benchmark_that_the_document_begins_with_runs_as_it_says_there() -> 
     assert re.findall(r"^\| (\w+) \| \d", done.stdout, re.M) == list(ways)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", TINY, ids=lambda command: command.split()[0])
-@pytest.mark.sample(1)
 def test_every_benchmark_runs(benchmarks: dict[str, Any], command: str) -> None:
     done = CliRunner().invoke(benchmarks["app"], command.split(), catch_exceptions=False)
     assert done.exit_code == 0, done.output

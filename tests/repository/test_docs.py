@@ -167,6 +167,7 @@ def _function(test: str) -> str:
 
 
 # what is collected for it is collected once
+@pytest.mark.slow
 @pytest.mark.xdist_group("campaigns")
 @pytest.mark.parametrize(
     "line", [line for line in _lines() if "pytest -" in line or "tests/test_" in line]

@@ -122,7 +122,7 @@ def test_there_are_some() -> None:
     assert NOTEBOOKS
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @every_notebook
 def test_it_shows_what_it_is_kept_with(path, database, tmp_path, jupyter) -> None:
     assert shown(run(path, database, tmp_path, jupyter)) == shown(kept(path))
