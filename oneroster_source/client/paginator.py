@@ -167,7 +167,7 @@ class _Passes(Generic[T]):
             # an answer may be a stale one, but not twice
             return all(self._source.page(0, limit).keys == page.keys for _ in range(2))
 
-        end = next(iter(self._source.last_ids(0, 1) or ()), None) if rows else None
+        end = self._last_id() if rows else None
         proven = rows > 0 and end == page.keys[-1]
         sort_ignored = rows > 1 and end in (None, page.keys[0])
         if not (proven or sort_ignored or rows <= 1):
@@ -185,5 +185,12 @@ class _Passes(Generic[T]):
         rows = len(page.keys)
         if not 1 < rows < self._limit:
             return False
+        if self._last_id() not in (None, page.keys[0], page.keys[-1]):
+            # the last row is another one
+            return False
         short = self._source.page(0, rows // 2)
         return len(short.keys) < rows and short.total == page.total == rows
+
+    def _last_id(self) -> str | None:
+        """The first id in descending order; that of the first row where sort is ignored."""
+        return next(iter(self._source.last_ids(0, 1) or ()), None)

@@ -107,6 +107,11 @@ def test_a_page_that_holds_all_wherever_it_begins_is_taken_if_its_total_is_a_cou
         assert outcome.state == "failed" and "cannot be shown to be all" in outcome.error
 
 
+def test_a_window_over_a_page_that_comes_wherever_it_begins_is_an_error(serve, load) -> None:
+    provider = serve(100, clamps=True, most=60, window=31, counts_window=True)
+    assert load(provider, page_size=50).state == "failed"
+
+
 NOTHING = {
     "an empty list": ("[]", 200),
     "an object without members": ("{}", 200),
