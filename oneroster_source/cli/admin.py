@@ -15,10 +15,10 @@ from oneroster_source.cli.common import (
     Schools,
     Yes,
     confirm,
-    listed,
     require_existing_schools,
     require_writable,
     show_counts,
+    split_list,
 )
 from oneroster_source.destination.locks import early
 from oneroster_source.errors import to_json
@@ -45,7 +45,7 @@ def remove_school(
     yes: Yes = False,
 ) -> None:
     """Remove schools and all their rows from the dataset; asks first."""
-    estabs = listed(school) or []
+    estabs = split_list(school) or []
     context.with_resource(early(destination, dataset))
     from oneroster_source.warehouse import Warehouse
 
@@ -80,7 +80,7 @@ def purge_deleted(
     """Purge rows that were deleted at the source long ago; without --yes, only count them."""
     from oneroster_source.admin.prune import duration
 
-    before, estabs = datetime.now(UTC) - duration(older_than), listed(school)
+    before, estabs = datetime.now(UTC) - duration(older_than), split_list(school)
     context.with_resource(early(destination, dataset))
     from oneroster_source.warehouse import Warehouse
 

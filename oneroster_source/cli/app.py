@@ -26,10 +26,10 @@ from oneroster_source.cli.common import (
     Destination,
     Endpoints,
     Schools,
-    listed,
     needs_extra,
     require_writable,
     screen,
+    split_list,
 )
 from oneroster_source.cli.run import load, load_briefly, preview
 from oneroster_source.destination.locks import early
@@ -126,8 +126,8 @@ def sync(
     log_format: LogFormat = None,
 ) -> None:
     """Load new and changed records; the first run loads everything."""
-    options = {"full": full, "allow_deletes": allow_deletes, "only": listed(school)}
-    options["endpoints"] = listed(endpoint)
+    options = {"full": full, "allow_deletes": allow_deletes, "only": split_list(school)}
+    options["endpoints"] = split_list(endpoint)
     if dry_run:
         if cluster is not None or shards is not None or report is not None:
             raise ConfigurationError(
@@ -172,7 +172,7 @@ def check_connection(school: Schools = None, endpoint: Endpoints = None) -> None
     from oneroster_source.extract.check import check
 
     use_defaults()
-    settings = resolve(endpoints=listed(endpoint)).only(listed(school))
+    settings = resolve(endpoints=split_list(endpoint)).only(split_list(school))
     found = list(check(settings))
     screen().print(render.findings(found))
     if not all(finding.good for finding in found):

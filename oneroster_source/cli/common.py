@@ -82,7 +82,7 @@ def _respelled(word: str, known: set[str]) -> str:
     return word if option in known or new not in known else f"{new}{equals}{value}"
 
 
-def listed(values: list[str] | None) -> list[str] | None:
+def split_list(values: list[str] | None) -> list[str] | None:
     """Returns the parts of an option that may be repeated and takes lists; None if not given."""
     if not values:
         return None

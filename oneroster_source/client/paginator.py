@@ -140,14 +140,14 @@ class _Passes(Generic[T]):
 
         Fewer than `least` rows cannot be all: offset has brought as many.
         """
-        is_all = self._is_all
+        bounded = False
         try:
             page = self._source.page(None, None)
         except RequestRefused:
             # it wants a limit; the one that it took may leave room for more rows than there are
-            page, is_all = self._source.page(0, self._limit), self._is_counted
+            page, bounded = self._source.page(0, self._limit), True
         rows = len(page.keys)
-        if rows < max(least, page.total or 0) or not is_all(page):
+        if rows < max(least, page.total or 0) or not self._is_all(page, bounded=bounded):
             raise IncompleteRead(
                 f"the server ignores offset, and gives {rows} rows"
                 + (f" of {page.total}" if page.total else "")
@@ -159,19 +159,21 @@ class _Passes(Generic[T]):
         self._source.note("the server ignores offset; its one answer was taken as a whole")
         return 0
 
-    def _is_all(self, page: Page[T]) -> bool:
-        """Whether nothing shows that the one answer of a server is cut."""
+    def _is_all(self, page: Page[T], *, bounded: bool) -> bool:
+        """Whether nothing shows that the one answer of a server is cut, by our limit or its own."""
         rows = len(page.keys)
 
         def same(limit: int) -> bool:
             # an answer may be a stale one, but not twice
             return all(self._source.page(0, limit).keys == page.keys for _ in range(2))
 
-        end = self._last_id() if rows else None
+        end = next(iter(self._source.last_ids(0, 1) or ()), None) if rows else None
         proven = rows > 0 and end == page.keys[-1]
         sort_ignored = rows > 1 and end in (None, page.keys[0])
         if not (proven or sort_ignored or rows <= 1):
             return False
+        if bounded:
+            return self._is_counted(page)
         if rows > 1 and same(1):
             # limit is ignored too, so nothing cuts the answer, unless all answers are of one size
             return proven or rows not in SIZES
@@ -185,12 +187,5 @@ class _Passes(Generic[T]):
         rows = len(page.keys)
         if not 1 < rows < self._limit:
             return False
-        if self._last_id() not in (None, page.keys[0], page.keys[-1]):
-            # the last row is another one
-            return False
         short = self._source.page(0, rows // 2)
         return len(short.keys) < rows and short.total == page.total == rows
-
-    def _last_id(self) -> str | None:
-        """The first id in descending order; that of the first row where sort is ignored."""
-        return next(iter(self._source.last_ids(0, 1) or ()), None)

@@ -53,7 +53,7 @@ def require_merge() -> None:
             )
 
 
-def require_database() -> None:
+def require_versions() -> None:
     """Checks the destination of the running pipeline, before the resource reads anything.
 
     Raises:

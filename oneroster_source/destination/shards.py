@@ -41,7 +41,7 @@ class Shard:
         return NAMES[self.number]
 
 
-def divide(weights: Mapping[str, int], count: int) -> list[list[str]]:
+def balance(weights: Mapping[str, int], count: int) -> list[list[str]]:
     """Divides schools into parts of about the same weight.
 
     Each school, the heaviest first, joins the part that is lightest by then, so that no part is

@@ -22,8 +22,8 @@ from oneroster_source.config.settings import Settings
 from oneroster_source.destination.backends.base import QueriesNotSupported
 from oneroster_source.destination.existing_rows import (
     ExistingRows,
-    require_database,
     require_merge,
+    require_versions,
 )
 from oneroster_source.destination.integrity import Written
 from oneroster_source.destination.state import cursors_of, prunes
@@ -138,10 +138,10 @@ class Run:
         self._active = 0
         self._known: Mapping[str, frozenset[str]] = {}
         """Tables that dlt has loaded before, with their columns."""
-        self._decider = self._new_decider({})
+        self._decider: Decider
         self._suppressed: Mapping[str, Suppression] = {}
         """Erased people, by school."""
-        self._clients = Clients(self.settings, self._report)
+        self._clients: Clients
         self._pool: ThreadPoolExecutor | None = None
 
     def _child_tables(self, endpoint: Endpoint) -> Iterator[Table]:
@@ -164,7 +164,7 @@ class Run:
         reading: dict[Future[Collection], Outcome] = {}
         require_merge()
         if self.settings.history and self._pool is None:
-            require_database()
+            require_versions()
         self._enter()
         try:
             direct = self._exclusive and cursors.is_new and self._is_empty(endpoint)

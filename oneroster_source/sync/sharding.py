@@ -14,8 +14,7 @@ from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.hints import RUN_MERGE, hints
 from oneroster_source.destination.queries import existing_tables
 from oneroster_source.destination.session import Target, require_database
-from oneroster_source.destination.shards import Shard
-from oneroster_source.destination.shards import divide as divided_evenly
+from oneroster_source.destination.shards import Shard, balance
 from oneroster_source.destination.state import (
     changed,
     cursors,
@@ -50,9 +49,8 @@ def divide(target: Target, settings: Settings, options: RunOptions, count: int) 
         if SCHOOL_LOADS.tables.issubset(existing_tables(client, SCHOOL_LOADS.tables)):
             sql = require_database(client, target.name).sql_client
             known = {row["estab"]: row["rows_at_last_full"] for row in SCHOOL_LOADS.rows(sql)}
-    parts = divided_evenly(
-        {school.estab: int(known.get(school.estab) or 0) for school in schools}, count
-    )
+    rows = {school.estab: int(known.get(school.estab) or 0) for school in schools}
+    parts = balance(rows, count)
     return [Shard(report.run_id, i, tuple(estabs)) for i, estabs in enumerate(parts)]
 
 

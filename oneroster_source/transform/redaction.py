@@ -47,16 +47,16 @@ class Redaction:
             return wide
         name = self._endpoint.name
         if "extra" not in self._left_out[name] and self._hidden:
-            wide = _replaced(wide, "extra", _without(wide.column("extra"), self._hidden))
+            wide = replaced(wide, "extra", _without(wide.column("extra"), self._hidden))
         if "sourced_id" in self._pseudonymized[name]:
             # rows without an id keep their keys, which are of no use outside this run
             ids = self._pseudonyms(_array(wide, "sourced_id"))
             keys = pc.if_else(pc.is_valid(ids), ids, _array(wide, "_key"))
-            wide = _replaced(_replaced(wide, "sourced_id", ids), "_key", keys)
+            wide = replaced(replaced(wide, "sourced_id", ids), "_key", keys)
         for column in self._left_out[name]:
-            wide = _replaced(wide, column, pa.nulls(len(wide), wide.field(column).type))
+            wide = replaced(wide, column, pa.nulls(len(wide), wide.field(column).type))
         for column in self._pseudonymized[name] - self._left_out[name] - {"sourced_id"}:
-            wide = _replaced(wide, column, self._pseudonyms(_array(wide, column)))
+            wide = replaced(wide, column, self._pseudonyms(_array(wide, column)))
         for attribute in self._endpoint.nested:
             wide = self._nested(wide, self._endpoint.child_name(attribute))
         return wide
@@ -70,7 +70,7 @@ class Redaction:
         if not dropped and not hashed:
             return wide
         if len(dropped) == len(names):
-            return _replaced(wide, table, pa.nulls(len(wide), nested.type))
+            return replaced(wide, table, pa.nulls(len(wide), nested.type))
         items = nested if single else nested.values
         columns = [
             pa.nulls(len(items), column.type)
@@ -83,11 +83,11 @@ class Redaction:
         mask = items.is_null() if items.null_count else None
         items = pa.StructArray.from_arrays(columns, names, mask=mask)
         if single:
-            return _replaced(wide, table, items)
+            return replaced(wide, table, items)
         lists = pa.ListArray.from_arrays(nested.offsets, items)
         if nested.null_count:
             lists = pc.if_else(nested.is_valid(), lists, pa.scalar(None, lists.type))
-        return _replaced(wide, table, lists)
+        return replaced(wide, table, lists)
 
     def _pseudonyms(self, values: pa.Array) -> pa.Array:
         assert self._key is not None
@@ -100,9 +100,9 @@ def _array(wide: pa.Table, name: str) -> pa.Array:
     return pa.concat_arrays(wide.column(name).chunks or [pa.array([], wide.field(name).type)])
 
 
-def _replaced(wide: pa.Table, name: str, values: Any) -> pa.Table:
-    place = wide.column_names.index(name)
-    return wide.set_column(place, name, values)
+def replaced(wide: pa.Table, name: str, values: Any) -> pa.Table:
+    """Returns the table with other values in a column."""
+    return wide.set_column(wide.column_names.index(name), name, values)
 
 
 def _without(extra: pa.ChunkedArray, hidden: Collection[str]) -> pa.Array:

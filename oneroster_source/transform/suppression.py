@@ -17,6 +17,7 @@ from oneroster_source.config.privacy import Key
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import ChildList, Dialect, Endpoint
 from oneroster_source.transform.json_redaction import divided
+from oneroster_source.transform.redaction import replaced
 
 MAKE_A_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
 """A command that prints a new key."""
@@ -147,7 +148,7 @@ class Suppression:
             items and [item for item in items if item["sourced_id"] not in self]
             for items in lists.to_pylist()
         ]
-        return _replaced(wide, name, pa.array(kept, lists.type))
+        return replaced(wide, name, pa.array(kept, lists.type))
 
     def _silent(self, wide: pa.Table, name: str) -> pa.Table:
         texts = wide.column(name)
@@ -157,12 +158,8 @@ class Suppression:
         if all(text == short for text, short in shorter.items()):
             return wide
         kept = [text and shorter[text] for text in texts.to_pylist()]
-        return _replaced(wide, name, pa.array(kept, texts.type))
+        return replaced(wide, name, pa.array(kept, texts.type))
 
 
 def _unique(texts: Any) -> list[str]:
     return [text for text in pc.unique(texts).to_pylist() if text is not None]
-
-
-def _replaced(wide: pa.Table, name: str, values: Any) -> pa.Table:
-    return wide.set_column(wide.column_names.index(name), name, values)

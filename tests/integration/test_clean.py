@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pty
 import re
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.program import PATIENCE, TIME, Run, spawn
+from support.program import TIME, Run, on_terminal
 from support.settings import environment
 
 from oneroster_source import log
@@ -93,25 +92,8 @@ def _texts(value: object) -> list[str]:
 
 def test_a_terminal_is_told_nothing_by_a_server(serve, hostile: School, tmp_path: Path) -> None:
     env = {**os.environ, **environment(serve(hostile), hostile), "TERM": "xterm"}
-    screen, program = pty.openpty()
-    process = spawn(
-        [sys.executable, "-m", "oneroster_source", "sync", "--endpoints", "orgs"],
-        stdout=program,
-        stderr=program,
-        env=env,
-    )
-    os.close(program)
-    said = b""
-    try:
-        # Linux says that a terminal is closed by an error
-        while part := os.read(screen, 1 << 16):
-            said += part
-    except OSError:
-        pass
-    finally:
-        os.close(screen)
-    assert process.wait(timeout=PATIENCE) == 0
-    text = said.decode()
+    code, text = on_terminal("sync", "--endpoints", "orgs", env=env)
+    assert code == 0
     # what the program says itself is no such thing
     own = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x07]", "", text)
     assert "mascot" in own and not UNSEEN.search(own)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.program import PATIENCE, TIME, Run, spawn
+from support.program import PATIENCE, TIME, Run, on_terminal
 from support.settings import environment
 
 from oneroster_source import log
@@ -118,24 +117,9 @@ def test_lines_with_times_go_to_stderr_where_that_is_no_terminal(
 @pytest.mark.slow
 def test_a_terminal_gets_no_lines_with_times(serve, school: School, tmp_path: Path) -> None:
     env = {**os.environ, **environment(serve(school), school), "TERM": "dumb"}
-    screen, program = pty.openpty()
-    words = ("sync", "--endpoint", "orgs,users")
     school.forbidden.add("users")
-    process = spawn(
-        [sys.executable, "-m", "oneroster_source", *words], stdout=program, stderr=program, env=env
-    )
-    os.close(program)
-    said = b""
-    try:
-        # Linux says that a terminal is closed by an error
-        while part := os.read(screen, 1 << 16):
-            said += part
-    except OSError:
-        pass
-    finally:
-        os.close(screen)
-    assert process.wait(timeout=PATIENCE) == 1
-    text = said.decode()
+    code, text = on_terminal("sync", "--endpoint", "orgs,users", env=env)
+    assert code == 1
     assert "Failed: users" in text and "1 of 2 collections loaded" in text
     # what failed is told once, at the end
     assert "Error: " not in text and not re.search(TIME, text)

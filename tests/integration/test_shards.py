@@ -23,7 +23,7 @@ from oneroster_source import Report
 from oneroster_source.cli.render import summary
 from oneroster_source.destination.backends import backend_of
 from oneroster_source.destination.session import Target
-from oneroster_source.destination.shards import Shard, divide
+from oneroster_source.destination.shards import Shard, balance
 from oneroster_source.errors import ConfigurationError, DestinationBusy, DestinationError
 from oneroster_source.simulator import School, live, secondary_school
 from oneroster_source.warehouse import Warehouse
@@ -46,7 +46,7 @@ def schools() -> list[School]:
 
 @given(st.dictionaries(st.text(max_size=4), st.integers(0, 10**6), max_size=40), st.integers(1, 9))
 def test_every_school_is_in_one_shard_and_none_is_much_heavier(weights, count) -> None:
-    parts = divide(weights, count)
+    parts = balance(weights, count)
     assert sorted(estab for part in parts for estab in part) == sorted(weights)
     assert len(parts) == min(count, len(weights)) and all(parts)
     loads = [sum(weights[estab] + 1 for estab in part) for part in parts]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,3 +45,22 @@ def spawn(
             _LIBC.prctl(_PR_SET_PDEATHSIG, at_the_end)
 
     return subprocess.Popen(words, preexec_fn=prepare, **options)  # noqa: PLW1509 - forks no lock
+
+
+def on_terminal(*words: str, env: dict[str, str]) -> tuple[int, str]:
+    """Runs `oneroster` on a terminal; its exit code, and all that the terminal was sent."""
+    screen, program = pty.openpty()
+    process = spawn(
+        [sys.executable, "-m", "oneroster_source", *words], stdout=program, stderr=program, env=env
+    )
+    os.close(program)
+    said = b""
+    try:
+        # Linux says that a terminal is closed by an error
+        while part := os.read(screen, 1 << 16):
+            said += part
+    except OSError:
+        pass
+    finally:
+        os.close(screen)
+    return process.wait(timeout=PATIENCE), said.decode()
