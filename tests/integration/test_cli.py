@@ -25,7 +25,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from oneroster_source.cli.app import app
-from oneroster_source.cli.common import OLD_COMMANDS, OLD_OPTIONS, listed
+from oneroster_source.cli.common import OLD_COMMANDS, OLD_OPTIONS, split_list
 from oneroster_source.errors import ConfigurationError
 from oneroster_source.model import V1P1
 from oneroster_source.simulator import (
@@ -391,9 +391,9 @@ def test_old_spellings_of_options_work_and_no_help_shows_them(
 
 
 def test_a_list_may_be_repeated_or_have_commas_and_is_never_empty() -> None:
-    assert listed(["1, 2", "3", ","]) == ["1", "2", "3"] and listed(None) is None
+    assert split_list(["1, 2", "3", ","]) == ["1", "2", "3"] and split_list(None) is None
     with pytest.raises(ConfigurationError, match="empty value"):
-        listed([" , "])
+        split_list([" , "])
 
 
 @pytest.mark.parametrize(
